@@ -1,0 +1,35 @@
+"""What can be written in YAML: one pydantic model a section, unknown keys refused."""
+
+from ai4sdk.spec.backend import Backend, LocalBackend
+from ai4sdk.spec.base import Section
+from ai4sdk.spec.dataset import Dataset, FileDataset, Images, Loader, Splits, TargetDataset
+from ai4sdk.spec.evaluation import Evaluation
+from ai4sdk.spec.hardware import Hardware
+from ai4sdk.spec.job import Job
+from ai4sdk.spec.optimizer import Scheduler
+from ai4sdk.spec.storage import Storage
+from ai4sdk.spec.target import Target
+from ai4sdk.spec.tracking import Tracking
+from ai4sdk.spec.training import Checkpoint, EarlyStopping, Training
+
+__all__ = [
+    "Backend",
+    "Checkpoint",
+    "Dataset",
+    "EarlyStopping",
+    "Evaluation",
+    "FileDataset",
+    "Hardware",
+    "Images",
+    "Job",
+    "Loader",
+    "LocalBackend",
+    "Scheduler",
+    "Section",
+    "Splits",
+    "Storage",
+    "Target",
+    "TargetDataset",
+    "Tracking",
+    "Training",
+]

@@ -1,0 +1,76 @@
+"""The whole of a job."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ai4sdk.spec.backend import Backend, LocalBackend
+from ai4sdk.spec.base import Section, field_that_changes_nothing
+from ai4sdk.spec.dataset import Dataset
+from ai4sdk.spec.evaluation import Evaluation
+from ai4sdk.spec.hardware import Hardware
+from ai4sdk.spec.optimizer import Scheduler
+from ai4sdk.spec.storage import Storage
+from ai4sdk.spec.target import Target
+from ai4sdk.spec.tracking import Tracking
+from ai4sdk.spec.training import Training
+
+Task = Literal["auto", "classification", "regression", "other"]
+
+
+class Job(Section):
+    """A piece of machine learning, described once."""
+
+    name: str = field_that_changes_nothing(default="job", pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
+    """Name of the job; runs are found by it and MLflow files them under it."""
+
+    description: str = field_that_changes_nothing(default="")
+    """What the job is for."""
+
+    tags: dict[str, str] = field_that_changes_nothing(default_factory=dict)
+    """Labels to find runs by."""
+
+    task: Task = "auto"
+    """What is predicted: ``classification`` (a class), ``regression`` (numbers) or ``other``; ``auto`` tells it
+    from the data."""
+
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    """Seed of every random number of the training."""
+
+    module: Target
+    """The LightningModule to train and its arguments."""
+
+    dataset: Dataset
+    """What it learns from."""
+
+    optimizer: Target | None = None
+    """The optimizer; without it the module's own ``configure_optimizers`` is used."""
+
+    scheduler: Scheduler | None = None
+    """The learning-rate schedule; needs ``optimizer``."""
+
+    training: Training = Field(default_factory=Training)
+    """How it is trained."""
+
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    """How it is judged."""
+
+    hardware: Hardware = Field(default_factory=Hardware)
+    """What it needs of a machine."""
+
+    storage: Storage = Field(default_factory=Storage)
+    """Where its data lives."""
+
+    tracking: Tracking = field_that_changes_nothing(default_factory=Tracking)
+    """Where it is recorded."""
+
+    backend: Backend = field_that_changes_nothing(default_factory=LocalBackend)
+    """Where it runs."""
+
+    runs: str = field_that_changes_nothing(default="runs")
+    """Folder for runs; a relative path starts at the project."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = field_that_changes_nothing(default="info")
+    """How much the log of a task says."""

@@ -1,0 +1,103 @@
+"""How a module is trained. Field names are those of Lightning's Trainer where it has them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from ai4sdk.spec.base import Section, field_that_changes_nothing
+from ai4sdk.spec.target import Target
+from ai4sdk.spec.units import Span
+
+Precision = Annotated[
+    Literal["16-mixed", "bf16-mixed", "32-true", "64-true", "16-true", "bf16-true", "32", "64"],
+    BeforeValidator(lambda value: str(value) if isinstance(value, int) and not isinstance(value, bool) else value),
+]
+
+
+class EarlyStopping(Section):
+    """Stop when a metric no longer gets better."""
+
+    monitor: str
+    """Metric to watch, by the name the module logs it under."""
+
+    mode: Literal["min", "max"] = "min"
+    """Whether smaller or larger is better."""
+
+    patience: int = Field(default=3, ge=0)
+    """Checks without improvement before stopping."""
+
+    min_delta: float = Field(default=0.0, ge=0)
+    """Smallest change that counts as an improvement."""
+
+
+class Checkpoint(Section):
+    """What is kept while training, so that nothing is lost and the best is found again."""
+
+    monitor: str | None = None
+    """Metric by which the best weights are chosen; without it the last ones are used."""
+
+    mode: Literal["min", "max"] = "min"
+    """Whether smaller or larger is better."""
+
+    every: Span = field_that_changes_nothing(default=300.0)
+    """Longest time between two checkpoints within an epoch; one is always made at the end of an epoch."""
+
+
+class Training(Section):
+    """Length, arithmetic and safety of a training."""
+
+    mode: Literal["single"] = "single"
+    """``single``: one process."""
+
+    max_epochs: int | None = Field(default=10, ge=1)
+    """Passes over the training data; nothing for no limit but ``max_steps`` or ``max_time``."""
+
+    max_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps after which training ends."""
+
+    max_time: Span | None = None
+    """Time after which training ends, such as ``2h``. It makes a result depend on the machine's speed."""
+
+    precision: Precision = "32-true"
+    """Arithmetic, as Lightning names it."""
+
+    accumulate_grad_batches: int = Field(default=1, ge=1)
+    """Batches whose gradients are added up before a step."""
+
+    gradient_clip_val: float | None = Field(default=None, gt=0)
+    """Largest gradient norm (or value); larger ones are clipped."""
+
+    gradient_clip_algorithm: Literal["norm", "value"] = "norm"
+    """Whether the norm or each value is clipped."""
+
+    deterministic: bool | Literal["warn"] = True
+    """Refuse operations that have no deterministic form; ``warn`` allows them with a warning."""
+
+    log_every_n_steps: int = field_that_changes_nothing(default=10, ge=1)
+    """Steps between two records of the metrics logged per step."""
+
+    early_stopping: EarlyStopping | None = None
+    """When to stop before ``max_epochs``."""
+
+    checkpoint: Checkpoint = Field(default_factory=Checkpoint)
+    """What is kept while training."""
+
+    init_from: str | None = None
+    """Weights to start from: a run (id, prefix, name or ``latest``) or the folder of a model package."""
+
+    freeze: list[str] = []
+    """Parameters that are not trained, as shell patterns of their names, such as ``backbone.*``."""
+
+    callbacks: list[Target] = []
+    """Lightning callbacks to add."""
+
+    trainer: dict[str, Any] = {}
+    """Any further option of ``pytorch_lightning.Trainer``, passed as it is."""
+
+    @model_validator(mode="after")
+    def _ends_some_time(self) -> Self:
+        if self.max_epochs is None and self.max_steps is None and self.max_time is None:
+            raise ValueError("training has no end: give max_epochs, max_steps or max_time")
+        return self
