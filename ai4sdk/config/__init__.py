@@ -1,0 +1,1 @@
+"""YAML layers and overrides → a validated `Job`, each value knowing where it came from."""

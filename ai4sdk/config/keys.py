@@ -1,0 +1,148 @@
+"""Which keys a job may have, read from the models of spec/."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from ai4sdk.spec import Job
+from ai4sdk.spec.target import Target
+
+__all__ = ["all_keys", "describe", "field_at", "is_known", "nearest", "valid_keys"]
+
+
+def field_at(key: str) -> FieldInfo | None:
+    """Return the field a dotted key names, or ``None`` where the models do not go that far."""
+    models: tuple[type[BaseModel], ...] = (Job,)
+    found: FieldInfo | None = None
+    for part in key.split("."):
+        found = next((info for model in models for name, info in fields_of(model).items() if name == part), None)
+        if found is None:
+            return None
+        models = _models_in(found.annotation)
+    return found
+
+
+def is_known(key: str) -> bool:
+    """Tell whether the models name this key, so that setting it needs no ``+``."""
+    return field_at(key) is not None
+
+
+def valid_keys(section: str) -> list[str] | None:
+    """Return the keys a section may have, or ``None`` where any key may stand (arguments of a target, options)."""
+    if not section:
+        return list(fields_of(Job))
+    info = field_at(section)
+    models = _models_in(info.annotation) if info else ()
+    if not models:
+        return None
+    return list(dict.fromkeys(name for model in models for name in fields_of(model)))
+
+
+def is_open(section: str) -> bool:
+    """Tell whether a section takes keys beyond those the models name."""
+    info = field_at(section) if section else None
+    if not section:
+        return False
+    models = _models_in(info.annotation) if info else ()
+    return not models or any(issubclass(model, Target) for model in models)
+
+
+@lru_cache(maxsize=1)
+def all_keys() -> tuple[str, ...]:
+    """Return every dotted key the models name."""
+    found: list[str] = []
+
+    def walk(models: tuple[type[BaseModel], ...], prefix: str, depth: int) -> None:
+        for model in models:
+            for name, info in fields_of(model).items():
+                found.append(f"{prefix}{name}")
+                if depth < 6:
+                    walk(_models_in(info.annotation), f"{prefix}{name}.", depth + 1)
+
+    walk((Job,), "", 0)
+    return tuple(dict.fromkeys(found))
+
+
+def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return a model's fields by the name they have in YAML."""
+    return {info.alias or name: info for name, info in model.model_fields.items()}
+
+
+def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the word most like another, or ``None`` where none comes near."""
+    lowered = {candidate.lower(): candidate for candidate in words}
+    found = difflib.get_close_matches(word.lower()[:200], lowered, n=1, cutoff=cutoff)
+    return lowered[found[0]] if found else None
+
+
+def nearest_key(key: str, existing: Sequence[str]) -> str | None:
+    """Return the dotted key most like another, keeping its section where the section is right."""
+    section, _, name = key.rpartition(".")
+    siblings = [k for k in existing if k.rpartition(".")[0] == section]
+    if found := nearest(name, [k.rpartition(".")[2] for k in siblings]):
+        return f"{section}.{found}".lstrip(".")
+    same_name = [k for k in existing if k.rpartition(".")[2] == name]
+    same_depth = [k for k in existing if k.count(".") == key.count(".")]
+    return nearest(key, same_name, 0.3) or nearest(key, same_depth, 0.7) or nearest(key, existing, 0.8)
+
+
+@lru_cache(maxsize=64)
+def _docs(model: type[BaseModel]) -> dict[str, str]:
+    """Return what the docstring below each field of a class says."""
+    docs: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if not issubclass(base, BaseModel) or base is BaseModel:
+            continue
+        try:
+            tree = ast.parse(inspect.getsource(base))
+        except (OSError, TypeError, SyntaxError):
+            continue
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for statement, after in pairwise(body):
+            if (
+                isinstance(statement, ast.AnnAssign)
+                and isinstance(statement.target, ast.Name)
+                and isinstance(after, ast.Expr)
+                and isinstance(after.value, ast.Constant)
+                and isinstance(after.value.value, str)
+            ):
+                docs[statement.target.id] = " ".join(after.value.value.split())
+    return docs
+
+
+def describe(key: str) -> str:
+    """Return one sentence or two on what a key means, or nothing where the models do not name it."""
+    section, _, name = key.rpartition(".")
+    info = field_at(section) if section else None
+    models: tuple[type[BaseModel], ...] = _models_in(info.annotation) if info else () if section else (Job,)
+    for model in models:
+        for field_name, field in model.model_fields.items():
+            if (field.alias or field_name) == name:
+                return _docs(model).get(field_name, "")
+    return ""
+
+
+@lru_cache(maxsize=512)
+def _models_in_cached(annotation: Any) -> tuple[type[BaseModel], ...]:
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    origin = get_origin(annotation)
+    if origin in (dict, list, tuple):
+        return ()
+    return tuple(model for part in get_args(annotation) for model in _models_in(part))
+
+
+def _models_in(annotation: Any) -> tuple[type[BaseModel], ...]:
+    try:
+        return _models_in_cached(annotation)
+    except TypeError:  # an annotation with an unhashable part names no model of ours
+        return ()
