@@ -1,0 +1,75 @@
+"""Writing files so that a kill at any moment leaves the old content or the new, never half of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["append_json_line", "read_json", "read_json_lines", "write_json", "write_text"]
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace a file's content atomically.
+
+    Parameters
+    ----------
+    path
+        File to replace or create; its folder must exist.
+    text
+        The new content.
+    durable
+        Whether to wait until the content is on the disk; without it a power cut may bring the old content back.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(scratch, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
+    """Replace a JSON file atomically; see `write_text`."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=durable)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises OSError or ValueError."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def append_json_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append one JSON object as a line, in one write, so that lines of several processes do not mix."""
+    line = json.dumps(record, ensure_ascii=False) + "\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        os.write(descriptor, line.encode())
+    finally:
+        os.close(descriptor)
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a JSON-lines file; a last line cut short by a kill is left out.
+
+    A missing file has no lines.
+    """
+    try:
+        file = open(path, encoding="utf-8", errors="replace")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record

@@ -1,0 +1,143 @@
+"""The run directory: one object owns every file name in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["README", "RunPaths"]
+
+README = """\
+A run of ai4sdk. `ai4sdk status {id}` tells how it stands.
+
+plan.json        what runs: job, code, data fingerprints, packages, one digest over all of it
+config.yaml      the job as YAML; secrets are references
+state.json       queued, running, succeeded, failed, cancelled or interrupted, and why
+events.jsonl     what happened, one JSON object a line
+code/            the code as it was when the plan was made
+logs/            what each task printed
+metrics.jsonl    every metric logged, one JSON object a line
+progress.json    where the training stands
+checkpoints/     last.ckpt (to resume from) and best.ckpt
+evaluation/      figures and pictures on the test split
+report.html      the same as one page
+package/         the trained model: `ai4sdk predict {id} --input FILE`, or `mlflow models predict -m package`
+tracking.json    the MLflow run, and how much was sent to it
+"""
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Names of the files of one run.
+
+    Parameters
+    ----------
+    root
+        The run directory.
+    """
+
+    root: Path
+
+    @property
+    def id(self) -> str:
+        """The run's id, which is the folder's name."""
+        return self.root.name
+
+    @property
+    def readme(self) -> Path:
+        """Text that explains the folder."""
+        return self.root / "README.txt"
+
+    @property
+    def plan(self) -> Path:
+        """The plan, whole."""
+        return self.root / "plan.json"
+
+    @property
+    def config(self) -> Path:
+        """The job as YAML."""
+        return self.root / "config.yaml"
+
+    @property
+    def state(self) -> Path:
+        """The state; replaced atomically."""
+        return self.root / "state.json"
+
+    @property
+    def events(self) -> Path:
+        """Events, appended."""
+        return self.root / "events.jsonl"
+
+    @property
+    def code(self) -> Path:
+        """The code snapshot, unpacked."""
+        return self.root / "code"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the logs."""
+        return self.root / "logs"
+
+    def log(self, task: str) -> Path:
+        """Return the file with what a task printed, all attempts."""
+        return self.logs / f"{task}.log"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics, appended: ``{"time", "step", "epoch", "metrics"}`` a line."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def progress(self) -> Path:
+        """Where the training stands; replaced a few times a second."""
+        return self.root / "progress.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.root / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Checkpoint to resume from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """Checkpoint with the best monitored metric."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def evaluation(self) -> Path:
+        """Folder of the evaluation."""
+        return self.root / "evaluation"
+
+    @property
+    def scores(self) -> Path:
+        """Figures of the evaluation, as JSON."""
+        return self.evaluation / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The evaluation as one self-contained page."""
+        return self.root / "report.html"
+
+    @property
+    def package(self) -> Path:
+        """The model package."""
+        return self.root / "package"
+
+    @property
+    def tracking(self) -> Path:
+        """The MLflow run and how far metrics were sent."""
+        return self.root / "tracking.json"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever executes the run."""
+        return self.root / "lock"
+
+    @property
+    def cancel_request(self) -> Path:
+        """Present once somebody asked the run to stop."""
+        return self.root / "cancel"

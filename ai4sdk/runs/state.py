@@ -1,0 +1,142 @@
+"""How a run stands, honestly: what state.json says is believed only while somebody holds the run's lock."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ai4sdk.runs.files import append_json_line, read_json, write_json
+from ai4sdk.runs.layout import RunPaths
+
+__all__ = ["RunState", "State", "add_event", "hold_lock", "is_alive", "read_state", "write_state"]
+
+
+class State(StrEnum):
+    """The states of a run."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more happens by itself."""
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What state.json holds.
+
+    Parameters
+    ----------
+    state
+        The state.
+    cause
+        One line on why a run failed, was interrupted or cancelled.
+    exit_code
+        Exit code the run ended with, of those in `ai4sdk.errors`.
+    attempt
+        1, and one more for each resume.
+    created, started, ended
+        Unix times in seconds; ``started`` is that of the latest attempt.
+    task
+        The task that runs or ran last.
+    pid
+        Process of the supervisor.
+    """
+
+    state: State
+    cause: str | None = None
+    exit_code: int | None = None
+    attempt: int = 1
+    created: float = 0.0
+    started: float | None = None
+    ended: float | None = None
+    task: str | None = None
+    pid: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_state(paths: RunPaths) -> RunState:
+    """Read how a run stands.
+
+    A run that says it is queued or running while nobody holds its lock was killed: it is reported as interrupted.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the folder holds no readable state.
+    """
+    alive = is_alive(paths)
+    values = read_json(paths.state)
+    known = {name: values[name] for name in RunState.__dataclass_fields__ if name in values}
+    state = RunState(**{**known, "state": State(values["state"])})
+    if not state.state.ended and not alive:
+        # Whoever ran it may have written its last word between the two looks.
+        again = State(read_json(paths.state)["state"])
+        if not again.ended:
+            cause = "its process was killed or the machine went down"
+            return replace(state, state=State.INTERRUPTED, cause=cause, exit_code=5)
+        return read_state(paths)
+    return state
+
+
+def write_state(paths: RunPaths, state: RunState) -> None:
+    """Replace state.json and record the change among the events."""
+    write_json(paths.state, asdict(state))
+    details = {"cause": state.cause} if state.cause else {}
+    add_event(paths, str(state.state), attempt=state.attempt, **details)
+
+
+def add_event(paths: RunPaths, event: str, **details: Any) -> None:
+    """Append to the run's events."""
+    append_json_line(paths.events, {"time": time.time(), "event": event, **details})
+
+
+def hold_lock(paths: RunPaths) -> int | None:
+    """Take the run's lock.
+
+    Returns
+    -------
+    int or None
+        A descriptor that holds the lock as long as it, or a copy a child process got, is open. ``None`` if somebody
+        else holds it.
+    """
+    descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def is_alive(paths: RunPaths) -> bool:
+    """Tell whether somebody executes the run."""
+    try:
+        descriptor = os.open(paths.lock, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder is a run directory."""
+    return (folder / "plan.json").is_file() and (folder / "state.json").is_file()
