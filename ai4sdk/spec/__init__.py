@@ -2,7 +2,7 @@
 
 from ai4sdk.spec.backend import Backend, LocalBackend
 from ai4sdk.spec.base import Section
-from ai4sdk.spec.dataset import Dataset, FileDataset, Images, Loader, Splits, TargetDataset
+from ai4sdk.spec.dataset import CsvOptions, Dataset, FileDataset, Images, Loader, Splits, TargetDataset
 from ai4sdk.spec.evaluation import Evaluation
 from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.job import Job
@@ -15,6 +15,7 @@ from ai4sdk.spec.training import Checkpoint, EarlyStopping, Training
 __all__ = [
     "Backend",
     "Checkpoint",
+    "CsvOptions",
     "Dataset",
     "EarlyStopping",
     "Evaluation",

@@ -22,5 +22,8 @@ class Section(BaseModel):
 
 
 def field_that_changes_nothing(**kwargs: Any) -> Any:
-    """Declare a field that cannot change results, and so stays out of a plan's digest."""
+    """Declare a field that cannot change results, and so stays out of a plan's digest.
+
+    Addresses count as such: the content found there is fingerprinted, and the fingerprint is in the digest.
+    """
     return Field(json_schema_extra={"affects_results": False}, **kwargs)

@@ -36,6 +36,14 @@ class Splits(Section):
     seed: int = Field(default=0, ge=0)
     """Seed of the shuffle, apart from the job's so that repeated trainings see the same split."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _given_parts_have_no_default(cls, data: Any) -> Any:
+        """With ``given``, a part that is not named does not exist; the default shares are for the other methods."""
+        if isinstance(data, dict) and data.get("method") == "given":
+            return {"val": None, "test": None, **data}
+        return data
+
     @model_validator(mode="after")
     def _shares_fit_the_method(self) -> Self:
         parts = {name: getattr(self, name) for name in ("train", "val", "test")}
@@ -85,12 +93,44 @@ class Images(Section):
     """``RGB`` for colour (3 channels), ``L`` for grey (1 channel)."""
 
 
+class CsvOptions(Section):
+    """How a CSV file is written. Blanks around a cell never count."""
+
+    sep: str | None = Field(default=None, min_length=1, max_length=1)
+    """Character between cells; by default ``,``, or a tab where the name ends in ``.tsv``."""
+
+    decimal: str = Field(default=".", min_length=1, max_length=1)
+    """Character before the fraction of a number."""
+
+    quotechar: str = Field(default='"', min_length=1, max_length=1)
+    """Character around cells that hold a separator or a line end."""
+
+    encoding: str = "utf-8"
+    """Character encoding, such as ``latin-1`` or ``cp1252``."""
+
+    skiprows: int = Field(default=0, ge=0)
+    """Lines before the header that are passed over."""
+
+    header: bool = True
+    """Whether the first line names the columns; without it and ``names`` they are called ``0``, ``1``, ..."""
+
+    names: list[str] | None = Field(default=None, min_length=1)
+    """Names of the columns, instead of those in the file."""
+
+    comment: str | None = Field(default=None, min_length=1, max_length=1)
+    """Character that starts a line to pass over."""
+
+    na_values: list[str] = []
+    """Texts that stand for an empty cell, beside the empty text, ``NA``, ``N/A``, ``NaN``, ``NULL``, ``None``."""
+
+
 class FileDataset(Section):
     """Files at an address."""
 
-    uri: str = Field(min_length=1)
-    """Address of a file or folder: a path, or ``http://``, ``https://``, ``s3://``, ``webdav://``, or
-    ``storage://`` for a path under the job's ``storage``. A relative path starts at the project."""
+    uri: str = field_that_changes_nothing(min_length=1)
+    """Address of a file or folder: a path, or ``http://``, ``https://``, ``s3://``, ``webdav://``, ``webdavs://``,
+    or ``storage://`` for a path under the job's ``storage``. A relative path starts at the project. Files of one
+    format in a folder are read one after another, by name."""
 
     format: Format | None = None
     """``csv``, ``parquet``, ``npy``, ``npz`` or ``images``; by default told from the name."""
@@ -99,13 +139,15 @@ class FileDataset(Section):
     """Column or array to predict; by default ``y`` in an npz. Folders of pictures are named after their class."""
 
     features: list[str] | None = None
-    """Columns or array to learn from; by default all but the label and the split column (``x`` in an npz)."""
+    """Columns or array to learn from; by default all but the label and the split column (``x`` in an npz).
+    Columns of text become one column a category."""
 
     drop: list[str] = []
     """Columns to leave out."""
 
     standardize: bool = True
-    """Whether numeric columns are scaled to mean 0 and deviation 1, measured on the training split."""
+    """Whether numeric columns are scaled to mean 0 and deviation 1, measured on the training split. Pictures and
+    arrays of more than one axis a sample are left as they are."""
 
     missing: Literal["refuse", "mean", "drop"] = "refuse"
     """What an empty cell does: end the run with its place, become the column's training mean (or the most
@@ -114,10 +156,10 @@ class FileDataset(Section):
     images: Images = Field(default_factory=Images)
     """How pictures are read; for ``format: images``."""
 
-    options: dict[str, Any] = {}
-    """Further arguments of the reader (``pandas.read_csv``, ``pandas.read_parquet``), such as ``sep: ';'``."""
+    options: CsvOptions = Field(default_factory=CsvOptions)
+    """How the file is written, such as ``sep: ';'``; for ``format: csv``."""
 
-    fingerprint: str | None = None
+    fingerprint: str | None = field_that_changes_nothing(default=None)
     """Fingerprint that the data must have, as ``ai4sdk plan`` shows it; other data is refused."""
 
     splits: Splits = Field(default_factory=Splits)

@@ -60,7 +60,7 @@ class Job(Section):
     hardware: Hardware = Field(default_factory=Hardware)
     """What it needs of a machine."""
 
-    storage: Storage = Field(default_factory=Storage)
+    storage: Storage = field_that_changes_nothing(default_factory=Storage)
     """Where its data lives."""
 
     tracking: Tracking = field_that_changes_nothing(default_factory=Tracking)

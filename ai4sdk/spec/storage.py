@@ -18,7 +18,8 @@ class Storage(Section):
     """fsspec's name of the file system; ``webdav`` is what Nextcloud speaks."""
 
     endpoint: str | None = None
-    """Address of the server, such as ``https://share.services.ai4os.eu/remote.php/webdav``."""
+    """Address of the server, such as ``https://share.services.ai4os.eu/remote.php/webdav``. Credentials are sent
+    to this server only."""
 
     root: str | None = None
     """Folder or bucket that ``storage://`` addresses start from."""

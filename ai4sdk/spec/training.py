@@ -84,7 +84,7 @@ class Training(Section):
     checkpoint: Checkpoint = Field(default_factory=Checkpoint)
     """What is kept while training."""
 
-    init_from: str | None = None
+    init_from: str | None = field_that_changes_nothing(default=None)
     """Weights to start from: a run (id, prefix, name or ``latest``) or the folder of a model package."""
 
     freeze: list[str] = []
