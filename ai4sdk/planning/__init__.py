@@ -1,0 +1,1 @@
+"""Job → plan: checks, code snapshot, data fingerprints, digest."""

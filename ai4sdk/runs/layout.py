@@ -11,8 +11,10 @@ README = """\
 A run of ai4sdk. `ai4sdk status {id}` tells how it stands.
 
 plan.json        what runs: job, code, data fingerprints, packages, one digest over all of it
+submission.json  the processes that are started
 config.yaml      the job as YAML; secrets are references
 state.json       queued, running, succeeded, failed, cancelled or interrupted, and why
+failure.json     why a task failed, with its traceback
 events.jsonl     what happened, one JSON object a line
 code/            the code as it was when the plan was made
 logs/            what each task printed
@@ -52,6 +54,16 @@ class RunPaths:
     def plan(self) -> Path:
         """The plan, whole."""
         return self.root / "plan.json"
+
+    @property
+    def submission(self) -> Path:
+        """What the backend made of the plan."""
+        return self.root / "submission.json"
+
+    @property
+    def failure(self) -> Path:
+        """What a worker wrote of its failure: cause, kind and traceback."""
+        return self.root / "failure.json"
 
     @property
     def config(self) -> Path:

@@ -1,0 +1,1 @@
+"""This machine: a supervisor process a run, a worker process a task."""

@@ -1,0 +1,70 @@
+"""Plan → command lines of this machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ai4sdk.backends.base import Command, Submission
+from ai4sdk.errors import EnvironmentFault
+from ai4sdk.planning.plan import Plan
+from ai4sdk.runs.files import write_json, write_text
+from ai4sdk.runs.layout import RunPaths
+
+__all__ = ["LocalBackend"]
+
+
+class LocalBackend:
+    """Runs a plan's tasks one after the other on this machine."""
+
+    def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
+        """Say which processes would be started.
+
+        ``-P`` keeps the current folder off the import path: a worker sees the plan's snapshot, not the files as they
+        are by then.
+        """
+        backend = plan.job["backend"]
+        tasks = [
+            Command(
+                name=task.name,
+                argv=[sys.executable, "-P", "-m", "ai4sdk.worker", str(run.root), task.name],
+                env={
+                    "OMP_NUM_THREADS": str(task.cpus),
+                    "PYTHONHASHSEED": str(plan.job["seed"]),
+                    "PYTHONUNBUFFERED": "1",
+                    **backend["env"],
+                },
+                log=str(run.log(task.name)),
+            )
+            for task in plan.tasks
+        ]
+        sidecars = []
+        if plan.job["tracking"]["kind"] != "none":
+            argv = [sys.executable, "-P", "-m", "ai4sdk.tracking", str(run.root)]
+            sidecars.append(Command("tracking", argv, {"OMP_NUM_THREADS": "1"}, str(run.log("tracking"))))
+        return Submission("local", str(project), tasks, sidecars, float(backend["grace"]))
+
+    def submit(self, submission: Submission, run: RunPaths, lock: int) -> None:
+        """Start the run's supervisor in a session of its own, and hand it the lock."""
+        try:
+            write_json(run.submission, submission.to_json())
+            with open(run.log("supervisor"), "ab") as log:
+                subprocess.Popen(
+                    [sys.executable, "-P", "-m", "ai4sdk.backends.local", str(run.root), str(lock)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=submission.project,
+                    start_new_session=True,
+                    pass_fds=[lock],
+                )
+        except OSError as error:
+            raise EnvironmentFault(f"the run cannot be started: {error.strerror or error}") from error
+        finally:
+            os.close(lock)
+
+    def cancel(self, run: RunPaths, *, now: bool = False) -> None:
+        """Leave a request that the supervisor reads within a fraction of a second."""
+        write_text(run.cancel_request, "now" if now else "stop", durable=False)

@@ -1,0 +1,224 @@
+"""Job → plan: check it, look at its code and data, freeze it."""
+
+from __future__ import annotations
+
+import getpass
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ai4sdk.config.load import Loaded
+from ai4sdk.config.validate import located
+from ai4sdk.errors import Ai4Error, ConfigError, DataError, EnvironmentFault, NotFound, Problem
+from ai4sdk.planning.checks import Finding, check_job, targets_of
+from ai4sdk.planning.code import CodeSnapshot, take_snapshot
+from ai4sdk.planning.plan import Plan, TaskPlan, digest_of, results_of
+from ai4sdk.planning.references import fill_in
+from ai4sdk.planning.versions import package_versions
+from ai4sdk.runs.store import find_run
+from ai4sdk.spec import FileDataset, Job
+
+__all__ = ["make_plan"]
+
+
+def make_plan(loaded: Loaded, *, command: Sequence[str] = ()) -> Plan:
+    """Freeze a job.
+
+    Parameters
+    ----------
+    loaded
+        The job and its layers.
+    command
+        What the user typed, kept in the plan as a note.
+
+    Returns
+    -------
+    Plan
+        The plan. Nothing was imported of the user's code, and nothing written.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake found: targets that do not exist or do not take what they are given, data that cannot be
+        read, sections that do not fit together.
+    """
+    job, project = loaded.job, loaded.composition.project
+    search = project.code_folders()
+    findings: list[Finding] = []
+    faults: list[Ai4Error] = []
+
+    data, summary = _data(job, project.root, findings, faults)
+    values, unfilled = fill_in(job.model_dump(mode="json", by_alias=True), summary)
+    findings += unfilled if not faults else []
+    if not unfilled:
+        job = Job.model_validate(values)
+    findings += check_job(job, search)
+    inputs = _inputs(job, project.root, findings)
+    try:
+        code = take_snapshot(targets_of(job), search)
+    except Ai4Error as error:
+        findings.append(Finding("", error.message, error.hint))
+        code = None
+    if findings or code is None:
+        raise _error(loaded, findings, faults)
+
+    packages = package_versions(code.external)
+    digests = {
+        "job": digest_of(results_of(job)),
+        "code": code.digest,
+        "data": digest_of({name: entry["fingerprint"] for name, entry in data.items()}),
+        "inputs": digest_of({name: entry["fingerprint"] for name, entry in inputs.items()}),
+        "packages": digest_of(packages),
+    }
+    return Plan(
+        digest=digest_of(digests),
+        digests=digests,
+        name=job.name,
+        job=values,
+        tasks=_tasks(job),
+        data=data,
+        inputs=inputs,
+        packages=packages,
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+        created=_created(project.root, command),
+        code=_code(code),
+    )
+
+
+def _code(code: CodeSnapshot) -> dict[str, Any]:
+    return {"paths": [""], **code.to_json()}
+
+
+def _tasks(job: Job) -> list[TaskPlan]:
+    hardware = job.hardware
+    return [
+        TaskPlan(
+            name="train",
+            kind="train",
+            cpus=hardware.cpus,
+            gpus=hardware.gpus,
+            nodes=hardware.nodes,
+            memory=hardware.memory,
+            disk=hardware.disk,
+            wall_time=hardware.wall_time,
+        )
+    ]
+
+
+def _data(
+    job: Job, project: Path, findings: list[Finding], faults: list[Ai4Error]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
+    """Fingerprint and summarise the dataset; what is wrong with it is added to the findings."""
+    from ai4sdk.data.fingerprint import fingerprint, fingerprint_path
+    from ai4sdk.data.summary import summarize
+
+    dataset = job.dataset
+    if not isinstance(dataset, FileDataset):
+        paths = {}
+        for name, value in dataset.arguments.items():
+            path = Path(project, value) if isinstance(value, str) and value and len(value) < 1024 else None
+            if path is not None and "\0" not in str(path) and path.exists():
+                paths[name] = fingerprint_path(path)
+        return {"dataset": {"uri": dataset.target, "fingerprint": digest_of(paths), "paths": paths}}, None
+    try:
+        found = fingerprint(dataset, job.storage, project)
+        if dataset.fingerprint and dataset.fingerprint != found.value:
+            raise DataError(
+                f"the data at {dataset.uri} has the fingerprint {found.value}, not the one asked for",
+                hint=f"get the data that was meant, or accept this: dataset.fingerprint={found.value}",
+            )
+        summary = summarize(dataset, job.storage, project, job.task).to_json()
+    except (DataError, EnvironmentFault, NotFound) as error:
+        findings.append(Finding("dataset.uri", error.message, error.hint))
+        faults.append(error)
+        return {}, {}
+    entry = {
+        "uri": dataset.uri,
+        "fingerprint": found.value,
+        "files": found.files,
+        "bytes": found.bytes,
+        "summary": summary,
+    }
+    return {"dataset": entry}, _known(summary)
+
+
+def _known(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return what `${data:…}` may refer to."""
+    shape = summary.get("shape")
+    channels = shape[0] if isinstance(shape, list) and len(shape) == 3 else None
+    known = {name: summary.get(name) for name in ("features", "classes", "rows", "shape")}
+    return {**known, "channels": channels}
+
+
+def _inputs(job: Job, project: Path, findings: list[Finding]) -> dict[str, dict[str, Any]]:
+    """Find the weights a training starts from."""
+    source = job.training.init_from
+    if source is None:
+        return {}
+    from ai4sdk.data.fingerprint import fingerprint_path
+
+    try:
+        folder = Path(project, source)
+        if not (folder / "weights.safetensors").is_file():
+            paths = find_run(source, Path(project, job.runs))
+            folder = paths.package if paths.package.is_dir() else paths.checkpoints
+        candidates = [folder / name for name in ("weights.safetensors", "best.ckpt", "last.ckpt")]
+        weights = next((path for path in candidates if path.is_file()), None)
+        if weights is None:
+            raise NotFound(f"{source} has no weights yet", hint="name a run that has trained, or a model package")
+    except NotFound as error:
+        findings.append(Finding("training.init_from", error.message, error.hint))
+        return {}
+    entry = {"source": source, "path": str(weights.resolve()), "fingerprint": fingerprint_path(weights)}
+    return {"init_from": entry}
+
+
+def _created(project: Path, command: Sequence[str]) -> dict[str, Any]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "unknown"
+    created: dict[str, Any] = {
+        "time": round(time.time(), 3),
+        "host": platform.node(),
+        "user": user,
+        "project": str(project),
+        "command": list(command),
+    }
+    if commit := _git_commit(project):
+        created["git_commit"] = commit
+    return created
+
+
+def _git_commit(folder: Path) -> str | None:
+    """Read the commit a project stands on from git's own files; starting git costs more than the whole plan."""
+    for parent in (folder, *folder.parents):
+        head = parent / ".git" / "HEAD"
+        if not head.is_file():
+            continue
+        try:
+            text = head.read_text(encoding="utf-8").strip()
+            if text.startswith("ref: "):
+                reference = parent / ".git" / text[5:]
+                text = reference.read_text(encoding="utf-8").strip() if reference.is_file() else ""
+        except OSError:
+            return None
+        return text or None
+    return None
+
+
+def _error(loaded: Loaded, findings: list[Finding], faults: list[Ai4Error]) -> ConfigError:
+    composition = loaded.composition
+    problems = [
+        located(composition, finding.key, finding.message, finding.fix)
+        if finding.key
+        else Problem(finding.message, fix=finding.fix)
+        for finding in findings
+    ]
+    error = ConfigError(problems)
+    if faults and len(faults) == len(findings):
+        error.exit_code = faults[0].exit_code  # the config is right; what it names is not there
+    return error

@@ -1,0 +1,231 @@
+"""What a job must satisfy beyond the types of its fields: one small function a check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ai4sdk.planning.targets import check_target, parameters
+from ai4sdk.spec import Job, TargetDataset
+from ai4sdk.spec.target import HYDRA_KEYS
+
+__all__ = ["Finding", "check_job", "targets_of"]
+
+LIGHTNING_MODULE = ("pytorch_lightning.core.module.LightningModule", "lightning.pytorch.core.module.LightningModule")
+OWNED_TRAINER_OPTIONS = {
+    "accelerator": "hardware.gpus",
+    "devices": "hardware.gpus",
+    "num_nodes": "hardware.nodes",
+    "strategy": "training.mode",
+    "logger": "tracking",
+    "callbacks": "training.callbacks",
+    "enable_progress_bar": "the command line",
+    "enable_checkpointing": "training.checkpoint",
+    "default_root_dir": "runs",
+    **{
+        name: f"training.{name}"
+        for name in (
+            "max_epochs",
+            "max_steps",
+            "max_time",
+            "precision",
+            "accumulate_grad_batches",
+            "gradient_clip_val",
+            "gradient_clip_algorithm",
+            "deterministic",
+            "log_every_n_steps",
+        )
+    },
+}
+"""Options of Lightning's Trainer that ai4sdk sets, and the key that decides them."""
+
+SECRET_KEYS = ("storage.password", "storage.token", "tracking.password", "tracking.token")
+_REFERENCE = re.compile(r"\$\{secret:[^}]+\}")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A mistake a check found: the key it is about, what is wrong, and what to type instead."""
+
+    key: str
+    message: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
+class _Target:
+    key: str
+    path: str
+    arguments: tuple[str, ...]
+    positional: int
+    partial: bool
+
+
+def check_job(job: Job, search: list[Path]) -> list[Finding]:
+    """Run every check.
+
+    Parameters
+    ----------
+    job
+        The job.
+    search
+        Folders the user's code is imported from, first wins.
+
+    Returns
+    -------
+    list of Finding
+        All mistakes; empty for a job that can be planned.
+    """
+    return [finding for check in _CHECKS for finding in check(job, search)]
+
+
+def targets_of(job: Job) -> list[str]:
+    """Return every dotted path the job names as a ``_target_``, nested ones too, each once."""
+    return list(dict.fromkeys(target.path for target in _targets(job)))
+
+
+def _targets(job: Job) -> Iterator[_Target]:
+    values = job.model_dump(by_alias=True)
+    if isinstance(job.dataset, TargetDataset):
+        values["dataset"] = {k: v for k, v in values["dataset"].items() if k not in ("splits", "loader")}
+    positional = {"optimizer": 1, "scheduler.schedule": 1}
+    yield from _walk(values, "", positional)
+
+
+def _walk(value: Any, key: str, positional: Mapping[str, int]) -> Iterator[_Target]:
+    if isinstance(value, dict):
+        if isinstance(path := value.get("_target_"), str):
+            given = value.get("_args_")
+            count = positional.get(key, 0) + (len(given) if isinstance(given, list) else 0)
+            arguments = tuple(str(name) for name in value if name not in HYDRA_KEYS)
+            yield _Target(key, path, arguments, count, bool(value.get("_partial_", False)))
+        for name, child in value.items():
+            yield from _walk(child, f"{key}.{name}".lstrip("."), positional)
+    elif isinstance(value, list):
+        for index, child in enumerate(value):
+            yield from _walk(child, f"{key}.{index}", positional)
+
+
+def _targets_exist(job: Job, search: list[Path]) -> Iterator[Finding]:
+    for target in _targets(job):
+        report = check_target(
+            target.path, target.arguments, search, positional=target.positional, partial=target.partial
+        )
+        for problem in report.problems:
+            if problem.argument is not None and problem.argument in target.arguments:
+                yield Finding(f"{target.key}.{problem.argument}", problem.message, problem.fix)
+            elif problem.argument is not None:
+                yield Finding(target.key, problem.message, problem.fix)
+            else:
+                yield Finding(f"{target.key}._target_", problem.message, problem.fix)
+        certain = report.found and report.certain and report.kind == "class" and not report.problems
+        if target.key == "module" and certain and not set(report.bases) & set(LIGHTNING_MODULE):
+            yield Finding(
+                "module._target_",
+                f"{target.path} is no LightningModule",
+                "name a class that derives from pytorch_lightning.LightningModule",
+            )
+
+
+def _trainer_options_exist(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if not job.training.trainer:
+        return
+    from ai4sdk.planning.targets import nearest_name
+
+    known = [parameter.name for parameter in parameters("pytorch_lightning.Trainer", search) or ()]
+    for name in job.training.trainer:
+        if name in OWNED_TRAINER_OPTIONS:
+            yield Finding(
+                f"training.trainer.{name}",
+                f"{name} is decided by {OWNED_TRAINER_OPTIONS[name]}",
+                f"set {OWNED_TRAINER_OPTIONS[name]} instead",
+            )
+        elif known and name not in known:
+            near = nearest_name(name, known)
+            fix = f"training.trainer.{near}" if near else f"one of {', '.join(sorted(set(known)))}"
+            yield Finding(f"training.trainer.{name}", f"Lightning's Trainer has no option {name!r}", fix)
+
+
+def _schedule_fits_optimizer(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if job.scheduler is None:
+        return
+    if job.optimizer is None:
+        yield Finding("scheduler", "a scheduler needs an optimizer in YAML too", "+optimizer=adam, or ~scheduler")
+    if job.scheduler.schedule.target.endswith("ReduceLROnPlateau") and job.scheduler.monitor is None:
+        yield Finding("scheduler", "ReduceLROnPlateau needs a metric to watch", "scheduler.monitor=val_loss")
+
+
+def _evaluated_split_exists(job: Job, search: list[Path]) -> Iterator[Finding]:
+    splits = job.dataset.splits
+    if splits is not None and not getattr(splits, job.evaluation.split):
+        yield Finding(
+            "evaluation.split",
+            f"evaluation asks for the {job.evaluation.split} split, which is empty",
+            f"give dataset.splits.{job.evaluation.split} a share, or evaluation.split=train",
+        )
+
+
+def _monitors_have_validation(job: Job, search: list[Path]) -> Iterator[Finding]:
+    splits = job.dataset.splits
+    monitored = {
+        "training.early_stopping.monitor": job.training.early_stopping and job.training.early_stopping.monitor,
+        "training.checkpoint.monitor": job.training.checkpoint.monitor,
+    }
+    for key, metric in monitored.items():
+        if metric and metric.startswith("val") and splits is not None and not splits.val:
+            yield Finding(key, f"{metric} is watched, but there is no validation split", "dataset.splits.val=0.15")
+
+
+def _secrets_are_references(job: Job, search: list[Path]) -> Iterator[Finding]:
+    values = job.model_dump(by_alias=True)
+    for key in SECRET_KEYS:
+        section, _, name = key.partition(".")
+        value = values[section][name]
+        if value and not _REFERENCE.fullmatch(value):
+            yield Finding(
+                key,
+                f"{key} is written out; a plan keeps what it is given, for anyone to read",
+                f"{name}: ${{secret:NAME}}, and export NAME=…",
+            )
+    for key, text in _strings(values, ""):
+        if _REFERENCE.search(text) and not _REFERENCE.fullmatch(text):
+            yield Finding(key, "a secret must be the whole of a value", "put the whole value into the secret")
+
+
+def _strings(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield key, value
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in items:
+        yield from _strings(child, f"{key}.{name}".lstrip("."))
+
+
+def _backend_has_what_is_asked(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if job.backend.kind == "local" and job.hardware.nodes > 1:
+        yield Finding("hardware.nodes", "the local backend has one machine", "hardware.nodes=1")
+
+
+def _one_process_uses_one_gpu(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if job.training.mode == "single" and job.hardware.gpus > 1:
+        yield Finding("hardware.gpus", "training.mode single is one process on at most one GPU", "hardware.gpus=1")
+
+
+def _unfreezing_leaves_something(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if "*" in job.training.freeze:
+        yield Finding("training.freeze", "the pattern '*' freezes everything", "name the layers, such as 'backbone.*'")
+
+
+_CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
+    _targets_exist,
+    _trainer_options_exist,
+    _schedule_fits_optimizer,
+    _evaluated_split_exists,
+    _monitors_have_validation,
+    _secrets_are_references,
+    _backend_has_what_is_asked,
+    _one_process_uses_one_gpu,
+    _unfreezing_leaves_something,
+)

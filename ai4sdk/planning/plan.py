@@ -1,0 +1,164 @@
+"""The plan: a job frozen, with one digest over everything that changes its results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ai4sdk.errors import NotFound, UsageError
+from ai4sdk.spec import Job
+
+__all__ = ["FORMAT", "Plan", "TaskPlan", "digest_of", "read_plan_file", "results_of"]
+
+FORMAT = "ai4sdk.plan/1"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+class TaskPlan(_Part):
+    """One process group of a plan."""
+
+    name: str
+    """Name, which a worker is told."""
+    kind: Literal["train"]
+    """What it does."""
+    processes: int = 1
+    """Processes that work together."""
+    needs: list[str] = []
+    """Tasks that must have succeeded before."""
+    cpus: int
+    """CPU cores per node."""
+    gpus: int = 0
+    """GPUs per node."""
+    nodes: int = 1
+    """Machines."""
+    memory: int | None = None
+    """Bytes of memory per node."""
+    disk: int | None = None
+    """Bytes of scratch disk per node."""
+    wall_time: float | None = None
+    """Seconds."""
+
+
+class Plan(_Part):
+    """A job frozen. Whoever has this file can read it, compare it, and run it again.
+
+    ``digest`` covers ``digests``, one for each part that changes results; `created` is in none of them.
+    """
+
+    format: Literal["ai4sdk.plan/1"] = "ai4sdk.plan/1"
+    digest: str
+    digests: dict[str, str]
+    name: str
+    job: dict[str, Any]
+    tasks: list[TaskPlan]
+    data: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    inputs: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    packages: dict[str, str]
+    python: str
+    created: dict[str, Any] = Field(default_factory=dict)
+    code: dict[str, Any]
+
+    def to_json(self) -> str:
+        """Return the plan as the text of a JSON file; the code archive comes last."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+    def as_job(self) -> Job:
+        """Return the job as typed sections."""
+        return Job.model_validate(self.job)
+
+    @property
+    def short_digest(self) -> str:
+        """The first 12 digits of the digest."""
+        return self.digest.removeprefix("sha256:")[:12]
+
+
+def canonical(value: Any) -> str:
+    """Return JSON that is the same for equal values: keys sorted, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of a value's canonical JSON, as ``sha256:…``."""
+    return "sha256:" + hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def results_of(job: Job) -> dict[str, Any]:
+    """Return the part of a job that can change results: all but the fields marked as changing nothing."""
+    return _results(job)
+
+
+def _results(section: BaseModel) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for name, info in type(section).model_fields.items():
+        extra = info.json_schema_extra
+        if isinstance(extra, Mapping) and extra.get("affects_results") is False:
+            continue
+        kept[info.alias or name] = _plain(getattr(section, name))
+    for name, value in (section.model_extra or {}).items():
+        kept[name] = _plain(value)
+    return kept
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return _results(value)
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value != value:
+        return "nan"
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return str(value)
+    return value
+
+
+def read_plan_file(path: Path) -> Plan:
+    """Read a plan.
+
+    Parameters
+    ----------
+    path
+        A plan file, or a run directory.
+
+    Raises
+    ------
+    NotFound
+        If there is no such file.
+    UsageError
+        If the file is no plan, of a newer format, or was changed by hand.
+    """
+    file = path / "plan.json" if path.is_dir() else path
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"there is no plan {path}", hint="ai4sdk plan config=NAME --out plan.json makes one") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{file} is not readable as a plan: {error}") from error
+    version = values.get("format") if isinstance(values, dict) else None
+    if version != FORMAT:
+        raise UsageError(
+            f"{file} is no plan of this version: its format is {version!r}, not {FORMAT!r}",
+            hint="make it again with `ai4sdk plan config=NAME --out plan.json`",
+        )
+    try:
+        plan = Plan.model_validate(values)
+        job = plan.as_job()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{file} is no plan: {where}: {first['msg']}") from None
+    if plan.digest != digest_of(plan.digests) or plan.digests.get("job") != digest_of(results_of(job)):
+        raise UsageError(
+            f"{file} was changed after it was made: its digest does not fit its content",
+            hint="change the config instead, and plan again",
+        )
+    return plan
