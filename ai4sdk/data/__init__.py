@@ -1,0 +1,1 @@
+"""Storages, datasets, fingerprints, splits and preprocessing: what a module learns from."""
