@@ -1,0 +1,146 @@
+"""Starting, resuming and stopping runs, whatever the backend."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from ai4sdk.backends.base import Submission
+from ai4sdk.backends.registry import get_backend
+from ai4sdk.errors import EnvironmentFault, UsageError
+from ai4sdk.planning.code import CodeSnapshot, unpack
+from ai4sdk.planning.plan import Plan, read_plan_file
+from ai4sdk.runs.files import read_json
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_state
+from ai4sdk.runs.store import create_run
+
+__all__ = ["cancel_run", "resume_run", "start_run"]
+
+
+def start_run(plan: Plan, project: Path) -> RunPaths:
+    """Make a run of a plan and start it.
+
+    Parameters
+    ----------
+    plan
+        What to run.
+    project
+        Folder that relative addresses of data and the runs folder start at.
+
+    Returns
+    -------
+    RunPaths
+        The run, queued or running by now.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the run's folder cannot be written or its processes not started; nothing is left behind then.
+    """
+    backend = get_backend(plan.job["backend"]["kind"])
+    text = yaml.safe_dump(plan.job, sort_keys=False, allow_unicode=True, width=120)
+    runs = Path(project, plan.job["runs"])
+    run, lock = create_run(runs, plan.name, {"plan.json": plan.to_json(), "config.yaml": text})
+    try:
+        unpack(_snapshot(plan), run.code)
+        backend.submit(backend.render(plan, run, project), run, lock)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.close(lock)
+        shutil.rmtree(run.root, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise EnvironmentFault(
+                f"the run's folder cannot be written in {runs}: {error.strerror or error}",
+                hint="free space there, or choose another: runs=FOLDER",
+            ) from error
+        raise
+    return run
+
+
+def resume_run(run: RunPaths, project: Path) -> None:
+    """Go on with a run that was interrupted, cancelled or failed.
+
+    Raises
+    ------
+    UsageError
+        If it is still running or has succeeded.
+    """
+    state = read_state(run)
+    if state.state is State.SUCCEEDED:
+        raise UsageError(f"{run.id} has succeeded; there is nothing to resume", hint=f"ai4sdk rerun {run.id}")
+    plan = read_plan_file(run.root)
+    lock = hold_lock(run)
+    if lock is None:
+        raise UsageError(f"{run.id} is {state.state}", hint=f"ai4sdk logs -f {run.id}")
+    try:
+        run.cancel_request.unlink(missing_ok=True)
+        unpack(_snapshot(plan), run.code)
+        queued = replace(
+            state, state=State.QUEUED, cause=None, exit_code=None, attempt=state.attempt + 1, started=None, ended=None
+        )
+        write_state(run, queued)
+        backend = get_backend(plan.job["backend"]["kind"])
+        backend.submit(backend.render(plan, run, _project_of(run, project)), run, lock)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.close(lock)
+        if isinstance(error, OSError):
+            raise EnvironmentFault(f"{run.id} cannot be resumed: {error.strerror or error}") from error
+        raise
+
+
+def cancel_run(run: RunPaths, *, now: bool = False, wait: float = 0.0) -> State:
+    """Ask a run to stop.
+
+    Parameters
+    ----------
+    run
+        The run.
+    now
+        Whether to stop without a checkpoint.
+    wait
+        Seconds to wait for it to end.
+
+    Returns
+    -------
+    State
+        How it stands then.
+
+    Raises
+    ------
+    UsageError
+        If it has ended already.
+    """
+    state = read_state(run)
+    if state.state.ended:
+        raise UsageError(f"{run.id} is not running: it {_has(state.state)}", hint=f"ai4sdk status {run.id}")
+    plan = read_plan_file(run.root)
+    add_event(run, "cancel requested", now=now)
+    get_backend(plan.job["backend"]["kind"]).cancel(run, now=now)
+    deadline = time.monotonic() + wait
+    while not (state := read_state(run)).state.ended and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return state.state
+
+
+def _has(state: State) -> str:
+    return {State.SUCCEEDED: "has succeeded", State.FAILED: "has failed"}.get(state, f"was {state}")
+
+
+def _snapshot(plan: Plan) -> CodeSnapshot:
+    return CodeSnapshot.from_json({key: value for key, value in plan.code.items() if key != "paths"})
+
+
+def _project_of(run: RunPaths, fallback: Path) -> Path:
+    """Return the folder the run was started in, which its relative addresses start at."""
+    try:
+        return Path(Submission.from_json(read_json(run.submission)).project)
+    except (OSError, ValueError, KeyError, TypeError):
+        return fallback

@@ -1,0 +1,165 @@
+"""`ai4sdk plan`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ai4sdk.backends.registry import get_backend
+from ai4sdk.cli.arguments import Parser, split_config
+from ai4sdk.config.load import load_job
+from ai4sdk.config.project import display_path, find_project
+from ai4sdk.errors import EnvironmentFault
+from ai4sdk.planning.build import make_plan
+from ai4sdk.planning.plan import Plan
+from ai4sdk.runs.files import write_text
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.spec.units import format_size, format_span
+
+EPILOG = """\
+examples:
+  ai4sdk plan config=quickstart
+  ai4sdk plan config=quickstart --deep            parameters, memory and shapes too (imports torch)
+  ai4sdk plan config=quickstart --out plan.json   then: ai4sdk run --plan plan.json
+"""
+
+
+def main(command: str, argv: Sequence[str]) -> int:
+    """Show what would run."""
+    parser = Parser(command, "Check a config and show what would run, without running it.", EPILOG)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="config=NAME KEY=VALUE", help="config and overrides (Hydra's grammar)"
+    )
+    parser.add_argument("--out", metavar="FILE", help="write the plan to a file")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--deep", action="store_true", help="build the module and the data in a separate process, too")
+    args = parser.parse(argv)
+    config, overrides = split_config(command, args.overrides)
+    project = find_project()
+    plan = make_plan(load_job(config, overrides), command=["ai4sdk", command, *argv])
+    deep = _look_deep(plan, project.root) if args.deep else None
+    if args.out:
+        try:
+            write_text(Path(args.out), plan.to_json())
+        except OSError as error:
+            raise EnvironmentFault(f"{args.out} cannot be written: {error.strerror}") from error
+    if args.json:
+        values = plan.model_dump(mode="json")
+        print(json.dumps({**values, "deep": deep} if deep else values, indent=2, ensure_ascii=False))
+        return 0
+    for line in plan_lines(plan, project.root, deep):
+        print(line)
+    if args.out:
+        print(f"\nwritten to {args.out}\n  → ai4sdk run --plan {args.out}")
+    else:
+        print(f"\n  → ai4sdk run {' '.join(args.overrides)}")
+    return 0
+
+
+def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) -> list[str]:
+    """Return a plan as a person reads it."""
+    job = plan.job
+    rows: list[tuple[str, str]] = [("plan", f"{plan.name}  {plan.digest}")]
+    for task in plan.tasks:
+        rows.append(
+            (
+                "task",
+                f"{task.name}: {task.processes} process{'es' if task.processes > 1 else ''}, {_resources(task.model_dump())}",
+            )
+        )
+    rows.append(("module", _target(job["module"])))
+    for name, entry in plan.data.items():
+        rows.append((name, _data(entry, job)))
+    rows.append(("training", _training(job)))
+    rows.append(("optimizer", _target(job["optimizer"]) if job["optimizer"] else "the module's own"))
+    for name, entry in plan.inputs.items():
+        rows.append((name, f"{entry['source']}  {entry['fingerprint'][:19]}"))
+    files = plan.code["files"]
+    rows.append(("code", f"{len(files)} file{'s' if len(files) != 1 else ''}  {plan.digests['code'][:19]}"))
+    rows.append(("packages", "  ".join(f"{name} {version}" for name, version in plan.packages.items())))
+    run = RunPaths(Path(project, job["runs"]) / "RUN")
+    submission = get_backend(job["backend"]["kind"]).render(plan, run, project)
+    rows.append(("backend", job["backend"]["kind"]))
+    rows += [("starts", " ".join(command.argv[3:])) for command in [*submission.tasks, *submission.sidecars]]
+    tracking = job["tracking"]
+    where = tracking["uri"] or f"sqlite in {display_path(run.root.parent)}"
+    rows.append(("tracking", "none" if tracking["kind"] == "none" else f"MLflow, {where}"))
+    rows.append(("output", f"{display_path(run.root.parent)}/<id>"))
+    if deep:
+        rows += [(name, str(value)) for name, value in deep.items()]
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:{width}}  {text}" for name, text in rows]
+
+
+def _resources(task: dict[str, Any]) -> str:
+    parts = [f"{task['cpus']} CPU{'s' if task['cpus'] > 1 else ''}"]
+    if task["gpus"]:
+        parts.append(f"{task['gpus']} GPU{'s' if task['gpus'] > 1 else ''}")
+    if task["memory"]:
+        parts.append(f"{format_size(task['memory'])} memory")
+    if task["disk"]:
+        parts.append(f"{format_size(task['disk'])} disk")
+    if task["wall_time"]:
+        parts.append(f"at most {format_span(task['wall_time'])}")
+    return ", ".join(parts)
+
+
+def _target(target: dict[str, Any]) -> str:
+    arguments = ", ".join(f"{key}={value}" for key, value in target.items() if not key.startswith("_"))
+    return f"{target['_target_']}({arguments})"
+
+
+def _training(job: dict[str, Any]) -> str:
+    training = job["training"]
+    ends = [f"{training['max_epochs']} epochs" if training["max_epochs"] else ""]
+    ends.append(f"{training['max_steps']} steps" if training["max_steps"] else "")
+    ends.append(format_span(training["max_time"]) if training["max_time"] else "")
+    parts = [training["mode"], "at most " + ", ".join(end for end in ends if end), f"precision {training['precision']}"]
+    parts.append(f"seed {job['seed']}")
+    if stop := training["early_stopping"]:
+        parts.append(f"stops early on {stop['monitor']}")
+    return ", ".join(parts)
+
+
+def _data(entry: dict[str, Any], job: dict[str, Any]) -> str:
+    if "summary" not in entry:
+        return _target({k: v for k, v in job["dataset"].items() if k not in ("splits", "loader")})
+    summary = entry["summary"]
+    parts = [
+        str(entry["uri"]),
+        f"{entry['files']} file{'s' if entry['files'] != 1 else ''}, {format_size(entry['bytes'])}",
+    ]
+    if summary.get("rows") is not None:
+        parts.append(f"{summary['rows']} samples")
+    if summary.get("shape"):
+        parts.append(f"of shape {tuple(summary['shape'])}")
+    if summary.get("classes"):
+        parts.append(f"{summary['classes']} classes")
+    if not summary.get("complete", True):
+        parts.append("(read in part)")
+    return ", ".join(parts) + f"  {entry['fingerprint'][:19]}"
+
+
+def _look_deep(plan: Plan, project: Path) -> dict[str, Any]:
+    """Build the module and a batch in a process of its own, which may import torch."""
+    process = subprocess.run(
+        [sys.executable, "-P", "-m", "ai4sdk.worker.deep"],
+        input=plan.to_json(),
+        capture_output=True,
+        text=True,
+        cwd=project,
+        check=False,
+    )
+    try:
+        answer = json.loads(process.stdout.splitlines()[-1])
+    except (IndexError, ValueError):
+        answer = {"error": (process.stderr.strip().splitlines() or ["it said nothing"])[-1]}
+    if process.returncode or "error" in answer:
+        raise EnvironmentFault(
+            f"the module cannot be built: {answer.get('error')}", hint="see module and dataset in the config"
+        )
+    return dict(answer)

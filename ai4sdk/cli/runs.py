@@ -1,0 +1,219 @@
+"""`ai4sdk ps`, `status`, `logs`, `cancel`, `resume`, `rerun`, `sync`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from ai4sdk.backends.launch import cancel_run, resume_run, start_run
+from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
+from ai4sdk.cli.closing import headline_figures
+from ai4sdk.config.project import display_path, find_project
+from ai4sdk.errors import NotFound, UsageError
+from ai4sdk.planning.plan import read_plan_file
+from ai4sdk.runs.files import read_json
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, State, read_state
+from ai4sdk.runs.store import find_run, list_runs
+from ai4sdk.spec.units import format_span
+
+WHICH = "run: id, unique prefix, job name, folder, or latest"
+
+
+def main(command: str, argv: Sequence[str]) -> int:
+    """Do one of the commands on runs."""
+    return {
+        "ps": _ps,
+        "status": _status,
+        "logs": _logs,
+        "cancel": _cancel,
+        "resume": _resume,
+        "rerun": _rerun,
+        "sync": _sync,
+    }[command](command, argv)
+
+
+def _ps(command: str, argv: Sequence[str]) -> int:
+    parser = Parser(command, "List runs, the newest last.")
+    parser.add_argument("-n", type=int, default=20, metavar="N", help="how many of the newest (default: 20; 0 for all)")
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    add_runs_option(parser)
+    args = parser.parse(argv)
+    folder = runs_folder(args, find_project().root)
+    runs = list_runs(folder)[-args.n if args.n > 0 else None :]
+    if args.json:
+        print(
+            json.dumps([{"id": run.id, "folder": str(run.paths.root), **asdict(run.state)} for run in runs], indent=2)
+        )
+        return 0
+    if not runs:
+        print(f"no runs in {display_path(folder)}\n  → ai4sdk run config=quickstart")
+        return 0
+    width = max(len(run.id) for run in runs)
+    for run in runs:
+        print(f"{run.id:{width}}  {run.state.state:11}  {_took(run.state):>9}  {_note(run.paths, run.state)}".rstrip())
+    return 0
+
+
+def _status(command: str, argv: Sequence[str]) -> int:
+    args, run = _one(command, "Tell how a run stands.", argv, json_option=True)
+    state = read_state(run)
+    if args.json:
+        print(
+            json.dumps({"id": run.id, "folder": str(run.root), **asdict(state), "progress": _progress(run)}, indent=2)
+        )
+        return 0
+    plan = read_plan_file(run.root)
+    print(f"{run.id}  {state.state}")
+    rows = [("cause", state.cause), ("digest", plan.digest), ("attempt", str(state.attempt)), ("took", _took(state))]
+    if not state.state.ended:
+        rows.append(("progress", _note(run, state)))
+    rows += headline_figures(run)
+    rows += [("folder", display_path(run.root))]
+    if run.report.exists():
+        rows.append(("report", display_path(run.report)))
+    if tracking := _tracking(run):
+        rows.append(("tracking", tracking))
+    for name, text in rows:
+        if text:
+            print(f"  {name:18}  {text}")
+    if state.state in (State.INTERRUPTED, State.CANCELLED, State.FAILED):
+        print(f"  → ai4sdk resume {run.id}")
+    return 0
+
+
+def _logs(command: str, argv: Sequence[str]) -> int:
+    args, run = _one(command, "Show what a run printed.", argv, log_options=True)
+    path = run.log(args.task)
+    if not path.exists() and read_state(run).state.ended:
+        tasks = ", ".join(sorted(file.stem for file in run.logs.glob("*.log"))) or "none yet"
+        raise NotFound(f"{run.id} has no log of {args.task!r}", hint=f"logs there are: {tasks}")
+    position = 0
+    while True:
+        ended = not args.follow or read_state(run).state.ended
+        if path.exists():
+            with open(path, encoding="utf-8", errors="replace") as file:
+                file.seek(position)
+                while text := file.read(1 << 16):
+                    sys.stdout.write(text)
+                position = file.tell()
+            sys.stdout.flush()
+        if ended:
+            return 0
+        time.sleep(0.2)
+
+
+def _cancel(command: str, argv: Sequence[str]) -> int:
+    args, run = _one(command, "Stop a run with a checkpoint.", argv, now_option=True)
+    state = cancel_run(run, now=args.now, wait=90)
+    print(f"{run.id} {state}")
+    return 0 if state.ended else 1
+
+
+def _resume(command: str, argv: Sequence[str]) -> int:
+    args, run = _one(command, "Go on with a run that was interrupted, cancelled or failed.", argv, detach_option=True)
+    resume_run(run, find_project().root)
+    return _follow(run, detach=args.detach)
+
+
+def _rerun(command: str, argv: Sequence[str]) -> int:
+    args, run = _one(command, "Run the plan of a run again, as a new run.", argv, detach_option=True)
+    return _follow(start_run(read_plan_file(run.root), find_project().root), detach=args.detach)
+
+
+def _sync(command: str, argv: Sequence[str]) -> int:
+    parser = Parser(command, "Send to MLflow what could not be sent yet, of one run or of all.")
+    parser.add_argument("run", nargs="?", metavar="RUN", help=WHICH)
+    add_runs_option(parser)
+    args = parser.parse(argv)
+    folder = runs_folder(args, find_project().root)
+    runs = [find_run(args.run, folder)] if args.run else [run.paths for run in list_runs(folder)]
+    status = 0
+    for run in runs:
+        # In a process of its own: this one must not pay for importing MLflow, nor die with it.
+        command_line = [sys.executable, "-P", "-m", "ai4sdk.tracking", "--sync", str(run.root)]
+        status = max(status, subprocess.run(command_line, check=False).returncode)
+    return status
+
+
+def _one(
+    command: str,
+    description: str,
+    argv: Sequence[str],
+    *,
+    json_option: bool = False,
+    log_options: bool = False,
+    now_option: bool = False,
+    detach_option: bool = False,
+) -> tuple[argparse.Namespace, RunPaths]:
+    parser = Parser(command, description)
+    parser.add_argument("run", nargs="?", default="latest", metavar="RUN", help=WHICH)
+    if json_option:
+        parser.add_argument("--json", action="store_true", help="print as JSON")
+    if log_options:
+        parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
+        parser.add_argument("--task", default="train", help="which task's log (default: train)")
+    if now_option:
+        parser.add_argument("--now", action="store_true", help="at once, without a checkpoint")
+    if detach_option:
+        parser.add_argument("-d", "--detach", action="store_true", help="return at once")
+    add_runs_option(parser)
+    args = parser.parse(argv)
+    run = find_run(args.run, runs_folder(args, find_project().root))
+    try:
+        read_state(run)
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"the state of {run.id} cannot be read: {error}", hint=f"ls {display_path(run.root)}"
+        ) from error
+    return args, run
+
+
+def _follow(run: RunPaths, *, detach: bool) -> int:
+    if detach:
+        print(run.id)
+        return 0
+    from ai4sdk.cli.watch import watch
+
+    return watch(run, read_plan_file(run.root))
+
+
+def _took(state: RunState) -> str:
+    if not state.started:
+        return ""
+    return format_span(max(0.0, (state.ended or time.time()) - state.started))
+
+
+def _progress(run: RunPaths) -> dict[str, object]:
+    try:
+        progress = read_json(run.progress)
+    except (OSError, ValueError):
+        return {}
+    return progress if isinstance(progress, dict) else {}
+
+
+def _note(run: RunPaths, state: RunState) -> str:
+    if state.cause:
+        return state.cause
+    if state.state is State.SUCCEEDED:
+        return "  ".join(f"{name} {value}" for name, value in headline_figures(run)[:2])
+    progress = _progress(run)
+    if progress.get("phase") == "fit" and isinstance(epoch := progress.get("epoch"), int):
+        of = f" of {progress['epochs']}" if progress.get("epochs") else ""
+        return f"epoch {epoch + 1}{of}"
+    return str(progress.get("phase") or "")
+
+
+def _tracking(run: RunPaths) -> str:
+    try:
+        record = read_json(run.tracking)
+    except (OSError, ValueError):
+        return ""
+    if record.get("last_error"):
+        return f"not all sent: {record['last_error']}  → ai4sdk sync {run.id}"
+    return f"MLflow run {record.get('mlflow_run_id') or record.get('run_id')}"

@@ -1,0 +1,193 @@
+"""Watching a run in the foreground: progress, Ctrl-C, and the closing words."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+from ai4sdk.backends.registry import get_backend
+from ai4sdk.cli.closing import closing_lines
+from ai4sdk.errors import RunFailed
+from ai4sdk.planning.plan import Plan
+from ai4sdk.runs.files import read_json
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, read_state
+
+__all__ = ["watch"]
+
+INTERVAL = 0.1
+"""Seconds between two looks at the run."""
+PHASES = {
+    "start": "starting",
+    "fit": "training",
+    "evaluate": "evaluating",
+    "package": "packaging",
+    "done": "finishing",
+}
+
+
+def watch(run: RunPaths, plan: Plan) -> int:
+    """Show a run until it ends, and return the status the command should end with.
+
+    Ctrl-C once asks it to stop with a checkpoint, twice at once; a third time leaves it and returns.
+    """
+    backend = get_backend(plan.job["backend"]["kind"])
+    interrupts = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts > 2:
+            raise KeyboardInterrupt
+        backend.cancel(run, now=interrupts == 2)
+        note = "stopping with a checkpoint; Ctrl-C again stops at once" if interrupts == 1 else "stopping at once"
+        display.note(note)
+
+    display = _Live(run) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else _Lines(run)
+    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with display:
+            while True:
+                state = _state(run)
+                display.show(_progress(run), state)
+                if state.state.ended:
+                    break
+                time.sleep(INTERVAL)
+            _wait_for_records(run, display)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for line in closing_lines(run, state):
+        print(line, file=sys.stderr if state.exit_code else sys.stdout)
+    return state.exit_code or 0
+
+
+def _wait_for_records(run: RunPaths, display: _Live | _Lines) -> None:
+    """Give the last records a moment to reach MLflow; a dead server must not hold the user."""
+    deadline = time.monotonic() + 10.0
+    path = run.tracking
+    while time.monotonic() < deadline:
+        try:
+            record = read_json(path)
+        except (OSError, ValueError):
+            return
+        if record.get("finished") or record.get("last_error"):
+            return
+        display.note_once("sending the last records")
+        time.sleep(INTERVAL)
+
+
+def _state(run: RunPaths) -> RunState:
+    try:
+        return read_state(run)
+    except (OSError, ValueError, KeyError) as error:
+        if run.root.exists():
+            time.sleep(INTERVAL)
+            return read_state(run)
+        raise RunFailed(f"the folder of {run.id} was deleted while it ran; it was stopped") from error
+
+
+def _progress(run: RunPaths) -> dict[str, Any]:
+    try:
+        progress = read_json(run.progress)
+    except (OSError, ValueError):
+        return {}
+    return progress if isinstance(progress, dict) else {}
+
+
+def _figures(progress: dict[str, Any], most: int = 4) -> str:
+    metrics = progress.get("metrics") or {}
+    chosen = [name for name in metrics if not name.endswith("_step")]
+    chosen.sort(key=lambda name: (not name.startswith("val"), name))
+    numbers = [(name.removesuffix("_epoch"), metrics[name]) for name in chosen[:most]]
+    return "  ".join(f"{name} {value:.4g}" for name, value in numbers if isinstance(value, int | float))
+
+
+class _Lines:
+    """For files and pipes: a line for each phase and epoch."""
+
+    def __init__(self, run: RunPaths) -> None:
+        self.run = run
+        self.last: tuple[Any, ...] = ()
+
+    def __enter__(self) -> _Lines:
+        self.note(f"{self.run.id}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def note_once(self, text: str) -> None:
+        if self.last != (text,):
+            self.last = (text,)
+            self.note(text)
+
+    def show(self, progress: dict[str, Any], state: RunState) -> None:
+        phase, epoch = progress.get("phase"), progress.get("epoch")
+        if phase is None or (phase, epoch) == self.last:
+            return
+        self.last = (phase, epoch)
+        if phase == "fit":
+            of = f" of {progress['epochs']}" if progress.get("epochs") else ""
+            self.note(f"training  epoch {(epoch or 0) + 1}{of}  {_figures(progress)}".rstrip())
+        elif phase in PHASES:
+            self.note(PHASES[phase])
+
+
+class _Live:
+    """For terminals: a bar that moves."""
+
+    def __init__(self, run: RunPaths) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self.run = run
+        self.noted = ""
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:11}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[figures]}", style="cyan"),
+            console=Console(stderr=True),
+            transient=False,
+        )
+        self.task = self.progress.add_task("starting", total=None, figures="")
+        self.phase: str | None = None
+
+    def __enter__(self) -> _Live:
+        self.progress.console.print(f"[bold]{self.run.id}[/]", highlight=False)
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def note(self, text: str) -> None:
+        self.progress.console.print(text, style="yellow", highlight=False)
+
+    def note_once(self, text: str) -> None:
+        if self.noted != text:
+            self.noted = text
+            self.progress.update(self.task, description=text)
+
+    def show(self, progress: dict[str, Any], state: RunState) -> None:
+        phase = progress.get("phase") or "start"
+        if phase == "fit":
+            batches, batch, epochs = progress.get("batches"), progress.get("batch") or 0, progress.get("epochs")
+            epoch = progress.get("epoch") or 0
+            known = isinstance(batches, int) and isinstance(epochs, int)
+            done = epoch * batches + batch if isinstance(batches, int) else progress.get("step") or 0
+            total = epochs * batches if known else None  # type: ignore[operator]
+            label = f"epoch {epoch + 1}/{epochs}" if epochs else f"epoch {epoch + 1}"
+            self.progress.update(self.task, description=label, completed=done, total=total, figures=_figures(progress))
+        elif phase != self.phase:
+            self.progress.update(self.task, description=PHASES.get(phase, phase))
+        self.phase = phase

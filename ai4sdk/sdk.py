@@ -1,0 +1,287 @@
+"""The SDK's face: the steps of the command line as functions, the same errors as exceptions.
+
+Nothing here keeps state: each call looks at the files, and two notebooks can use one project.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ai4sdk.backends.launch import cancel_run, resume_run, start_run
+from ai4sdk.config.load import Loaded, load_job
+from ai4sdk.config.project import Project, find_project
+from ai4sdk.errors import Ai4Error, NotFound, RunCancelled, RunFailed, RunInterrupted
+from ai4sdk.planning.build import make_plan
+from ai4sdk.planning.plan import Plan, read_plan_file
+from ai4sdk.runs.files import read_json, read_json_lines
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, State, is_run, read_state
+from ai4sdk.runs.store import find_run, name_of
+
+if TYPE_CHECKING:
+    from ai4sdk.worker.model import Model
+
+__all__ = ["Run", "compose", "load_model", "open_run", "plan", "run"]
+
+
+def compose(config: str | Path, *overrides: str, project: str | Path | None = None) -> Loaded:
+    """Compose a config and validate it.
+
+    Parameters
+    ----------
+    config
+        Name of a config, or path of a YAML file.
+    *overrides
+        Overrides in Hydra's grammar, such as ``"optimizer.lr=1e-3"``.
+    project
+        Folder to work in; by default the project around the current folder.
+
+    Returns
+    -------
+    Loaded
+        ``.job`` is the typed job; ``.composition`` knows where each value came from.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake found, each with its place and fix.
+    """
+    return load_job(str(config), list(overrides), _project(project))
+
+
+def plan(config: str | Path | Loaded, *overrides: str, project: str | Path | None = None) -> Plan:
+    """Freeze a config into a plan; see `compose` for the parameters and errors."""
+    loaded = config if isinstance(config, Loaded) else compose(config, *overrides, project=project)
+    return make_plan(loaded)
+
+
+def run(what: str | Path | Loaded | Plan, *overrides: str, project: str | Path | None = None, wait: bool = True) -> Run:
+    """Run a config or a plan.
+
+    Parameters
+    ----------
+    what
+        A config's name or path, what `compose` or `plan` returned, or the path of a plan file (``.json``).
+    *overrides
+        Overrides in Hydra's grammar; not for plans.
+    project
+        Folder to work in; by default the project around the current folder.
+    wait
+        Whether to return only when the run has ended. Without it, see `Run.wait`.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake found in the config.
+    RunFailed, RunInterrupted, RunCancelled
+        If ``wait`` and the run did not succeed.
+    """
+    found = _project(project)
+    if isinstance(what, Plan):
+        frozen = what
+    elif isinstance(what, str | Path) and str(what).endswith(".json"):
+        frozen = read_plan_file(Path(what))
+    else:
+        frozen = plan(what, *overrides, project=found.root)
+    started = Run(start_run(frozen, found.root))
+    return started.wait() if wait else started
+
+
+def open_run(reference: str | Path = "latest", *, project: str | Path | None = None) -> Run:
+    """Open a run by id, unique prefix, job name, folder, or ``latest``; raises `NotFound`."""
+    return Run(find_run(str(reference), _project(project).root / "runs"))
+
+
+def load_model(source: str | Path | Run, *, project: str | Path | None = None, **options: Any) -> Model:
+    """Load the model of a run or of a package folder.
+
+    Parameters
+    ----------
+    source
+        A run, what `open_run` takes, or a package's folder.
+    project
+        Folder to look for runs in.
+    **options
+        Those of `ai4sdk.worker.model.load_model`.
+
+    Returns
+    -------
+    Model
+        A callable: give it records, arrays or pictures, get a prediction.
+    """
+    from ai4sdk.worker.model import load_model as load
+
+    if isinstance(source, Run):
+        return load(source.folder, **options)
+    folder = Path(source)
+    if is_run(folder) or (folder / "model.json").is_file():
+        return load(folder, **options)
+    return load(open_run(source, project=project).folder, **options)
+
+
+class Run:
+    """A run: its state, metrics, scores, report and model, read from its folder each time they are asked for.
+
+    Parameters
+    ----------
+    paths
+        Files of the run.
+    """
+
+    def __init__(self, paths: RunPaths) -> None:
+        self.paths = paths
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.paths.id
+
+    @property
+    def name(self) -> str:
+        """Name of its job."""
+        return name_of(self.id)
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return self.paths.root
+
+    @property
+    def status(self) -> RunState:
+        """How it stands."""
+        try:
+            return read_state(self.paths)
+        except (OSError, ValueError, KeyError) as error:
+            raise NotFound(f"the run {self.id} is gone: {self.folder} cannot be read") from error
+
+    @property
+    def state(self) -> State:
+        """Its state."""
+        return self.status.state
+
+    @property
+    def plan(self) -> Plan:
+        """The plan it executes."""
+        return read_plan_file(self.folder)
+
+    def wait(self, *, timeout: float | None = None, check: bool = True) -> Run:
+        """Wait until it has ended.
+
+        Parameters
+        ----------
+        timeout
+            Seconds; without it, as long as it takes.
+        check
+            Whether to raise if it did not succeed.
+
+        Raises
+        ------
+        TimeoutError
+            If it has not ended in time.
+        RunFailed, RunInterrupted, RunCancelled
+            If ``check`` and it did not succeed.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not (status := self.status).state.ended:
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"{self.id} is still {status.state}")
+            time.sleep(0.1)
+        if check:
+            self.check()
+        return self
+
+    def check(self) -> None:
+        """Raise the error that fits how it ended; return if it succeeded or has not ended."""
+        if error := failure_of(self.paths, self.status):
+            raise error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return what was logged: ``{"time", "step", "epoch", "metrics"}`` each, the last word on each step."""
+        latest: dict[tuple[Any, frozenset[str]], dict[str, Any]] = {}
+        for record in read_json_lines(self.paths.metrics):
+            latest[record.get("step"), frozenset(record.get("metrics", {}))] = record
+        return list(latest.values())
+
+    @property
+    def scores(self) -> dict[str, Any]:
+        """Figures of the evaluation; empty before it."""
+        try:
+            scores = read_json(self.paths.scores)
+        except (OSError, ValueError):
+            return {}
+        return scores if isinstance(scores, dict) else {}
+
+    def log(self, task: str = "train") -> str:
+        """Return what a task printed."""
+        try:
+            return self.paths.log(task).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield what happened."""
+        return read_json_lines(self.paths.events)
+
+    def cancel(self, *, now: bool = False) -> State:
+        """Stop it with a checkpoint, or with ``now`` without one; returns its state after at most a minute."""
+        return cancel_run(self.paths, now=now, wait=60)
+
+    def resume(self, *, wait: bool = True) -> Run:
+        """Go on after an interruption, a cancel or a failure."""
+        resume_run(self.paths, find_project().root)
+        return self.wait() if wait else self
+
+    def model(self, **options: Any) -> Model:
+        """Load its model; see `load_model`."""
+        return load_model(self, **options)
+
+    def __repr__(self) -> str:
+        try:
+            status = self.status
+        except NotFound:
+            return f"<Run {self.id}: gone>"
+        cause = f" ({status.cause})" if status.cause else ""
+        return f"<Run {self.id}: {status.state}{cause}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"state": str(self.state), "cause": self.status.cause, "folder": str(self.folder)}
+        cells = "".join(
+            f"<tr><th>{html.escape(key)}</th><td>{html.escape(str(value))}</td></tr>"
+            for key, value in rows.items()
+            if value
+        )
+        return f"<b>{html.escape(self.id)}</b><table>{cells}</table>"
+
+
+def failure_of(paths: RunPaths, status: RunState) -> Ai4Error | None:
+    """Return the error that fits how a run ended, or ``None`` if it succeeded or has not ended."""
+    hints = {
+        State.FAILED: f"ai4sdk logs {paths.id}; then mend it and `ai4sdk resume {paths.id}`, or run again",
+        State.INTERRUPTED: f"ai4sdk resume {paths.id}",
+        State.CANCELLED: f"ai4sdk resume {paths.id}",
+    }
+    kinds: dict[State, type[Ai4Error]] = {
+        State.FAILED: RunFailed,
+        State.INTERRUPTED: RunInterrupted,
+        State.CANCELLED: RunCancelled,
+    }
+    if status.state not in kinds:
+        return None
+    error = kinds[status.state](
+        f"{paths.id} {_was(status.state)}: {status.cause or 'no cause known'}", hint=hints[status.state]
+    )
+    if status.state is State.FAILED and status.exit_code:
+        error.exit_code = status.exit_code
+    return error
+
+
+def _was(state: State) -> str:
+    return "failed" if state is State.FAILED else f"was {state}"
+
+
+def _project(folder: str | Path | None) -> Project:
+    return find_project(Path(folder)) if folder is not None else find_project()
