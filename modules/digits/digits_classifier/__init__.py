@@ -1,0 +1,5 @@
+"""Recognise handwritten digits in pictures of 8×8 pixels."""
+
+from digits_classifier.classifier import DigitsClassifier
+
+__all__ = ["DigitsClassifier"]
