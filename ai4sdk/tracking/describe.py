@@ -1,0 +1,187 @@
+"""What a plan says about a run, in MLflow's terms. Pure: no MLflow, no files."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ai4sdk.tracking.names import ValidNames, cut, flatten
+from ai4sdk.tracking.settings import CREDENTIALS, Redactor
+
+__all__ = ["DatasetInput", "datasets_of", "environment_of", "figures_of", "params_of", "tags_of"]
+
+PARAM_LIMIT = 6000
+TAG_LIMIT = 8000
+DIGEST_LIMIT = 36
+DETAILED = 50
+"""Classes or outputs of a model beyond which their figures are not recorded one by one."""
+
+
+@dataclass(frozen=True)
+class DatasetInput:
+    """A dataset as MLflow keeps it; ``source``, ``schema`` and ``profile`` are JSON."""
+
+    name: str
+    digest: str
+    source_type: str
+    source: str
+    schema: str | None
+    profile: str | None
+    context: str
+
+
+def params_of(job: Mapping[str, Any]) -> dict[str, str]:
+    """Return the job as parameters: dotted keys, values cut at MLflow's limit.
+
+    Secret references stay references; a credential that was spelled out is not shown. What cannot say anything about
+    the model (where it is recorded) is left out.
+    """
+    shown = {key: value for key, value in job.items() if key not in ("tracking", "tags", "description")}
+    names = ValidNames()
+    return {names(key): cut(value, PARAM_LIMIT) for key, value in flatten(_masked(shown))}
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            key: "***" if key in CREDENTIALS and isinstance(item, str) and "${secret:" not in item else _masked(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_masked(item) for item in value]
+    return value
+
+
+def tags_of(run_id: str, plan: Mapping[str, Any], user: str) -> dict[str, str]:
+    """Return the tags of a run: its identity, where it came from, and the job's own tags."""
+    job, created = _part(plan, "job"), _part(plan, "created")
+    names = ValidNames()
+    tags = {names(str(key)): cut(str(value), TAG_LIMIT) for key, value in _part(job, "tags").items()}
+    tags |= {
+        "ai4sdk.run_id": run_id,
+        "ai4sdk.digest": str(plan.get("digest", "")),
+        "mlflow.user": str(created.get("user") or user),
+        "mlflow.source.name": cut(_command(created) or "ai4sdk", TAG_LIMIT),
+        "mlflow.source.type": "LOCAL" if _part(job, "backend").get("kind", "local") == "local" else "JOB",
+    }
+    if commit := created.get("git_commit"):
+        tags["mlflow.source.git.commit"] = str(commit)
+    if description := job.get("description"):
+        tags["mlflow.note.content"] = cut(str(description), TAG_LIMIT)
+    for package in ("torch", "pytorch-lightning"):
+        if version := _part(plan, "packages").get(package):
+            tags[f"ai4sdk.{package}"] = str(version)
+    if python := plan.get("python"):
+        tags["ai4sdk.python"] = str(python)
+    return tags
+
+
+def _command(created: Mapping[str, Any]) -> str:
+    command = created.get("command")
+    return " ".join(str(word) for word in command) if isinstance(command, list | tuple) else str(command or "")
+
+
+def _part(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    part = values.get(key)
+    return part if isinstance(part, Mapping) else {}
+
+
+def datasets_of(plan: Mapping[str, Any]) -> list[DatasetInput]:
+    """Return what a run learned from."""
+    job = _part(plan, "job")
+    found = []
+    for key, entry in _part(plan, "data").items():
+        if not isinstance(entry, Mapping):
+            continue
+        uri, fingerprint = str(entry.get("uri") or key), str(entry.get("fingerprint") or "")
+        summary = _part(entry, "summary")
+        profile = {name: entry[name] for name in ("files", "bytes", "fingerprint", "paths") if name in entry}
+        profile |= {name: value for name, value in summary.items() if isinstance(value, int | float | str | list)}
+        source_type, source = _source(uri, code="_target_" in _part(job, "dataset") and key == "dataset")
+        found.append(
+            DatasetInput(
+                name=cut(uri.rstrip("/").rsplit("/", 1)[-1] or key, 500),
+                digest=fingerprint.rsplit(":", 1)[-1][:DIGEST_LIMIT] or "unknown",
+                source_type=source_type,
+                source=json.dumps(source),
+                schema=_schema(summary),
+                profile=json.dumps(profile, ensure_ascii=False, default=str),
+                context="training",
+            )
+        )
+    return found
+
+
+def _source(uri: str, *, code: bool) -> tuple[str, dict[str, Any]]:
+    """Return MLflow's source type and the fields its page shows of it."""
+    scheme = uri.split("://", 1)[0].lower() if "://" in uri else ""
+    if code:
+        return "code", {"tags": {"mlflow.source.name": uri}}
+    if scheme in ("http", "https"):
+        return "http", {"url": Redactor()(uri)}
+    return (scheme if scheme not in ("", "file") else "local"), {"uri": Redactor()(uri)}
+
+
+def _schema(summary: Mapping[str, Any]) -> str | None:
+    """Return column names and types, or the shape of a sample, as MLflow's page draws them."""
+    columns = summary.get("columns")
+    if isinstance(columns, Mapping):
+        columns = [{"name": name, "type": kind} for name, kind in columns.items()]
+    if isinstance(columns, list) and columns:
+        specs = []
+        for column in columns:
+            entry = column if isinstance(column, Mapping) else {"name": column}
+            kind = str(entry.get("type") or entry.get("kind") or entry.get("dtype") or "double")
+            specs.append({"type": kind, "name": str(entry.get("name")), "required": True})
+        return json.dumps({"mlflow_colspec": specs})
+    shape = summary.get("shape")
+    if isinstance(shape, list) and all(isinstance(size, int) for size in shape):
+        spec = {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, *shape]}}
+        features = json.dumps([spec])
+        return json.dumps({"mlflow_tensorspec": {"features": features, "targets": None}})
+    return None
+
+
+def environment_of(plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Return packages, Python and this machine."""
+    import psutil
+
+    memory = psutil.virtual_memory().total
+    return {
+        "python": platform.python_version(),
+        "packages": dict(_part(plan, "packages")),
+        "platform": platform.platform(),
+        "machine": {
+            "host": platform.node(),
+            "processor": platform.processor() or platform.machine(),
+            "cpus": psutil.cpu_count(logical=True),
+            "memory_bytes": memory,
+        },
+        "asked_for": dict(_part(_part(plan, "job"), "hardware")),
+    }
+
+
+def figures_of(scores: Mapping[str, Any], split: str) -> dict[str, float]:
+    """Return an evaluation's figures as metrics: ``test/accuracy``, ``test/classes/cat/recall``.
+
+    Figures that are not defined are left out, and so are curves, matrices, and more than fifty classes one by one.
+    """
+    return {f"{split}/{name}": value for name, value in _figures(scores)}
+
+
+def _figures(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, bool) or value is None:
+            continue
+        if isinstance(value, int | float):
+            yield name, float(value)
+        elif isinstance(value, Mapping):
+            yield from _figures(value, f"{name}/")
+        elif isinstance(value, list) and len(value) <= DETAILED:
+            for entry in value:
+                if isinstance(entry, Mapping) and "name" in entry:
+                    yield from _figures(entry, f"{name}/{entry['name']}/")
