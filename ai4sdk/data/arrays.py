@@ -19,7 +19,7 @@ from ai4sdk.data.source import Source, nearest
 from ai4sdk.data.storage import Entry
 from ai4sdk.errors import DataError
 
-__all__ = ["Array", "opened_array", "read_column", "read_headers", "rows_with_nan"]
+__all__ = ["Array", "find_array", "opened_array", "read_column", "read_headers", "rows_with_nan"]
 
 _MAGIC = b"\x93NUMPY"
 _CODES = {

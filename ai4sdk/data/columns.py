@@ -123,6 +123,8 @@ class Table:
         With splits given by file, the split of each row as its number in `ai4sdk.data.source.SPLITS`.
     complete
         Whether all rows were read.
+    read
+        Bytes of the files that were read, about.
     """
 
     columns: dict[str, Column]
@@ -131,6 +133,7 @@ class Table:
     place: Callable[[int], str]
     parts: array[int] | None = None
     complete: bool = True
+    read: int = 0
 
 
 @dataclass(frozen=True)

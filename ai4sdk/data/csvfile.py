@@ -113,6 +113,7 @@ class _Gathered:
         self.files: list[tuple[int, str]] = []
         self.parts = array("b")
         self.complete = True
+        self.read = 0
 
     def add(self, rows: list[list[str]]) -> None:
         """Append rows, all of them of the right length."""
@@ -193,14 +194,13 @@ class _Gathered:
             return f"{self.files[bisect_right(starts, row) - 1][1]} line {self.lines[row]}"
 
         parts = self.parts if len(self.parts) else None
-        return Table(self.columns, self.names, len(self.lines), place, parts, self.complete)
+        return Table(self.columns, self.names, len(self.lines), place, parts, self.complete, self.read)
 
 
 def _gather(
     source: Source, options: CsvOptions, wanted: Collection[str], text: set[str], limit: int | None
 ) -> _Gathered:
     gathered: _Gathered | None = None
-    left = limit
     for split, entries in source.named_parts():
         for entry in entries:
             reading = _Reading(source, entry, options)
@@ -217,9 +217,9 @@ def _gather(
             for rows, lines in reading.chunks():
                 gathered.add(rows)
                 gathered.lines.extend(lines)
-                if left is not None:
-                    left -= sum(sum(map(len, row)) + len(row) for row in rows)
-                    if left <= 0:
+                if limit is not None:
+                    gathered.read += sum(sum(map(len, row)) + len(row) for row in rows)
+                    if gathered.read >= limit:
                         gathered.complete = False
                         break
             if split is not None:

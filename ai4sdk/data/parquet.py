@@ -13,7 +13,7 @@ from ai4sdk.data.source import SPLITS, Source
 from ai4sdk.data.storage import Entry
 from ai4sdk.errors import DataError
 
-__all__ = ["read_parquet_names", "read_parquet_table"]
+__all__ = ["count_parquet_rows", "read_parquet_names", "read_parquet_table"]
 
 
 def read_parquet_names(source: Source) -> list[str]:
@@ -26,6 +26,15 @@ def read_parquet_names(source: Source) -> list[str]:
     """
     with _opened(source, source.entries[0]) as file:
         return _names(file)
+
+
+def count_parquet_rows(source: Source) -> int:
+    """Return the number of rows, from the ends of the files."""
+    rows = 0
+    for entry in source.entries:
+        with _opened(source, entry) as file:
+            rows += file.metadata.num_rows
+    return rows
 
 
 def read_parquet_table(source: Source, wanted: Collection[str], as_text: Collection[str], limit: int | None) -> Table:

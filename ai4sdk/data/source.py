@@ -66,6 +66,11 @@ class Source:
         """Return the same files at another place, such as a local copy."""
         return replace(self, location=location)
 
+    def again(self) -> Source:
+        """List the same files once more, to see whether they changed."""
+        now = {entry.name: entry for entry in self.location.entries()}
+        return replace(self, entries=tuple(now[entry.name] for entry in self.entries if entry.name in now))
+
     def shown(self, entry: Entry) -> str:
         """Return what to call a file in messages."""
         return f"{self.location.address.rstrip('/')}/{entry.name}" if entry.name else self.location.address

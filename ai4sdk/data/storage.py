@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, cast
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ai4sdk.data.reach import CONNECT_TIMEOUT, READ_TIMEOUT, probe, reaching, without_credentials
 from ai4sdk.data.secrets import resolve_secrets
@@ -155,7 +155,10 @@ class Location:
 
     def remote_path(self, entry: Entry) -> str:
         """Return the path of an entry on the file system."""
-        return f"{self.path.rstrip('/')}/{entry.name}" if entry.name else self.path
+        if not entry.name:
+            return self.path
+        name = quote(entry.name) if self.protocol == "http" else entry.name
+        return f"{self.path.rstrip('/')}/{name}"
 
     def open(self, entry: Entry) -> BinaryIO:
         """Open a file for reading, at any position.
@@ -216,7 +219,7 @@ class Location:
 
         with ThreadPoolExecutor(_LISTERS) as pool:
             details = pool.map(filesystem.info, [base + name for name in names])
-            return [_entry(name, info) for name, info in zip(names, details, strict=True)]
+            return [_entry(unquote(name), info) for name, info in zip(names, details, strict=True)]
 
 
 def locate(uri: str, storage: Storage, project: Path) -> Location:
