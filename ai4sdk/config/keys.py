@@ -16,7 +16,18 @@ from pydantic.fields import FieldInfo
 from ai4sdk.spec import Job
 from ai4sdk.spec.target import Target
 
-__all__ = ["all_keys", "describe", "field_at", "is_known", "nearest", "valid_keys"]
+__all__ = [
+    "all_keys",
+    "describe",
+    "docs_of",
+    "field_at",
+    "fields_of",
+    "is_known",
+    "models_in",
+    "nearest",
+    "nearest_key",
+    "valid_keys",
+]
 
 
 def field_at(key: str) -> FieldInfo | None:
@@ -27,7 +38,7 @@ def field_at(key: str) -> FieldInfo | None:
         found = next((info for model in models for name, info in fields_of(model).items() if name == part), None)
         if found is None:
             return None
-        models = _models_in(found.annotation)
+        models = models_in(found.annotation)
     return found
 
 
@@ -41,7 +52,7 @@ def valid_keys(section: str) -> list[str] | None:
     if not section:
         return list(fields_of(Job))
     info = field_at(section)
-    models = _models_in(info.annotation) if info else ()
+    models = models_in(info.annotation) if info else ()
     if not models:
         return None
     return list(dict.fromkeys(name for model in models for name in fields_of(model)))
@@ -52,7 +63,7 @@ def is_open(section: str) -> bool:
     info = field_at(section) if section else None
     if not section:
         return False
-    models = _models_in(info.annotation) if info else ()
+    models = models_in(info.annotation) if info else ()
     return not models or any(issubclass(model, Target) for model in models)
 
 
@@ -66,7 +77,7 @@ def all_keys() -> tuple[str, ...]:
             for name, info in fields_of(model).items():
                 found.append(f"{prefix}{name}")
                 if depth < 6:
-                    walk(_models_in(info.annotation), f"{prefix}{name}.", depth + 1)
+                    walk(models_in(info.annotation), f"{prefix}{name}.", depth + 1)
 
     walk((Job,), "", 0)
     return tuple(dict.fromkeys(found))
@@ -96,7 +107,7 @@ def nearest_key(key: str, existing: Sequence[str]) -> str | None:
 
 
 @lru_cache(maxsize=64)
-def _docs(model: type[BaseModel]) -> dict[str, str]:
+def docs_of(model: type[BaseModel]) -> dict[str, str]:
     """Return what the docstring below each field of a class says."""
     docs: dict[str, str] = {}
     for base in reversed(model.__mro__):
@@ -123,26 +134,27 @@ def describe(key: str) -> str:
     """Return one sentence or two on what a key means, or nothing where the models do not name it."""
     section, _, name = key.rpartition(".")
     info = field_at(section) if section else None
-    models: tuple[type[BaseModel], ...] = _models_in(info.annotation) if info else () if section else (Job,)
+    models: tuple[type[BaseModel], ...] = models_in(info.annotation) if info else () if section else (Job,)
     for model in models:
         for field_name, field in model.model_fields.items():
             if (field.alias or field_name) == name:
-                return _docs(model).get(field_name, "")
+                return docs_of(model).get(field_name, "")
     return ""
 
 
 @lru_cache(maxsize=512)
-def _models_in_cached(annotation: Any) -> tuple[type[BaseModel], ...]:
+def _cached_models_in(annotation: Any) -> tuple[type[BaseModel], ...]:
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return (annotation,)
     origin = get_origin(annotation)
     if origin in (dict, list, tuple):
         return ()
-    return tuple(model for part in get_args(annotation) for model in _models_in(part))
+    return tuple(model for part in get_args(annotation) for model in models_in(part))
 
 
-def _models_in(annotation: Any) -> tuple[type[BaseModel], ...]:
+def models_in(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """Return the sections an annotation allows, those inside lists and mappings left out."""
     try:
-        return _models_in_cached(annotation)
+        return _cached_models_in(annotation)
     except TypeError:  # an annotation with an unhashable part names no model of ours
         return ()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,7 @@ def marks(path: Path) -> dict[str, Mark]:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
-    return dict(_walk(node, "", 0)) if node is not None else {}
+    return dict(islice(_walk(node, "", 0), MAX_NODES)) if node is not None else {}
 
 
 def _walk(node: yaml.Node, prefix: str, depth: int) -> Iterator[tuple[str, Mark]]:
