@@ -69,6 +69,11 @@ class Study:
     labels: Labels | None
     splits: Indices | None
 
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is anything to predict."""
+        return self.labels is not None
+
 
 @dataclass(frozen=True)
 class TableStudy(Study):
@@ -96,6 +101,11 @@ class ArrayStudy(Study):
     inputs: tuple[Array, ...]
     targets: tuple[Array, ...] | None
     shape: tuple[int, ...]
+
+    @property
+    def is_labelled(self) -> bool:
+        """Whether there is anything to predict."""
+        return self.labels is not None or self.targets is not None
 
 
 @dataclass(frozen=True)
@@ -131,11 +141,21 @@ def study(source: Source, dataset: FileDataset, task: str, *, limit: int | None 
         If the data cannot be learnt from as the user says; with file, and row and column where there are such.
     """
     _refuse_unused(source, dataset)
+    found: Study
     if source.format in ("csv", "parquet"):
-        return _study_table(source, dataset, task, limit)
-    if source.format == "images":
-        return _study_pictures(source, dataset, task)
-    return _study_arrays(source, dataset, task, limit)
+        found = _study_table(source, dataset, task, limit)
+    elif source.format == "images":
+        found = _study_pictures(source, dataset, task)
+    else:
+        found = _study_arrays(source, dataset, task, limit)
+    if task in ("classification", "regression") and not found.is_labelled:
+        how = {
+            "images": "put the pictures of each class into a folder of its own",
+            "npy": "save x and y in one npz",
+            "npz": "save an array y, or name another in dataset.label",
+        }.get(source.format, "name the column to predict in dataset.label")
+        raise DataError(f"task is {task}, but {source.location.address} has nothing to predict", hint=how)
+    return found
 
 
 def _refuse_unused(source: Source, dataset: FileDataset) -> None:

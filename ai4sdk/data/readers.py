@@ -1,0 +1,144 @@
+"""Files to arrays and tensors: one small function a format, pictures only when they are asked for."""
+
+from __future__ import annotations
+
+import zipfile
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ai4sdk.data.arrays import Array
+from ai4sdk.data.columns import Column
+from ai4sdk.data.images import read_picture
+from ai4sdk.data.preprocessing import Preprocessing
+from ai4sdk.data.source import Source
+from ai4sdk.data.study import TableStudy
+from ai4sdk.errors import DataError
+from ai4sdk.spec import Images
+
+__all__ = ["Pictures", "Samples", "UnreadableSample", "read_arrays", "read_cells", "together"]
+
+Sample = Tensor | tuple[Tensor, Tensor]
+
+
+class UnreadableSample(DataError):
+    """A sample cannot be read in the middle of training.
+
+    A loading process of torch hands an error on as its class and the text of a traceback; the user is shown the
+    message alone.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        if message.startswith("Caught "):
+            message = message.rpartition(f"{type(self).__name__}: ")[2].strip()
+            message, _, told = message.partition("\n  → ")
+            hint = hint or told or None
+        super().__init__(message, hint=hint)
+
+
+class Samples(Dataset[Sample]):
+    """Samples in memory.
+
+    Parameters
+    ----------
+    inputs
+        Shape (samples, ...).
+    targets
+        Shape (samples, ...), or nothing; then a sample is its input alone.
+    """
+
+    def __init__(self, inputs: Tensor, targets: Tensor | None) -> None:
+        self.inputs = inputs
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.inputs[index] if self.targets is None else (self.inputs[index], self.targets[index])
+
+
+class Pictures(Dataset[Sample]):
+    """Pictures that are read when they are asked for.
+
+    Parameters
+    ----------
+    paths
+        Files of this machine.
+    targets
+        Their classes, int64, or nothing.
+    how
+        Size and mode of the arrays.
+    """
+
+    def __init__(self, paths: Sequence[Path], targets: Tensor | None, how: Images) -> None:
+        # One array rather than a list: loading processes then do not copy it by counting references.
+        self.paths = np.array([str(path) for path in paths])
+        self.targets = targets
+        self.how = how
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        try:
+            picture = torch.from_numpy(read_picture(str(self.paths[index]), self.how))
+        except DataError as error:
+            raise UnreadableSample(error.message, hint=error.hint) from None
+        return picture if self.targets is None else (picture, self.targets[index])
+
+
+def together(samples: Sequence[Sample]) -> Sample:
+    """Gather samples into a batch: (inputs, targets), or inputs alone."""
+    if isinstance(samples[0], tuple):
+        pairs = cast(Sequence[tuple[Tensor, Tensor]], samples)
+        return torch.stack([x for x, _ in pairs]), torch.stack([y for _, y in pairs])
+    return torch.stack(cast(list[Tensor], list(samples)))
+
+
+def read_cells(found: TableStudy, names: Iterable[str]) -> dict[str, Column]:
+    """Take the usable rows of a table's columns."""
+    columns = found.table.columns
+    if len(found.rows) == found.table.rows:
+        return {name: columns[name] for name in names}
+    rows = np.asarray(found.rows)
+    return {name: _taken(columns[name], rows) for name in names}
+
+
+def encoded(found: TableStudy, preprocessing: Preprocessing) -> Tensor:
+    """Return the inputs of the usable rows, shape (rows, inputs), float32."""
+    return torch.from_numpy(preprocessing.encode(read_cells(found, preprocessing.column_names or ())))
+
+
+def read_arrays(source: Source, headers: Sequence[Array]) -> NDArray[Any]:
+    """Read arrays, one a file, and put them one after another.
+
+    Raises
+    ------
+    DataError
+        If a file is cut short or holds Python objects.
+    """
+    read = []
+    for header in headers:
+        shown = source.shown(header.entry)
+        with source.location.open(header.entry) as file:
+            try:
+                loaded = np.load(file, allow_pickle=False)
+                read.append(np.asarray(loaded[header.name] if header.name else loaded))
+            except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+                raise DataError(f"{shown} cannot be read: {error}", hint="fetch or write it again") from error
+    return read[0] if len(read) == 1 else np.concatenate(read)
+
+
+def _taken(column: Column, rows: NDArray[Any]) -> Column:
+    if column.kind == "text":
+        codes = np.frombuffer(column.codes, dtype=f"i{column.codes.itemsize}")[rows]
+        return Column(column.name, "text", codes=array("l", codes.tobytes()), texts=column.texts)
+    return Column(column.name, column.kind, numbers=array("d", np.frombuffer(column.numbers)[rows].tobytes()))
