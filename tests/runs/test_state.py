@@ -1,0 +1,109 @@
+"""A run's state is believed only while somebody holds its lock."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ai4sdk.errors import EnvironmentFault, NotFound
+from ai4sdk.runs.files import append_json_line, read_json_lines, write_text
+from ai4sdk.runs.state import RunState, State, hold_lock, is_alive, read_state, write_state
+from ai4sdk.runs.store import create_run, find_run, list_runs
+
+FILES = {"plan.json": "{}"}
+
+
+def test_a_new_run_is_queued_while_its_lock_is_held(tmp_path):
+    run, lock = create_run(tmp_path, "job", FILES)
+    assert read_state(run).state is State.QUEUED
+    os.close(lock)
+    state = read_state(run)
+    assert state.state is State.INTERRUPTED
+    assert state.exit_code == 5
+
+
+def test_a_run_whose_process_is_killed_is_interrupted(tmp_path):
+    run, lock = create_run(tmp_path, "job", FILES)
+    write_state(run, RunState(State.RUNNING, created=time.time()))
+    holder = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=[lock])
+    os.close(lock)
+    assert read_state(run).state is State.RUNNING
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    assert read_state(run).state is State.INTERRUPTED
+
+
+def test_an_ended_run_stays_as_it_ended(tmp_path):
+    run, lock = create_run(tmp_path, "job", FILES)
+    write_state(run, RunState(State.FAILED, cause="because", exit_code=4))
+    os.close(lock)
+    assert read_state(run).cause == "because"
+
+
+def test_only_one_holds_the_lock(tmp_path):
+    run, lock = create_run(tmp_path, "job", FILES)
+    assert hold_lock(run) is None
+    os.close(lock)
+    again = hold_lock(run)
+    assert again is not None
+    assert is_alive(run)
+    os.close(again)
+
+
+def test_runs_are_found_by_id_prefix_name_suffix_latest_and_folder(tmp_path):
+    first, lock1 = create_run(tmp_path, "fish", FILES)
+    time.sleep(0.01)
+    second, lock2 = create_run(tmp_path, "fish", FILES)
+    for lock in (lock1, lock2):
+        os.close(lock)
+    assert find_run(first.id, tmp_path).id == first.id
+    assert find_run(first.id[-4:], tmp_path).id == first.id
+    assert find_run("fish", tmp_path).id == second.id
+    assert find_run("latest", tmp_path).id == second.id
+    assert find_run(str(first.root), tmp_path / "elsewhere").id == first.id
+    assert [run.id for run in list_runs(tmp_path)] == [first.id, second.id]
+    with pytest.raises(NotFound, match="2 runs begin"):
+        find_run(first.id[:8], tmp_path)
+    with pytest.raises(NotFound, match="no run 'whale'"):
+        find_run("whale", tmp_path)
+
+
+def test_no_runs_says_how_to_make_one(tmp_path):
+    with pytest.raises(NotFound, match="ai4sdk run"):
+        find_run("latest", tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        create_run(tmp_path / "runs", "job", FILES)
+
+
+def test_a_line_cut_short_is_left_out(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    append_json_line(path, {"a": 1})
+    with open(path, "a") as file:
+        file.write('{"a": 2, "b"')
+    assert list(read_json_lines(path)) == [{"a": 1}]
+
+
+def test_a_kill_while_writing_leaves_old_or_new(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "old" * 1000)
+    code = f"""
+import sys; from pathlib import Path; from ai4sdk.runs.files import write_text
+while True:
+    for text in ("old", "new"):
+        write_text(Path({str(path)!r}), text * 1000, durable=False)
+"""
+    for moment in range(8):
+        writer = subprocess.Popen([sys.executable, "-c", code])
+        time.sleep(0.15 + moment * 0.013)
+        writer.kill()
+        writer.wait()
+        assert path.read_text() in ("old" * 1000, "new" * 1000)
