@@ -367,7 +367,7 @@ def _child_that_defines(resolver: Resolver, module: Module, name: str) -> str | 
         found = resolver.finder.find(f"{module.name}.{child}")
         if found and found.kind == "source" and found.file and not child.startswith("_"):
             try:
-                if SourceFile(found.file, whole=False).matches(pattern):
+                if SourceFile(found.file, whole=False).count(pattern):
                     return found.name
             except SourceError:
                 continue

@@ -24,6 +24,8 @@ _WRITES_NAMES = re.compile(
     re.MULTILINE,
 )
 
+_ALL = re.compile(r"\b__all__\b")
+
 
 @dataclass(frozen=True)
 class Definition:
@@ -199,8 +201,8 @@ class Resolver:
     def _makes_names(self, module: Module, file: SourceFile, name: str) -> bool:
         return (
             self._has_getattr(file)
-            or file.matches(_WRITES_NAMES)
-            or file.matches(re.compile(rf"\bglobal\b[^\n]*\b{re.escape(name)}\b"))
+            or file.count(_WRITES_NAMES) > 0
+            or file.count(re.compile(rf"\bglobal\b[^\n]*\b{re.escape(name)}\b")) > 0
             or any(self._star_is_opaque(module, star) for star in _stars(file.tree(frozenset({name})).body))
         )
 
@@ -268,8 +270,7 @@ class Resolver:
             case ast.If():
                 return self._conditional(module, node, name, owners)
             case ast.Try() | ast.TryStar():
-                parts = [node.finalbody, [*node.body, *node.orelse], *(handler.body for handler in node.handlers)]
-                return _best(self._bound(module, part, name, owners) for part in parts)
+                return self._attempted(module, node, name, owners)
             case ast.With() | ast.AsyncWith():
                 return self._bound(module, node.body, name, owners)
             case ast.For() | ast.While():
@@ -286,6 +287,16 @@ class Resolver:
             return Value(f"{module.name}.{qualname}", module, value.lineno)
         found = self.expression(module, value, owners)
         return Opaque(f"{module.name}.{qualname}", module, value.lineno) if found is None else found
+
+    def _attempted(
+        self, module: Module, node: ast.Try | ast.TryStar, name: str, owners: tuple[ast.ClassDef, ...]
+    ) -> Thing | None:
+        """Return what a ``try`` binds a name to: in its body where that can work, else in a handler."""
+        first = self._bound(module, [*node.body, *node.orelse, *node.finalbody], name, owners)
+        handlers = (self._bound(module, handler.body, name, owners) for handler in node.handlers)
+        best = _best([first, *handlers])
+        surely = best is first or first is None or isinstance(first, Broken)
+        return best if surely or not isinstance(best, Definition) else replace(best, certain=False)
 
     def _conditional(self, module: Module, node: ast.If, name: str, owners: tuple[ast.ClassDef, ...]) -> Thing | None:
         test = dotted(node.test)
@@ -326,6 +337,9 @@ class Resolver:
                 if found is None and (source.name, alias.name) in self._active:
                     return None
                 missing = f"{missing}.{alias.name}" if node.module else f"{missing}{alias.name}"
+                if not module.mine and (found is None or _is_guess(found)):
+                    # What an installed package imports is there, however it comes about.
+                    return Opaque(f"{source.name}.{alias.name}", source)
                 return found or Broken(f"{module.name}.{name}", module, node.lineno, missing)
         return None
 
@@ -344,27 +358,26 @@ class Resolver:
         if source is None or source == module:
             return None
         public = self._all(source)
-        if name in public if public is not None else not name.startswith("_"):
-            found = self.attribute(source, name)
-            if found is None and public is not None:
-                found = self.finder.find(f"{source.name}.{name}")
-            return found
-        return None
+        if public is None and name.startswith("_"):
+            return None
+        if public and name not in public:
+            return None
+        found = self.attribute(source, name)
+        return found or (self.finder.find(f"{source.name}.{name}") if public is not None else None)
 
     def _all(self, module: Module) -> frozenset[str] | None:
-        """Return the literal ``__all__`` of a module, or nothing where it has none or builds it."""
+        """Return the ``__all__`` of a module: nothing where it has none, empty where it is built while running."""
         file = self._file(module)
-        if file is None:
+        mentions = file.count(_ALL) if file else 0
+        if file is None or not mentions:
             return None
-        values = None
-        for node in _flat(file.tree(frozenset({"__all__"})).body, "__all__"):
-            if not isinstance(node, ast.Assign | ast.AnnAssign) or values is not None:
-                return None
-            try:
-                values = frozenset(str(item) for item in ast.literal_eval(node.value or ast.Constant("")))
-            except (ValueError, TypeError):
-                return None
-        return values
+        nodes = list(_flat(file.tree(frozenset({"__all__"})).body, "__all__"))
+        if mentions > 1 or len(nodes) != 1 or not isinstance(nodes[0], ast.Assign | ast.AnnAssign):
+            return frozenset()
+        try:
+            return frozenset(str(item) for item in ast.literal_eval(nodes[0].value or ast.Constant("")))
+        except (ValueError, TypeError):
+            return frozenset()
 
     # ------------------------------------------------------------------ expressions
 
@@ -446,9 +459,13 @@ class Resolver:
                     parents.append([Opaque(found.name)])
                 case Opaque(name="builtins.object"):
                     pass
+                case Opaque() as found if found.name.startswith("builtins."):
+                    kind = getattr(builtins, found.name.removeprefix("builtins."), object)
+                    known = kind.__mro__[:-1] if isinstance(kind, type) else ()
+                    parents.append([Opaque(f"builtins.{one.__name__}") for one in known])
                 case Opaque() as found:
                     parents.append([found])
-                    complete = complete and found.name.startswith("builtins.")
+                    complete = False
                 case _:
                     complete = False
                     parents.append([Opaque(dotted(base) or ast.unparse(base), exists=False)])
@@ -475,8 +492,7 @@ class Resolver:
         names = set(_names(file.full_tree.body))
         for star in _stars(file.full_tree.body):
             if source := self._imported(module, star):
-                public = self._all(source)
-                names |= public if public is not None else self._module_names(source, seen)
+                names |= self._all(source) or self._module_names(source, seen)
         return names
 
 
@@ -521,7 +537,7 @@ def _is_overload(node: ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) ->
 
 def _merge(parents: Sequence[Sequence[Definition | Opaque]]) -> list[Definition | Opaque]:
     """Merge the ancestors of several bases as Python does (C3), or left to right where that fails."""
-    rows = [list(row) for row in parents] + [[row[0] for row in parents]]
+    rows = [list(row) for row in parents] + [[row[0] for row in parents if row]]
     merged: list[Definition | Opaque] = []
     while rows := [row for row in rows if row]:
         tails = {one.name for row in rows for one in row[1:]}

@@ -47,11 +47,13 @@ _ANYTHING = Signature(
 _NOTHING = Signature(())
 
 # Decorators that leave what a call takes as it is.
-_HARMLESS_MODULES = ("abc.", "contextlib.", "typing.", "typing_extensions.", "warnings.")
 _HARMLESS = frozenset(
     {
+        "abc.abstractmethod",
         "builtins.classmethod",
         "builtins.staticmethod",
+        "contextlib.asynccontextmanager",
+        "contextlib.contextmanager",
         "functools.cache",
         "functools.lru_cache",
         "functools.singledispatch",
@@ -60,6 +62,11 @@ _HARMLESS = frozenset(
         "torch.autograd.grad_mode.enable_grad",
         "torch.autograd.grad_mode.inference_mode",
         "torch.autograd.grad_mode.no_grad",
+        *(
+            f"{module}.{name}"
+            for module in ("typing", "typing_extensions", "warnings")
+            for name in ("deprecated", "final", "no_type_check", "override", "runtime_checkable")
+        ),
     }
 )
 _DATACLASS = frozenset({"dataclasses.dataclass", "pydantic.dataclasses.dataclass"})
@@ -534,7 +541,7 @@ def _is_harmless(resolver: Resolver, thing: Definition, decorator: ast.expr) -> 
     """Whether a decorator leaves what a call takes as it is: by its name, or by what its source returns."""
     node = decorator.func if isinstance(decorator, ast.Call) else decorator
     found = resolver.expression(thing.module, node, thing.owners)
-    if isinstance(found, Definition | Opaque) and (found.name in _HARMLESS or found.name.startswith(_HARMLESS_MODULES)):
+    if isinstance(found, Definition | Opaque) and found.name in _HARMLESS:
         return True
     if not isinstance(found, Definition) or not isinstance(found.node, ast.FunctionDef):
         return False

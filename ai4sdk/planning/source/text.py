@@ -124,9 +124,9 @@ class SourceFile:
                 self._trees[names] = self.full_tree
         return self._trees[names]
 
-    def matches(self, pattern: re.Pattern[str]) -> bool:
-        """Whether a pattern occurs outside strings and comments."""
-        return pattern.search(self._masked) is not None
+    def count(self, pattern: re.Pattern[str]) -> int:
+        """Return how often a pattern occurs outside strings and comments."""
+        return sum(1 for _ in pattern.finditer(self._masked))
 
     @cached_property
     def _text(self) -> str:
