@@ -1,0 +1,280 @@
+"""A trained model as a callable, and how it is loaded. Loading reads safetensors and JSON and unpickles nothing."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ai4sdk.errors import DataError, NotFound
+from ai4sdk.worker.calling import as_array, call_module, float_type, main_tensor, moved
+from ai4sdk.worker.description import Description, read_description
+from ai4sdk.worker.loading import fill_module, find_package, first_line, make_module
+from ai4sdk.worker.prediction import Prediction, join, predict_classes, predict_values
+
+if TYPE_CHECKING:
+    from ai4sdk.data.preprocessing import Preprocessing
+
+__all__ = ["BATCH_SIZE", "Model", "load_model"]
+
+BATCH_SIZE = 64
+
+Array = NDArray[Any]
+
+
+class Model:
+    """A trained module with what it needs to take samples as people have them.
+
+    Calls may come from several threads; they wait for each other while the module computes.
+
+    Parameters
+    ----------
+    module
+        The module, with its weights.
+    description
+        What it takes and gives.
+    preprocessing
+        What is done to samples first.
+    source
+        Where it was loaded from.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        description: Description,
+        preprocessing: Preprocessing | None = None,
+        source: Path | None = None,
+    ) -> None:
+        self.module = module.eval()
+        self.description = description
+        self.preprocessing = preprocessing
+        self.source = source
+        self._lock = threading.Lock()
+
+    @property
+    def task(self) -> str:
+        """``classification``, ``regression`` or ``other``."""
+        return self.description.task
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """Names by class number."""
+        return self.description.class_names
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module computes."""
+        return next((weight.device for weight in self.module.parameters()), torch.device("cpu"))
+
+    def __call__(self, inputs: Any, *, batch_size: int = BATCH_SIZE) -> Prediction:
+        """Predict.
+
+        Parameters
+        ----------
+        inputs
+            Samples as the training data has them: records, rows, a DataFrame, an array, pictures or their paths. One
+            record, one path, or one array of a sample's shape counts as one sample.
+        batch_size
+            Samples that are computed at once.
+
+        Raises
+        ------
+        DataError
+            If a sample is not what the model takes; it is named, with what was expected.
+        """
+        parts = [
+            self._predict(array[start : start + batch_size])
+            for array in self._arrays(inputs, batch_size)
+            for start in range(0, len(array), batch_size)
+        ]
+        if not parts:
+            raise DataError("there is no sample to predict for")
+        return join(parts)
+
+    def _arrays(self, inputs: Any, batch_size: int) -> Iterator[Array]:
+        """Turn raw samples into arrays the module takes; pictures, which are many files, a batch at a time."""
+        if isinstance(inputs, Tensor):
+            inputs = as_array(inputs)
+        elif isinstance(inputs, Iterator):
+            inputs = list(inputs)
+        if self.preprocessing is None:
+            yield self._fitting(_stacked(_several(inputs, self.description), self.description))
+        elif self.preprocessing.kind != "images":
+            yield self._fitting(self.preprocessing.transform(inputs))
+        else:
+            pictures = self._pictures(inputs)
+            for start in range(0, len(pictures), batch_size):
+                yield self._fitting(self.preprocessing.transform(pictures[start : start + batch_size]))
+
+    def _pictures(self, inputs: Any) -> Any:
+        """Bring one picture or several into a sequence."""
+        if isinstance(inputs, np.ndarray):
+            # (height, width), (height, width, 3) and, of the size asked for, (3, height, width) are one picture
+            is_colour = inputs.ndim == 3 and (
+                inputs.shape[2] in (3, 4) or inputs.shape == tuple(self.description.input_shape)
+            )
+            return inputs[None] if inputs.ndim == 2 or is_colour else inputs
+        return inputs if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes) else [inputs]
+
+    def _fitting(self, array: Array) -> Array:
+        """Refuse arrays of a shape that the module does not take."""
+        expected = tuple(self.description.input_shape)
+        if array.shape[1:] != expected:
+            raise DataError(f"samples of shape {array.shape[1:]} do not fit: the model takes {_shape_text(expected)}")
+        return array
+
+    def _predict(self, array: Array) -> Prediction:
+        """Compute one batch."""
+        inputs = moved(torch.from_numpy(np.ascontiguousarray(array)), self.device, float_type(self.module))
+        with self._lock, torch.no_grad():
+            answer = call_module(self.module, inputs, self.description.call)
+        outputs = as_array(main_tensor(answer))
+        return self.read(outputs[None] if outputs.ndim == 0 else outputs)
+
+    def read(self, outputs: Array) -> Prediction:
+        """Read what the module answered."""
+        known = self.description
+        if known.task == "classification" and known.output_kind != "values":
+            return predict_classes(outputs, known.output_kind, known.class_names)
+        return predict_values(known.task, outputs, known.output_names)
+
+    def _facts(self) -> dict[str, str]:
+        known = self.description
+        takes = _shape_text(tuple(known.input_shape))
+        if known.column_names:
+            takes = f"records with {_some(known.column_names)}"
+        gives = {"classification": "classes", "regression": "numbers", "other": "arrays"}[known.task]
+        if known.class_names:
+            gives = f"{len(known.class_names)} classes: {_some(known.class_names)}"
+        elif known.task != "classification":
+            gives += f" of shape {tuple(known.output_shape)}" if known.output_shape else ""
+        weights = sum(weight.numel() for weight in self.module.parameters())
+        return {
+            "task": known.task,
+            "takes": takes,
+            "gives": gives,
+            "module": f"{known.target['_target_']}, {weights:,} parameters on {self.device}",
+            "from": f"run {known.run}",
+        }
+
+    def __repr__(self) -> str:
+        lines = [f"  {key:<7} {value}" for key, value in self._facts().items()]
+        return "\n".join([f"<Model {self.description.name}", *lines, ">"])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{key}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for key, value in self._facts().items()
+        )
+        return f"<b>{html.escape(self.description.name)}</b><table>{rows}</table>"
+
+
+def load_model(source: str | Path, *, device: str | torch.device = "cpu", trust_code: bool | None = None) -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    source
+        A run directory or the folder of a model package.
+    device
+        Where it shall compute.
+    trust_code
+        Whether the package's own ``code/`` may be imported. By default only where it is known to be the user's own:
+        for a run directory (its own snapshot is used), and for a package whose code is byte for byte what the
+        project or the installed packages hold. Else the installed class of that name is used, if there is one.
+
+    Raises
+    ------
+    NotFound
+        If the source is neither, or the module's class is not to be had without trusting the package's code.
+    DataError
+        If the package is damaged, of a newer format, or its weights do not fit its module.
+    RunFailed
+        If the module's own code raised.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        raise NotFound(f"there is no run or model package {source}", hint="`ai4sdk ps` lists the runs")
+    place = find_package(folder, trust_code)
+    known = read_description(place.package)
+    module = make_module(known, place)
+    fill_module(module, known, place.package)
+    preprocessing = None
+    if known.preprocessing is not None:
+        from ai4sdk.data.preprocessing import Preprocessing
+
+        preprocessing = Preprocessing.from_json(known.preprocessing)
+    try:
+        module.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise DataError(f"the model cannot be put on {device}: {first_line(error)}", hint="use device='cpu'") from error
+    return Model(module, known, preprocessing, folder)
+
+
+def _several(inputs: Any, known: Description) -> Any:
+    """Bring one sample or several, for a module without preprocessing, into a sequence."""
+    if hasattr(inputs, "to_dict") and hasattr(inputs, "columns"):  # a DataFrame, told without importing pandas
+        return inputs.to_dict("records") if known.column_names else inputs.to_numpy()
+    if isinstance(inputs, np.ndarray):
+        return inputs[None] if inputs.shape == tuple(known.input_shape) else inputs
+    return inputs if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes) else [inputs]
+
+
+def _stacked(samples: Any, known: Description) -> Array:
+    """Make an array of samples that need no preprocessing, naming the first that does not fit."""
+    shape, dtype = tuple(known.input_shape), np.dtype(known.input_dtype)
+    rows = []
+    for number, sample in enumerate(samples, start=1):
+        values = _values(sample, known, number)
+        try:
+            array = np.asarray(values)
+            if array.dtype.kind not in "biuf":
+                raise ValueError(f"it holds {array.dtype} values")
+            if dtype.kind in "iu" and array.dtype.kind == "f" and not (array == np.trunc(array)).all():
+                raise ValueError("it holds fractions where whole numbers are expected")
+            rows.append(array.astype(dtype))
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"sample {number} is no array of numbers: {first_line(error)}",
+                hint=f"the model takes {_shape_text(shape)}",
+            ) from error
+        if rows[-1].shape != shape:
+            raise DataError(f"sample {number} has the shape {rows[-1].shape}; the model takes {_shape_text(shape)}")
+    return np.stack(rows) if rows else np.empty((0, *shape), dtype)
+
+
+def _values(sample: Any, known: Description, number: int) -> Any:
+    """Bring a record's values into the order of the columns."""
+    if isinstance(sample, Tensor):
+        return as_array(sample)
+    if not isinstance(sample, Mapping):
+        if isinstance(sample, str | Path):
+            raise DataError(
+                f"sample {number} is text ({str(sample)!r}); the model takes {_shape_text(tuple(known.input_shape))}"
+            )
+        return sample
+    if not known.column_names:
+        raise DataError(f"sample {number} is a record; the model takes {_shape_text(tuple(known.input_shape))}")
+    missing = [name for name in known.column_names if name not in sample]
+    if missing:
+        raise DataError(
+            f"sample {number} lacks {', '.join(map(repr, missing))}",
+            hint=f"the columns are {_some(known.column_names)}",
+        )
+    return [sample[name] for name in known.column_names]
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return f"arrays of shape {shape}" if shape else "single numbers"
+
+
+def _some(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(map(str, names[:most])) + (f", … ({len(names)} in all)" if len(names) > most else "")
