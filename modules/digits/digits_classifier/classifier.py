@@ -30,7 +30,7 @@ class DigitsClassifier(pl.LightningModule):
     """
 
     def __init__(
-        self, num_classes: int = 10, width: int = 32, dropout: float = 0.2, learning_rate: float = 2e-3
+        self, num_classes: int = 10, width: int = 32, dropout: float = 0.2, learning_rate: float = 3e-3
     ) -> None:
         super().__init__()
         self.save_hyperparameters()

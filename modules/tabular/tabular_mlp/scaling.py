@@ -33,9 +33,9 @@ class RunningScale(nn.Module):
         variance, mean = torch.var_mean(rows, dim=0, correction=0)
         shift = mean - self.mean
         # Two sets of rows make one: Chan's formula, which stays exact where the mean is large.
-        self.variance = (seen * self.variance + new * variance + shift**2 * seen * new / total) / total
-        self.mean = self.mean + shift * new / total
-        self.count = total
+        self.variance.copy_((seen * self.variance + new * variance + shift**2 * seen * new / total) / total)
+        self.mean += shift * new / total
+        self.count += new
 
     @property
     def deviation(self) -> Tensor:
