@@ -108,11 +108,20 @@ def sync(run: Path, *, patience: float = 20.0) -> SyncReport:
         return SyncReport(paths.id, "", 0, 0)
     before = pending(paths.root)
     if before:
-        command = [sys.executable, "-m", "ai4sdk.tracking", str(paths.root), "--once", "--patience", str(patience)]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "ai4sdk.tracking",
+            str(paths.root),
+            "--once",
+            "--patience",
+            str(patience),
+        ]
         subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True)
     ledger = read_ledger(paths.tracking)
     left = pending(paths.root)
-    problem = ledger.error if left or ledger.error else None
+    problem = ledger.last_error
     if left and problem is None:
         problem = "another process ships this run"
     return SyncReport(paths.id, settings.shown_uri, max(0, before - left), left, problem, ledger.run_id)

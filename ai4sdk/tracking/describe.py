@@ -16,6 +16,8 @@ __all__ = ["DatasetInput", "datasets_of", "environment_of", "figures_of", "param
 PARAM_LIMIT = 6000
 TAG_LIMIT = 8000
 DIGEST_LIMIT = 36
+LISTED = 1000
+"""Names of inputs or classes beyond which a dataset's are not listed."""
 DETAILED = 50
 """Classes or outputs of a model beyond which their figures are not recorded one by one."""
 
@@ -99,7 +101,8 @@ def datasets_of(plan: Mapping[str, Any]) -> list[DatasetInput]:
         uri, fingerprint = str(entry.get("uri") or key), str(entry.get("fingerprint") or "")
         summary = _part(entry, "summary")
         profile = {name: entry[name] for name in ("files", "bytes", "fingerprint", "paths") if name in entry}
-        profile |= {name: value for name, value in summary.items() if isinstance(value, int | float | str | list)}
+        profile |= {name: value for name, value in summary.items() if value is not None and _short(value)}
+        profile |= _size(summary)
         source_type, source = _source(uri, code="_target_" in _part(job, "dataset") and key == "dataset")
         found.append(
             DatasetInput(
@@ -125,23 +128,31 @@ def _source(uri: str, *, code: bool) -> tuple[str, dict[str, Any]]:
     return (scheme if scheme not in ("", "file") else "local"), {"uri": Redactor()(uri)}
 
 
+def _short(value: Any) -> bool:
+    return not isinstance(value, list | tuple | dict) or len(value) <= LISTED
+
+
+def _size(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Return the two numbers that MLflow's page shows in a dataset's headline."""
+    rows, features = summary.get("rows"), summary.get("features")
+    size = {"num_rows": rows} if isinstance(rows, int) else {}
+    if isinstance(rows, int) and isinstance(features, int):
+        size["num_elements"] = rows * features
+    return size
+
+
 def _schema(summary: Mapping[str, Any]) -> str | None:
-    """Return column names and types, or the shape of a sample, as MLflow's page draws them."""
-    columns = summary.get("columns")
-    if isinstance(columns, Mapping):
-        columns = [{"name": name, "type": kind} for name, kind in columns.items()]
-    if isinstance(columns, list) and columns:
-        specs = []
-        for column in columns:
-            entry = column if isinstance(column, Mapping) else {"name": column}
-            kind = str(entry.get("type") or entry.get("kind") or entry.get("dtype") or "double")
-            specs.append({"type": kind, "name": str(entry.get("name")), "required": True})
-        return json.dumps({"mlflow_colspec": specs})
-    shape = summary.get("shape")
+    """Return the inputs' names, or the shape of a sample, in the form that MLflow's page draws."""
+    names, shape = summary.get("feature_names"), summary.get("shape")
+    if isinstance(names, list) and 0 < len(names) <= LISTED:
+        columns = [{"type": "double", "name": str(name), "required": True} for name in names]
+        if label := summary.get("label"):
+            kind = "string" if summary.get("label_kind") == "class" else "double"
+            columns.append({"type": kind, "name": str(label), "required": True})
+        return json.dumps({"mlflow_colspec": columns}, ensure_ascii=False)
     if isinstance(shape, list) and all(isinstance(size, int) for size in shape):
         spec = {"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, *shape]}}
-        features = json.dumps([spec])
-        return json.dumps({"mlflow_tensorspec": {"features": features, "targets": None}})
+        return json.dumps({"mlflow_tensorspec": {"features": json.dumps([spec]), "targets": None}})
     return None
 
 

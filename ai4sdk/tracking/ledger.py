@@ -42,7 +42,9 @@ class Ledger:
         The end of the run that has arrived; see `ending_of`.
     pending
         Records and files that have not arrived.
-    error
+    finished
+        Whether the run has ended and all of it has arrived.
+    last_error
         What stood in the way last; nothing once all is well.
     updated
         Unix time in seconds.
@@ -60,7 +62,8 @@ class Ledger:
     registered: dict[str, str] | None = None
     ending: str | None = None
     pending: int = 0
-    error: str | None = None
+    finished: bool = False
+    last_error: str | None = None
     updated: float = 0.0
 
     def forget(self) -> None:

@@ -10,20 +10,22 @@ from types import FrameType
 
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import State
+from ai4sdk.runs.state import State, is_alive
 
 __all__ = ["Life"]
 
 _LOOK = 0.2
 GRACE = 3.0
-"""Seconds that a run which was told to stop has to say how it ended."""
+"""Seconds that a run has to say how it ended, once this process was told to stop."""
+LAST_WORDS = 90.0
+"""Seconds that a task may go on logging, to its last checkpoint, once its supervisor is gone."""
 
 
 class Life:
     """Watches a run from beside it.
 
-    A run goes on until state.json says otherwise, until this process is told to stop (SIGTERM) or until the process
-    that started this one is gone.
+    A run goes on until state.json says otherwise, until this process is told to stop (SIGTERM), or until the process
+    that started this one is gone and the tasks that it left have ended.
 
     Parameters
     ----------
@@ -39,6 +41,7 @@ class Life:
         self._parent = os.getppid()
         self._told = threading.Event()
         self._told_at = 0.0
+        self._orphan_at: float | None = None
         self._looked_at: tuple[int, int] | None = None
         self._ended = False
 
@@ -56,11 +59,16 @@ class Life:
     @property
     def goes_on(self) -> bool:
         """Whether there is more to come."""
-        if self._once or os.getppid() != self._parent or not self._paths.root.is_dir():
+        if self._once or not self._paths.root.is_dir() or self._says_ended():
             return False
-        if self._told.is_set() and time.monotonic() - self._told_at >= GRACE:
-            return False
-        return not self._says_ended()
+        if os.getppid() != self._parent:
+            return self._orphan_goes_on()
+        return not (self._told.is_set() and time.monotonic() - self._told_at >= GRACE)
+
+    def _orphan_goes_on(self) -> bool:
+        now = time.monotonic()
+        self._orphan_at = self._orphan_at or now
+        return now - self._orphan_at < LAST_WORDS and is_alive(self._paths)
 
     def _says_ended(self) -> bool:
         try:

@@ -29,6 +29,7 @@ PATIENCE = 20.0
 """Seconds without progress after which the records of a run that ended are left for `ai4sdk sync`."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+_NICENESS = 5  # the training goes first where cores are few
 
 
 def main(run_dir: Path, *, once: bool = False, patience: float = PATIENCE) -> int:
@@ -50,6 +51,8 @@ def main(run_dir: Path, *, once: bool = False, patience: float = PATIENCE) -> in
     int
         Exit code, 0.
     """
+    if not once:
+        os.nice(_NICENESS)
     paths = RunPaths(run_dir.absolute())
     life = Life(paths, once=once)
     life.listen()
@@ -74,7 +77,7 @@ def _refuse(paths: RunPaths, text: str) -> None:
     """Note why a run cannot be recorded at all."""
     log.error("%s", text)
     ledger = read_ledger(paths.tracking)
-    ledger.error = text
+    ledger.last_error = text
     try:
         write_ledger(paths.tracking, ledger)
     except OSError as error:
@@ -130,6 +133,10 @@ def _taken(descriptor: int, life: Life) -> bool:
             return True  # a file system without locks
         else:
             return True
+
+
+def _ending(state: RunState | None) -> str | None:
+    return ending_of(state) if state is not None else None
 
 
 class Shipper:
@@ -225,6 +232,7 @@ class Shipper:
 
             recorder = Recorder(connect(self._settings), self._paths, self._settings, self._ledger)
             recorder.open(state)
+            self._ledger.finished = self._ledger.finished and self._ledger.ending == _ending(state)
             self._save()
             self._recorder = recorder
             self._load = self._load or MachineLoad(recorder.started)
@@ -241,7 +249,7 @@ class Shipper:
             self._send_outcome(state, problems)
             self._recorder.end(state)
             if not problems:
-                self._ledger.ending = ending_of(state)
+                self._ledger.ending, self._ledger.finished = ending_of(state), True
             self._save()
             log.info("recorded the end of the run: %s", state.state)
         elif at_end and not self._paths.root.is_dir():
@@ -321,8 +329,8 @@ class Shipper:
         if text != self._said:
             log.warning("%s", text)
             self._said = text
-        self._ledger.error = text
-        self._count(at_end=False)
+        self._ledger.last_error = text
+        self._count()
 
     def _settle(self, problems: list[str]) -> None:
         text = "; ".join(problems)
@@ -331,12 +339,12 @@ class Shipper:
         elif self._said and not text:
             log.info("%s takes records again", self._ledger.uri)
         self._said = text
-        if self._ledger.error != (text or None) or self._ledger.pending:
-            self._ledger.error = text or None
-            self._count(at_end=False)
+        if self._ledger.last_error != (text or None) or self._ledger.pending:
+            self._ledger.last_error = text or None
+            self._count()
 
     def _leave(self, text: str) -> None:
-        pending = self._count(at_end=True)
+        pending = self._count()
         log.warning(
             "%d records and files of %s are not in MLflow (%s); `ai4sdk sync %s` sends them",
             pending,
@@ -345,7 +353,7 @@ class Shipper:
             self._paths.id,
         )
 
-    def _count(self, *, at_end: bool) -> int:
+    def _count(self) -> int:
         from ai4sdk.tracking.catch_up import count_pending
 
         self._ledger.pending = count_pending(self._paths, self._ledger)

@@ -149,12 +149,35 @@ def _make(database: Path, artifacts: str) -> None:
         left.unlink(missing_ok=True)  # of a process that was killed here: we hold the lock
     scratch = database.with_name(f"{beginning}.{os.getpid()}")
     try:
-        store = SqlAlchemyStore(f"sqlite:///{scratch.name}", artifacts)
-        store._dispose_engine()
+        with _without_waiting_for_the_disk():
+            store = SqlAlchemyStore(f"sqlite:///{scratch.name}", artifacts)
+            store._dispose_engine()
+        descriptor = os.open(scratch, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         scratch.replace(database)
     finally:
         scratch.unlink(missing_ok=True)
     log.info("made the MLflow store %s", database)
+
+
+@contextmanager
+def _without_waiting_for_the_disk() -> Iterator[None]:
+    """Have sqlite leave the file to the system: MLflow's migrations wait for the disk more than a hundred times."""
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def relax(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA journal_mode=MEMORY")
+
+    event.listen(Engine, "connect", relax)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", relax)
 
 
 def _revision_of(database: Path) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 from ai4sdk.runs.files import append_json_line, write_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State
+from ai4sdk.runs.state import RunState, State, hold_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN_ID = "20260301-101500-digits-ab12"
@@ -79,12 +79,23 @@ class Run:
         write_json(self.paths.plan, plan)
         self.paths.config.write_text("name: digits\n", encoding="utf-8")
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.lock: int | None = None
         self.say("running")
 
     def say(self, state: str, *, attempt: int = 1, ended: float | None = None, cause: str | None = None) -> None:
-        """Write state.json."""
+        """Write state.json, and hold the run's lock as long as it goes on."""
+        if not State(state).ended and self.lock is None:
+            self.lock = hold_lock(self.paths)
         values = RunState(State(state), cause=cause, attempt=attempt, created=STARTED, started=STARTED, ended=ended)
         write_json(self.paths.state, asdict(values))
+        if State(state).ended:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Let go of the run's lock."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def log(self, step: int, **metrics: float) -> None:
         """Append a record of metrics."""
@@ -183,6 +194,8 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         return made[-1]
 
     yield make
+    for run in made:
+        run.let_go()
     for process in (process for run in made for process in run.processes):
         if process.poll() is None:
             process.kill()
@@ -244,3 +257,32 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started.start()
     yield started
     started.kill()
+
+
+def expected_history(metrics: Path) -> dict[str, list[tuple[int, int, float]]]:
+    """What a user must see of metrics.jsonl: per metric, (step, time in ms, value), the first value of each step."""
+    found: dict[str, dict[int, tuple[int, float]]] = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        for name, value in record["metrics"].items():
+            found.setdefault(name, {}).setdefault(record["step"], (round(record["time"] * 1000), value))
+    return {name: sorted((step, *rest) for step, rest in steps.items()) for name, steps in found.items()}
+
+
+def history(client: Any, run_id: str) -> dict[str, list[tuple[int, int, float]]]:
+    """What MLflow has of a run's metrics, but for those of the machine and the evaluation."""
+    found = {}
+    for name in client.get_run(run_id).data.metrics:
+        if not name.startswith(("system/", "test/")):
+            points = client.get_metric_history(run_id, name)
+            found[name] = sorted((point.step, point.timestamp, point.value) for point in points)
+    return found
+
+
+def client_of(uri: str) -> Any:
+    """Return an MLflow client that finds artifacts and models at an address."""
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    return mlflow.MlflowClient(uri)
