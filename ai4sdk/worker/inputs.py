@@ -117,6 +117,8 @@ def samples_of_json(value: Any, source: str) -> Any:
         value = body
     if not isinstance(value, list):
         raise DataError(f"{source} holds a {_kind_of(value)}", hint=f"give {FORMS}")
+    if value and all(isinstance(one, int | float) for one in value):
+        return [value]  # a single row
     return value
 
 

@@ -269,7 +269,21 @@ def _values(sample: Any, known: Description, number: int) -> Any:
             f"sample {number} lacks {', '.join(map(repr, missing))}",
             hint=f"the columns are {_some(known.column_names)}",
         )
-    return [sample[name] for name in known.column_names]
+    try:
+        return [float(sample[name]) for name in known.column_names]  # a cell of a CSV is text
+    except (TypeError, ValueError):
+        name = next(name for name in known.column_names if not _is_number(sample[name]))
+        raise DataError(
+            f"sample {number}, column {name!r}: {sample[name]!r} is no number", hint="give a number"
+        ) from None
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

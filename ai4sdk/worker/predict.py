@@ -15,7 +15,6 @@ from typing import IO, Any, Literal, Protocol
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.worker.inputs import Batch, read_inputs
 from ai4sdk.worker.model import BATCH_SIZE, Model, load_model
-from ai4sdk.worker.prediction import Prediction
 
 __all__ = ["main", "predict"]
 
