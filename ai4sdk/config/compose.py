@@ -6,6 +6,7 @@ Composing goes on after a mistake: what is wrong is set aside and reported, so t
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -191,13 +192,16 @@ class _Composer:
     def _defaults_list(self, overrides: list[Override]) -> DefaultsList | None:
         for _ in range(_MAX_REPAIRS):
             try:
-                return create_defaults_list(
-                    repo=self.repository,
-                    config_name=self.name,
-                    overrides_list=overrides,
-                    prepend_hydra=False,
-                    skip_missing=False,
-                )
+                with warnings.catch_warnings():
+                    # Without `_self_` a config's own values come last, which is what people expect.
+                    warnings.filterwarnings("ignore", message=".*Defaults list is missing `_self_`")
+                    return create_defaults_list(
+                        repo=self.repository,
+                        config_name=self.name,
+                        overrides_list=overrides,
+                        prepend_hydra=False,
+                        skip_missing=False,
+                    )
             except MissingConfigException as error:
                 missing = error.missing_cfg_file
                 if not missing or missing in self.repository.pretend:

@@ -112,17 +112,19 @@ def _data(
     job: Job, project: Path, findings: list[Finding], faults: list[Ai4Error]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
     """Fingerprint and summarise the dataset; what is wrong with it is added to the findings."""
-    from ai4sdk.data.fingerprint import fingerprint, fingerprint_path
-    from ai4sdk.data.summary import summarize
-
     dataset = job.dataset
     if not isinstance(dataset, FileDataset):
         paths = {}
         for name, value in dataset.arguments.items():
             path = Path(project, value) if isinstance(value, str) and value and len(value) < 1024 else None
             if path is not None and "\0" not in str(path) and path.exists():
+                from ai4sdk.data.fingerprint import fingerprint_path
+
                 paths[name] = fingerprint_path(path)
         return {"dataset": {"uri": dataset.target, "fingerprint": digest_of(paths), "paths": paths}}, None
+    from ai4sdk.data.fingerprint import fingerprint
+    from ai4sdk.data.summary import summarize
+
     try:
         found = fingerprint(dataset, job.storage, project)
         if dataset.fingerprint and dataset.fingerprint != found.value:

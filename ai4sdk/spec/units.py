@@ -5,7 +5,6 @@ A size is kept in bytes and a span in seconds, so that two spellings of one quan
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Annotated, Any
 
@@ -24,6 +23,8 @@ _SIZES = {
     "TIB": 2**40,
 }
 _SPANS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_MOST = 2**63
+"""Beyond what can be counted in 64 bits."""
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d)\s*")
 
@@ -49,13 +50,16 @@ def parse_size(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"a size is a number of bytes or text such as 16GiB, not {value!r}")
     if isinstance(value, int | float):
-        if value < 0 or value != int(value):
-            raise ValueError(f"a size is a whole number of bytes, at least 0, not {value!r}")
+        if not 0 <= value < _MOST or value != int(value):
+            raise ValueError(f"a size is a whole number of bytes, at least 0, not {str(value):.20}")
         return int(value)
     match = _SIZE.fullmatch(value)
     if not match or match[2].upper() not in _SIZES:
         raise ValueError(f"{value!r} is no size; write a number and B, kB, MB, GB, TB, KiB, MiB, GiB or TiB")
-    return round(float(match[1]) * _SIZES[match[2].upper()])
+    size = float(match[1]) * _SIZES[match[2].upper()]
+    if size >= _MOST:
+        raise ValueError(f"{value[:20]!r} is more than any machine has as a size")
+    return round(size)
 
 
 def parse_span(value: Any) -> float:
@@ -79,8 +83,8 @@ def parse_span(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"a span is a number of seconds or text such as 2h, not {value!r}")
     if isinstance(value, int | float):
-        if value < 0 or not math.isfinite(value):
-            raise ValueError(f"a span is a number of seconds, at least 0, not {value!r}")
+        if not 0 <= value < _MOST:
+            raise ValueError(f"a span is a number of seconds, at least 0, not {str(value):.20}")
         return float(value)
     text = value.strip()
     if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text):
@@ -89,7 +93,7 @@ def parse_span(value: Any) -> float:
     parts = _SPAN.findall(text)
     if not parts or _SPAN.sub("", text).strip():
         raise ValueError(f"{value!r} is no span; write a number and ms, s, m, h or d, such as 90s or 1h30m")
-    return sum(float(number) * _SPANS[unit] for number, unit in parts)
+    return parse_span(sum(float(number) * _SPANS[unit] for number, unit in parts))
 
 
 def format_size(size: int) -> str:

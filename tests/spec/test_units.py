@@ -56,3 +56,11 @@ def test_a_size_written_is_near_the_size_read(size):
 @given(st.floats(0, 1e7))
 def test_a_span_is_always_written(seconds):
     assert format_span(seconds)
+
+
+@pytest.mark.parametrize("huge", [10**400, 1e300, float("inf"), "9" * 400 + "GB", "9" * 400 + "h"])
+def test_what_no_machine_has_is_refused(huge):
+    with pytest.raises(ValueError, match="size"):
+        parse_size(huge)
+    with pytest.raises(ValueError, match="span"):
+        parse_span(huge)
