@@ -1,0 +1,79 @@
+"""``python -m ai4sdk.worker RUN_DIR TASK``: execute one task of a run's plan.
+
+Nothing but the plan is needed: no Hydra is composed, nothing is unpickled. How it ended is told by the exit code (see
+`ai4sdk.errors`) and, if it failed, by ``failure.json``.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ai4sdk.runs.files import read_json, write_json
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.worker.signals import StopRequest
+
+log = logging.getLogger("ai4sdk.worker")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Execute a task and return its exit code.
+
+    Parameters
+    ----------
+    arguments
+        The run directory and the name of the task.
+    """
+    if len(arguments) != 2:
+        sys.stderr.write("usage: python -m ai4sdk.worker RUN_DIR TASK\n")
+        return 2
+    stop = StopRequest()
+    stop.listen()
+    faulthandler.enable()
+    paths = RunPaths(Path(arguments[0]).resolve())
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%F %T"
+    )
+    logging.captureWarnings(True)
+    log.info("task %s of %s, process %d", arguments[1], paths.id, os.getpid())
+    try:
+        from ai4sdk.worker.failures import failure_of
+        from ai4sdk.worker.phases import execute
+    except ImportError as error:
+        cause = f"ai4sdk cannot work here: {error}"
+        return _fail(paths, {"cause": cause, "kind": "environment", "traceback": traceback.format_exc()}, 7)
+    try:
+        execute(paths, arguments[1], stop)
+    except BaseException as error:  # noqa: BLE001 - whatever ends a task is told to the one who reads about it
+        failure = failure_of(error, phase=_phase(paths))
+        return _fail(paths, failure.to_json(), failure.exit_code)
+    log.info("task %s is done", arguments[1])
+    return 0
+
+
+def _phase(paths: RunPaths) -> str:
+    try:
+        return str(read_json(paths.progress).get("phase") or "")
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def _fail(paths: RunPaths, failure: dict[str, Any], code: int) -> int:
+    if failure["traceback"]:
+        log.error("%s", failure["traceback"].rstrip())
+    log.error("%s", failure["cause"])
+    try:
+        write_json(paths.failure, failure)
+    except OSError as error:
+        log.error("failure.json could not be written: %s", error)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

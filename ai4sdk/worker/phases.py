@@ -1,0 +1,225 @@
+"""A task from its plan to its end: fit, evaluate, package. A resumed task skips what is finished."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from ai4sdk.data.fingerprint import fingerprint_path
+from ai4sdk.data.module import Data, load_data
+from ai4sdk.errors import DataError, UsageError
+from ai4sdk.planning.plan import Plan, read_plan_file
+from ai4sdk.runs.files import read_json
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.spec import FileDataset, Job
+from ai4sdk.worker.calling import moved, split_batch
+from ai4sdk.worker.evaluate import Evaluation, evaluate
+from ai4sdk.worker.finetune import freeze, load_weights, read_weights
+from ai4sdk.worker.instantiate import instantiate
+from ai4sdk.worker.package import write_package
+from ai4sdk.worker.records import Records
+from ai4sdk.worker.signals import StopRequest
+from ai4sdk.worker.train import fit, make_module, quiet_lightning, trained_weights
+
+__all__ = ["PHASES", "execute"]
+
+log = logging.getLogger(__name__)
+
+PHASES = ("fit", "evaluate", "package")
+_EXAMPLES = 8
+
+
+def execute(paths: RunPaths, task: str, stop: StopRequest) -> None:
+    """Execute a task of a run's plan to its end.
+
+    Parameters
+    ----------
+    paths
+        Files of the run; its code is unpacked.
+    task
+        Name of the task in the plan.
+    stop
+        Asked between batches and phases.
+
+    Raises
+    ------
+    StopTraining
+        If it was asked to stop.
+    Ai4Error
+        For everything that is known to go wrong; the user's code may raise anything.
+    """
+    plan = read_plan_file(paths.root)
+    job = plan.as_job()
+    if task not in [known.name for known in plan.tasks]:
+        raise UsageError(f"the plan has no task {task!r}; it has {', '.join(known.name for known in plan.tasks)}")
+    logging.getLogger().setLevel(job.log_level.upper())
+    quiet_lightning()
+    sys.path[:0] = [str(paths.code / path) for path in plan.code["paths"]]
+    stop.limit(job.hardware.wall_time)
+    records = Records(paths)
+    try:
+        _Work(plan, job, paths, records, stop).do()
+    finally:
+        records.close()
+
+
+class _Work:
+    """The phases of a task, and what they share."""
+
+    def __init__(self, plan: Plan, job: Job, paths: RunPaths, records: Records, stop: StopRequest) -> None:
+        self.plan, self.job, self.paths, self.records, self.stop = plan, job, paths, records, stop
+
+    def do(self) -> None:
+        progress = self.records.progress
+        todo = [phase for phase in PHASES if phase not in progress.finished]
+        if not todo:
+            progress.enter("done")
+            return
+        progress.enter("prepare")
+        self.prepare()
+        self.stop.orderly()
+        for phase in todo:
+            self.stop.check()
+            progress.enter(phase)
+            self.records.event("phase", phase=phase)
+            getattr(self, phase)()
+            progress.finish(phase)
+        progress.enter("done")
+
+    def prepare(self) -> None:
+        """Make data and module. Everything random in it is seeded alike in a fresh and in a resumed task."""
+        job = self.job
+        torch.set_num_threads(job.hardware.cpus)
+        pl.seed_everything(job.seed, workers=True, verbose=False)
+        self.data = self._data()
+        pl.seed_everything(job.seed, workers=True, verbose=False)
+        self.module = make_module(job)
+        if origin := self.plan.inputs.get("init_from"):
+            report = load_weights(self.module, read_weights(Path(origin["path"])), origin["source"])
+            self.records.event("weights loaded", source=origin["source"], **report.to_json())
+        freeze(self.module, job.training.freeze)
+
+    def _data(self) -> Data:
+        job, recorded, project = self.job, self.plan.data.get("dataset", {}), Path.cwd()
+        dataset = job.dataset
+        if isinstance(dataset, FileDataset):
+            dataset = dataset.model_copy(update={"fingerprint": recorded.get("fingerprint", dataset.fingerprint)})
+        for argument, expected in recorded.get("paths", {}).items():
+            path = project / str(dataset.arguments[argument]) if not isinstance(dataset, FileDataset) else project
+            if not path.exists() or fingerprint_path(path) != expected:
+                raise DataError(
+                    f"dataset.{argument}: {path} is gone or not what it was when the plan was made",
+                    hint="bring the data back, or plan again",
+                )
+        return load_data(
+            dataset,
+            storage=job.storage,
+            project=project,
+            task=job.task,
+            seed=job.seed,
+            instantiate=functools.partial(instantiate, key="dataset"),
+        )
+
+    def fit(self) -> None:
+        """Train."""
+        fit(
+            self.job,
+            self.module,
+            self.data.datamodule,
+            paths=self.paths,
+            records=self.records,
+            stop=self.stop,
+        )
+
+    def evaluate(self) -> None:
+        """Judge the trained module by a split."""
+        self._load_trained()
+        loader = _Watched(self._loader(self.job.evaluation.split), self.records, self.stop)
+        evaluation = evaluate(
+            self.module,
+            loader,
+            task=self.data.task,  # type: ignore[arg-type] # a name of spec.Task
+            class_names=self._class_names,
+            device=self._device,
+        )
+        evaluation.save(self.paths.evaluation)
+        self._report(evaluation)
+        self.records.event("evaluated", split=self.job.evaluation.split, samples=evaluation.samples)
+
+    def _report(self, evaluation: Evaluation) -> None:
+        """Draw what the evaluation found."""
+
+    def package(self) -> None:
+        """Write the model package."""
+        self._load_trained()
+        scores = read_json(self.paths.scores)
+        write_package(
+            self.paths.package,
+            module=self.module,
+            module_target=self.job.module.as_config(),
+            preprocessing=self.data.preprocessing,
+            task=scores["task"],
+            class_names=self._class_names,
+            column_names=self.data.column_names,
+            example_input=self._example(),
+            scores=scores,
+            code=self.paths.code,
+            code_paths=self.plan.code["paths"],
+            plan_digest=self.plan.digest,
+            run_id=self.paths.id,
+            packages=self.plan.packages,
+            name=self.job.name,
+            description=self.job.description,
+        )
+        self.records.event("packaged")
+
+    @property
+    def _class_names(self) -> list[str] | None:
+        return self.job.evaluation.class_names or self.data.class_names
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if self.job.hardware.gpus else "cpu"
+
+    def _load_trained(self) -> None:
+        self.module.load_state_dict(trained_weights(self.paths, self.job.evaluation.weights))
+
+    def _loader(self, split: str) -> Any:
+        """Return the batches of a split, from a datamodule that may not have been set up in this process."""
+        datamodule = self.data.datamodule
+        datamodule.prepare_data()
+        datamodule.setup({"train": "fit", "val": "validate", "test": "test"}[split])
+        made = getattr(datamodule, f"{split}_dataloader")()
+        return made[0] if isinstance(made, list | tuple) and len(made) == 1 else made
+
+    def _example(self) -> Any:
+        for split in (self.job.evaluation.split, "train"):
+            for batch in self._loader(split):
+                inputs, _ = split_batch(batch)
+                return moved(inputs, torch.device("cpu"))[:_EXAMPLES]
+        raise DataError("the data gives no batch that could serve as an example for the package")
+
+
+class _Watched:
+    """A loader that tells the progress and can be stopped; everything else is the loader's own."""
+
+    def __init__(self, loader: Any, records: Records, stop: StopRequest) -> None:
+        self._loader, self._records, self._stop = loader, records, stop
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)
+
+    def __iter__(self) -> Iterator[Any]:
+        total = len(self._loader) if hasattr(self._loader, "__len__") else None
+        for index, batch in enumerate(self._loader):
+            self._stop.check()
+            if self._records.progress.due:
+                self._records.progress.update(batch=index, batches=total)
+            yield batch
