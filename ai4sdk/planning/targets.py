@@ -231,7 +231,7 @@ def _definition_report(
 def _bases(resolver: Resolver, thing: Definition) -> tuple[str, ...]:
     if not isinstance(thing.node, ast.ClassDef):
         return ()
-    return tuple(ancestor.name for ancestor in resolver.lineage(thing).classes[1:])
+    return tuple(one.name for one in resolver.lineage(thing).classes if one.name != thing.name)
 
 
 def _needs_instance(thing: Definition) -> bool:

@@ -383,8 +383,9 @@ class Resolver:
 
     def expression(self, module: Module, node: ast.expr, owners: tuple[ast.ClassDef, ...] = ()) -> Thing | None:
         """Return what a name, an attribute or a subscripted generic means in a module or class body."""
-        if isinstance(node, ast.Subscript):
-            return self.expression(module, node.value, owners)
+        if isinstance(node, ast.Subscript):  # Generic[T] is Generic, but table["name"] may be anything
+            found = self.expression(module, node.value, owners)
+            return None if isinstance(found, Value) else found
         if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a quoted annotation or base
             return None
         if isinstance(node, ast.IfExp):
