@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,9 @@ ARRAYS = frozenset({".npy", ".npz"})
 LINES = frozenset({".jsonl", ".ndjson"})
 
 FORMS = "a list of records or rows, or one of inputs, instances, dataframe_split, dataframe_records"
+
+_DAMAGE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+"""What numpy tells a damaged file by."""
 
 Form = Literal["json", "lines", "csv"]
 
@@ -225,7 +230,7 @@ def _read_arrays(path: Path, batch_size: int) -> Iterator[Batch]:
     with _reported(path):
         try:
             loaded = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None, allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        except _DAMAGE as error:
             raise DataError(f"{path} holds no array of numbers: {error}", hint="save it with numpy.save") from error
         if isinstance(loaded, np.ndarray):
             array = loaded
@@ -238,7 +243,7 @@ def _read_arrays(path: Path, batch_size: int) -> Iterator[Batch]:
                     raise DataError(f"{path} holds {found}; expected an array x", hint="numpy.savez(file, x=array)")
                 try:
                     array = loaded[name]
-                except ValueError as error:
+                except _DAMAGE as error:
                     raise DataError(f"{path}: {name} is no array of numbers: {error}") from error
     if array.ndim == 0:
         raise DataError(f"{path} holds a single number", hint="the first axis counts the samples")
