@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 METRICS_A_CALL = 1000
 ENTRIES_A_CALL = 100
 RUN_TAG = "ai4sdk.run_id"
+DIGEST_TAG = "ai4sdk.digest"
 
 STATUS = {
     State.QUEUED: "SCHEDULED",
@@ -136,9 +137,10 @@ class Recorder:
 
     def _tagged_run(self) -> Any:
         quote = '"' if "'" in self.paths.id else "'"
+        digest = self.settings.plan.get("digest", "")
         found = self.client.search_runs(
             [self.ledger.experiment_id],
-            filter_string=f"tags.`{RUN_TAG}` = {quote}{self.paths.id}{quote}",
+            filter_string=f"tags.`{RUN_TAG}` = {quote}{self.paths.id}{quote} AND tags.`{DIGEST_TAG}` = '{digest}'",
             order_by=["attributes.start_time ASC"],
             max_results=1,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -21,8 +22,9 @@ from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, hold_lock
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN_ID = "20260301-101500-digits-ab12"
 STARTED = 1_772_360_100.0
+NUMBERS = itertools.count()
+"""No two runs have the same id, as several are recorded on one server."""
 
 
 def plan_of(**tracking: Any) -> dict[str, Any]:
@@ -186,11 +188,11 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Make run directories in one runs folder; what was started for them is stopped at the end."""
     made: list[Run] = []
 
-    def make(run_id: str = RUN_ID, folder: str = "runs", change: Any = None, **tracking: Any) -> Run:
+    def make(folder: str = "runs", change: Any = None, **tracking: Any) -> Run:
         plan = plan_of(**{"flush_every": 0.2, **tracking})
         if change is not None:
             change(plan)
-        made.append(Run(tmp_path / folder / run_id, plan))
+        made.append(Run(tmp_path / folder / f"20260301-101500-digits-{next(NUMBERS):04d}", plan))
         return made[-1]
 
     yield make
@@ -213,8 +215,9 @@ def free_port() -> int:
 class Server:
     """A real MLflow server on loopback that can be killed and started again on its port."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None = None) -> None:
         self.folder = folder
+        self.store = store or f"sqlite:///{folder}/server.db"
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -222,7 +225,7 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         command = [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(self.port)]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        command += ["--backend-store-uri", self.store]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
         env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         env.pop("PYTEST_CURRENT_TEST", None)

@@ -6,22 +6,23 @@ import http.server
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ai4sdk.tracking import pending, sync
+from ai4sdk.tracking import pending, sync, tracking_uri_of
 
 from .conftest import STARTED, Server, client_of, expected_history, free_port, history, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
 
-def rest(server: Server, path: str, **query: Any) -> Any:
+def rest(server: Server, method: str, **query: Any) -> Any:
     """Ask the server as its own page does."""
     import requests
 
-    answer = requests.get(f"{server.uri}/ajax-api/2.0/mlflow/{path}", params=query, timeout=30)
+    answer = requests.get(f"{server.uri}/ajax-api/2.0/mlflow/{method}", params=query, timeout=30)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -112,6 +113,30 @@ def test_the_model_is_in_the_registry_and_loads(make_run: Any, server: Server) -
         assert loaded.metadata.signature is not None
         assert (loaded.metadata.model_id, loaded.metadata.run_id) == (model.model_id, run.ledger["run_id"])
         assert loaded.predict(pd.DataFrame({"x": [21.0]}))["x"].tolist() == [42.0]
+
+
+def test_the_store_in_a_file_opens_in_mlflows_own_page(make_run: Any, tmp_path: Path) -> None:
+    import requests
+
+    run = make_run(folder="my runs")
+    run.log(1, loss=0.5)
+    run.leave_results()
+    run.end()
+    run.ship()
+    run_id = run.ledger["run_id"]
+    page = Server(tmp_path, tracking_uri_of(run.paths.root))
+    page.start()
+    try:
+        assert rest(page, "runs/get", run_id=run_id)["run"]["info"]["status"] == "FINISHED"
+        files = rest(page, "artifacts/list", run_id=run_id, path="evaluation")["files"]
+        assert [file["path"] for file in files] == ["evaluation/confusion.png", "evaluation/metrics.json"]
+        report = requests.get(f"{page.uri}/get-artifact", {"run_uuid": run_id, "path": "report.html"}, timeout=30)
+        assert report.text == "<html>report</html>"
+        model = f"{page.uri}/ajax-api/2.0/mlflow/logged-models/{run.ledger['model']['id']}/artifacts/directories"
+        listed = requests.get(model, timeout=30).json()["files"]
+        assert "MLmodel" in {file["path"] for file in listed}
+    finally:
+        page.kill()
 
 
 def test_a_server_killed_in_the_middle_gets_everything_when_it_is_back(make_run: Any, server: Server) -> None:

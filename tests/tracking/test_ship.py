@@ -262,3 +262,36 @@ def test_fifty_thousand_records_ship_in_bounded_memory(make_run: Any) -> None:
     assert run.ledger["finished"], run.said
     assert history(client(run), run.ledger["run_id"]) == expected_history(run.paths.metrics)
     assert peak < 400 * 1024  # kB; MLflow itself takes 250
+
+
+def test_a_password_that_was_spelled_out_is_not_uploaded(make_run: Any, tmp_path: Path) -> None:
+    def spell_out(plan: dict[str, Any]) -> None:
+        plan["job"]["storage"]["password"] = "hunter2-hunter2"
+
+    run = make_run(change=spell_out)
+    run.paths.config.write_text("storage:\n  password: hunter2-hunter2\n", encoding="utf-8")
+    run.end()
+    run.ship()
+    uploaded = [file for file in (tmp_path / "runs" / "mlartifacts").rglob("*") if file.is_file()]
+    assert {"plan.json", "config.yaml"} <= {file.name for file in uploaded}
+    assert not [file for file in uploaded if b"hunter2" in file.read_bytes()]
+    assert "hunter2" not in str(client(run).get_run(run.ledger["run_id"]).to_dictionary())
+
+
+def test_catching_up_says_what_came_of_it(make_run: Any) -> None:
+    run = make_run()
+    run.log(1, loss=0.5)
+    run.end()
+
+    def catch_up() -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ai4sdk.tracking", "--sync", str(run.paths.root)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+    first, second = catch_up(), catch_up()
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert first.stdout.startswith(f"{run.paths.id}: 4 records and files sent, MLflow run ")
+    assert second.stdout.startswith(f"{run.paths.id}: all is there")
+    run.paths.plan.unlink()
+    third = catch_up()
+    assert third.returncode == 6
+    assert "Traceback" not in third.stderr

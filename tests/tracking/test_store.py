@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import RUN_ID, client_of, expected_history, history, wait_until
+from .conftest import client_of, expected_history, history, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_runs_that_start_at_once_make_one_store(make_run: Any) -> None:
-    runs = [make_run(f"20260301-10150{number}-digits-ab1{number}") for number in range(3)]
+    runs = [make_run() for _ in range(3)]
     for run in runs:
         run.log(1, loss=0.5)
     shippers = [run.start_shipper() for run in runs]
@@ -181,7 +181,7 @@ def test_a_store_named_in_the_job_starts_at_the_project(make_run: Any, tmp_path:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_named(make_run: Any) -> None:
-    run = make_run(RUN_ID)
+    run = make_run()
     run.log(1, loss=0.5)
     run.end()
     folder = run.paths.root.parent
