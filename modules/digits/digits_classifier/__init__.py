@@ -1,4 +1,4 @@
-"""Recognise handwritten digits in pictures of 8×8 pixels."""
+"""Recognise handwritten digits in pictures of 8 by 8 pixels."""
 
 from digits_classifier.classifier import DigitsClassifier
 

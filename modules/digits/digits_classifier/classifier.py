@@ -15,7 +15,7 @@ BRIGHTEST = 16.0
 
 
 class DigitsClassifier(pl.LightningModule):
-    """A small convolutional network for 8×8 grey pictures.
+    """A small convolutional network for grey pictures of 8 by 8 pixels.
 
     Parameters
     ----------
