@@ -49,14 +49,14 @@ def tables(draw: st.DrawFn) -> tuple[dict[str, list[Any]], dict[str, Any], str]:
     dataset: dict[str, Any] = {
         "label": draw(st.sampled_from(names)),
         "drop": draw(st.lists(st.sampled_from(list(table)), max_size=1)),
-        "missing": draw(st.sampled_from(["refuse", "mean", "drop"])),
+        "missing": draw(st.sampled_from(["refuse", "mean", "mean", "drop"])),
         "standardize": draw(st.booleans()),
     }
-    method = draw(st.sampled_from(["fraction", "fraction", "stratified", "group", "time"]))
+    method = draw(st.sampled_from(["fraction"] * 4 + ["stratified", "group", "time"]))
     dataset["splits"] = {"method": method, "seed": draw(st.integers(0, 99))}
     if method in ("group", "time"):
         dataset["splits"]["column"] = draw(st.sampled_from(list(table)))
-    return table, dataset, draw(st.sampled_from(["auto", "classification", "regression", "other"]))
+    return table, dataset, draw(st.sampled_from(["auto"] * 4 + ["classification", "regression", "other"]))
 
 
 def write_csv(path: Path, table: dict[str, list[Any]]) -> None:
