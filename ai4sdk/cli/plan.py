@@ -65,12 +65,8 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     job = plan.job
     rows: list[tuple[str, str]] = [("plan", f"{plan.name}  {plan.digest}")]
     for task in plan.tasks:
-        rows.append(
-            (
-                "task",
-                f"{task.name}: {task.processes} process{'es' if task.processes > 1 else ''}, {_resources(task.model_dump())}",
-            )
-        )
+        processes = f"{task.processes} process" + ("es" if task.processes > 1 else "")
+        rows.append(("task", f"{task.name}: {processes}, {_resources(task.model_dump())}"))
     rows.append(("module", _target(job["module"])))
     for name, entry in plan.data.items():
         rows.append((name, _data(entry, job)))

@@ -1,7 +1,7 @@
 """Looking into a plan with torch: parameters, memory, and shapes through the module.
 
-`ai4sdk plan --deep` starts this in a process of its own, with the plan on standard input, and reads one line of JSON from
-its standard output.
+`ai4sdk plan --deep` starts this in a process of its own, with the plan on standard input, and reads one line of JSON
+from its standard output.
 """
 
 from __future__ import annotations
