@@ -249,7 +249,10 @@ class TestUnpacking:
     def test_executables_stay_executable(self, tmp_path: Path) -> None:
         project = write(tmp_path / "project", {"own/__init__.py": "", "own/tool.sh": "#!/bin/sh\n"})
         (project / "own" / "tool.sh").chmod(0o755)
-        unpack(take_snapshot(["own.Net"], [project]), tmp_path / "out")
+        snapshot = take_snapshot(["own.Net"], [project])
+        unpack(snapshot, tmp_path / "out")
+        (tmp_path / "out" / "own" / "tool.sh").chmod(0o644)
+        unpack(snapshot, tmp_path / "out")
         modes = {path.name: path.stat().st_mode & stat.S_IXUSR for path in (tmp_path / "out" / "own").iterdir()}
         assert modes == {"__init__.py": 0, "tool.sh": stat.S_IXUSR}
 

@@ -371,6 +371,12 @@ class TestFollowingNames:
         assert not report.found
         assert report.problems[0].fix == "pkg.models.Hidden"
 
+    def test_a_list_of_exports_that_grows_while_running(self, tmp_path: Path) -> None:
+        grown = '__all__ = ["A"]\nclass A: ...\nclass B: ...\ndef add(name):\n    __all__.append(name)\nadd("B")'
+        write(tmp_path, {"grown.py": grown, "own.py": "from grown import *"})
+        assert is_fine(check_target("own.A", [], [tmp_path]))
+        assert is_fine(check_target("own.B", [], [tmp_path]))
+
     def test_a_method_needs_its_instance(self, tmp_path: Path) -> None:
         write(tmp_path, self.FILES)
         report = check_target("pkg.deep.inner.Outer.run", ["x"], [tmp_path])
