@@ -196,18 +196,19 @@ def calibration_curve(labels: Array, probabilities: Array) -> bytes:
         Shapes ``(N,)`` and ``(N, C)``; every row scorable.
     """
     steps = calibration_bins(labels, probabilities)
-    figure, axes = _figure(5.2, 4.4)
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="perfectly calibrated")
     sure, right = [step["confidence"] for step in steps], [step["accuracy"] for step in steps]
-    sizes = np.array([step["count"] for step in steps], dtype=float)
-    axes.plot(sure, right, color=BLUE, linewidth=1.5)
-    areas = 20 + 180 * sizes / max(sizes.max(initial=1), 1)
-    axes.scatter(sure, right, s=areas, color=BLUE, alpha=0.75, label="model (size: number of samples)")
-    axes.set_xlim(-0.02, 1.04)
-    axes.set_ylim(-0.02, 1.08)
-    axes.set(xlabel="confidence", ylabel="accuracy", title="Calibration")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    counts = np.array([step["count"] for step in steps], dtype=float)
+    figure, left, below = _figure_of_two(9.6, 4.2)
+    left.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":")
+    left.plot(sure, right, color=BLUE, linewidth=1, alpha=0.4)
+    left.scatter(sure, right, s=20 + 180 * counts / max(counts.max(initial=1), 1), color=BLUE, alpha=0.75)
+    left.set(xlabel="confidence", ylabel="accuracy", title="Calibration (size: number of samples)")
+    left.set_xlim(-0.02, 1.04)
+    left.set_ylim(-0.04, 1.08)
+    below.hist(probabilities.max(axis=1), bins=30, range=(0, 1), color=BLUE, alpha=0.8)
+    below.set(xlabel="confidence", ylabel="samples", title="How sure the model is")
+    for axes in (left, below):
+        axes.grid(alpha=0.3)
     return _png(figure)
 
 

@@ -1,0 +1,420 @@
+"""The report of a run: one page that needs nothing beside it, for a scientist to read and to hand on."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ai4sdk._version import __version__
+from ai4sdk.runs.files import read_json, read_json_lines, write_text
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.spec.units import format_size, format_span
+from ai4sdk.worker.evaluate import Evaluation
+from ai4sdk.worker.pictures import draw_evaluation, learning_curves
+from ai4sdk.worker.style import STYLE
+
+__all__ = ["Report", "render_report", "write_report"]
+
+TABLE_ROWS_OPEN = 30
+"""Longer tables are folded."""
+CONFUSIONS = 8
+
+CAPTIONS = {
+    "confusion_matrix": "How often each true class (row) was taken for each class (column). Colour: share of the row.",
+    "classes": "Precision, recall and F1 of each class, the weakest at the bottom; in brackets the number of samples.",
+    "roc_and_precision_recall": "Left: caught against falsely alarmed, for every threshold; the further up and left, "
+    "the better. Right: precision over recall.",
+    "calibration": "Left: how often the model is right by how sure it is; below the diagonal it is too sure of itself. "
+    "Right: how sure it is.",
+    "predicted_and_true": "Predictions over true values; on the dotted line they agree.",
+    "residuals": "Distribution of the errors. A mean beside zero is a bias.",
+    "learning_curves": "Metrics as they were logged during training.",
+}
+
+WIDE = frozenset({"roc_and_precision_recall", "calibration", "learning_curves"})
+"""Pictures that take the whole width."""
+
+HEADLINES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "classification": (
+        ("accuracy", "Accuracy", "share of right answers"),
+        ("balanced_accuracy", "Balanced accuracy", "mean over the classes"),
+        ("roc_auc", "ROC AUC", "1 is perfect, 0.5 is chance"),
+        ("log_loss", "Log loss", "lower is better"),
+        ("expected_calibration_error", "Calibration error", "lower is better"),
+    ),
+    "regression": (
+        ("r2", "R²", "1 is perfect, 0 is always the mean"),
+        ("mae", "Mean absolute error", "in the target's unit"),
+        ("rmse", "RMSE", "in the target's unit"),
+        ("median_absolute_error", "Median absolute error", "in the target's unit"),
+        ("bias", "Bias", "mean of predicted minus true"),
+    ),
+    "other": (),
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a report tells.
+
+    Parameters
+    ----------
+    name, run, description
+        Name of the job, id of the run, what the job is for.
+    state
+        How the run stands.
+    plan
+        The plan as its JSON file has it.
+    scores
+        Figures of the evaluation, as ``evaluation/metrics.json`` has them; empty where there was none.
+    split
+        Name of the split they were found on.
+    pictures
+        PNG bytes by the names that `ai4sdk.worker.pictures` gives.
+    timing
+        What took how long, in seconds.
+    written
+        Unix time.
+    """
+
+    name: str
+    run: str
+    state: str
+    plan: Mapping[str, Any]
+    scores: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "test"
+    description: str = ""
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    timing: Sequence[tuple[str, float]] = ()
+    written: float = 0.0
+
+
+def write_report(paths: RunPaths, evaluation: Evaluation | None, *, state: str = "succeeded") -> None:
+    """Draw the pictures of a run into ``evaluation/`` and write ``report.html``.
+
+    Parameters
+    ----------
+    paths
+        Files of the run; its plan and metrics are read.
+    evaluation
+        What the evaluation found, if there was one.
+    state
+        How the run stands or, where only this report is missing, how it will.
+    """
+    plan = read_json(paths.plan)
+    pictures = draw_evaluation(evaluation) if evaluation is not None else {}
+    if curves := learning_curves(read_json_lines(paths.metrics)):
+        pictures["learning_curves"] = curves
+    if pictures:
+        paths.evaluation.mkdir(exist_ok=True)
+    for name, content in pictures.items():
+        (paths.evaluation / f"{name}.png").write_bytes(content)
+    job = plan.get("job", {})
+    report = Report(
+        name=str(plan.get("name") or job.get("name") or paths.id),
+        run=paths.id,
+        state=state,
+        plan=plan,
+        scores=evaluation.to_json() if evaluation is not None else {},
+        split=str(job.get("evaluation", {}).get("split", "test")),
+        description=str(job.get("description", "")),
+        pictures=pictures,
+        timing=phase_times(read_json_lines(paths.events), time.time()),
+        written=time.time(),
+    )
+    write_text(paths.report, render_report(report))
+
+
+def phase_times(events: Iterable[Mapping[str, Any]], now: float) -> list[tuple[str, float]]:
+    """Add up the time between the events of a run by phase, over all attempts.
+
+    Parameters
+    ----------
+    events
+        Lines of ``events.jsonl``. A phase lasts until the next one begins or its task ends; of a task that was killed
+        until the last that was heard of it.
+    now
+        Unix time at which a phase that still lasts is cut.
+    """
+    spans: dict[str, float] = {}
+    phase: str | None = None
+    since = last = 0.0
+    for event in events:
+        at, kind = event.get("time"), event.get("event")
+        if not isinstance(at, int | float):
+            continue
+        if phase is not None and kind in ("phase", "task started", "task ended"):
+            end = last if kind == "task started" else at
+            spans[phase] = spans.get(phase, 0.0) + max(end - since, 0.0)
+            phase = None
+        if kind == "phase":
+            phase, since = str(event.get("phase")), float(at)
+        last = float(at)
+    if phase is not None:
+        spans[phase] = spans.get(phase, 0.0) + max(now - since, 0.0)
+    return list(spans.items())
+
+
+def render_report(report: Report) -> str:
+    """Return the page. Every text that comes from a user is escaped, and nothing in the page can run or be fetched."""
+    sections = [
+        _headline(report),
+        _notes(report),
+        _pictures(report, exclude="learning_curves"),
+        _classes(report.scores),
+        _confusions(report.scores),
+        _outputs(report.scores),
+        _pictures(report, only="learning_curves"),
+        _data(report.plan),
+        _what_was_run(report),
+        _next_steps(report),
+    ]
+    title = _text(report.name)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="ai4sdk {_text(__version__)}">
+<title>{title} · {_text(report.run)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<p class="eyebrow">ai4sdk run</p>
+<h1>{title} <span class="state {_text(report.state)}">{_text(report.state)}</span></h1>
+{f'<p class="lead">{_text(report.description)}</p>' if report.description else ""}
+<p class="facts"><code>{_text(report.run)}</code><span>{_written(report.written)}</span></p>
+</header>
+<main>
+{"".join(section for section in sections if section)}
+</main>
+<footer>Written by ai4sdk {_text(__version__)}. This page stands alone: it loads nothing and runs nothing.</footer>
+</body>
+</html>
+"""
+
+
+def _headline(report: Report) -> str:
+    scores = report.scores
+    if not scores:
+        return _section("Result", '<p class="quiet">This run was not evaluated.</p>')
+    task = str(scores.get("task", "other"))
+    tiles = [
+        f'<div class="tile"><b>{_figure(scores[key])}</b><span>{_text(label)}</span><small>{_text(hint)}</small></div>'
+        for key, label, hint in HEADLINES.get(task, ())
+        if scores.get(key) is not None
+    ]
+    split = {"test": "test split", "val": "validation split", "train": "training split"}.get(report.split, report.split)
+    lines = [f"On the {_text(split)}: {int(scores.get('samples', 0)):,} samples."]
+    if scores.get("majority_accuracy") is not None:
+        always = _figure(scores["majority_accuracy"])
+        lines.append(f"Always naming the most frequent class would give an accuracy of {always}.")
+    if scores.get("target_deviation") is not None:
+        lines.append(f"Always naming the mean would give an RMSE of {_figure(scores['target_deviation'])}.")
+    grid = f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
+    return _section("Result", f'{grid}<p class="quiet">{" ".join(lines)}</p>')
+
+
+def _notes(report: Report) -> str:
+    notes = [f"<li>{_text(note)}</li>" for note in report.scores.get("notes", ())]
+    return (
+        f'<section class="notes"><h2>To know before trusting this</h2><ul>{"".join(notes)}</ul></section>'
+        if notes
+        else ""
+    )
+
+
+def _pictures(report: Report, *, only: str | None = None, exclude: str | None = None) -> str:
+    figures = []
+    for name, content in report.pictures.items():
+        if name == exclude or (only is not None and name != only):
+            continue
+        source = base64.b64encode(content).decode()
+        caption = CAPTIONS.get(name, name.replace("_", " "))
+        wide = ' class="wide"' if name in WIDE else ""
+        figures.append(
+            f'<figure{wide}><img alt="{_text(caption)}" src="data:image/png;base64,{source}">'
+            f"<figcaption>{_text(caption)}</figcaption></figure>"
+        )
+    if not figures:
+        return ""
+    title = "Learning curves" if only == "learning_curves" else "In pictures"
+    return _section(title, f'<div class="figures">{"".join(figures)}</div>')
+
+
+def _classes(scores: Mapping[str, Any]) -> str:
+    classes = scores.get("classes")
+    if not classes:
+        return ""
+    keys = ("precision", "recall", "f1", "roc_auc")
+    rows = [
+        [
+            _text(entry["name"]),
+            *(_bar(entry.get(key)) for key in keys),
+            f"{entry['support']:,}",
+            f"{entry['predicted']:,}",
+        ]
+        for entry in classes
+    ]
+    for label, key in (("macro average", "macro_average"), ("weighted average", "weighted_average")):
+        mean = scores.get(key) or {}
+        rows.append([f"<i>{label}</i>", *(_bar(mean.get(each)) for each in keys[:3]), "", "", ""])
+    head = ["class", "precision", "recall", "F1", "ROC AUC", "samples", "predicted"]
+    return _section("Classes", _folded(_table(head, rows), len(rows), f"{len(classes)} classes"))
+
+
+def _confusions(scores: Mapping[str, Any]) -> str:
+    matrix = scores.get("confusion_matrix")
+    if not matrix:
+        return ""
+    names = [entry["name"] for entry in scores["classes"]]
+    mistakes = sorted(
+        ((count, row, column) for row, line in enumerate(matrix) for column, count in enumerate(line) if row != column),
+        key=lambda mistake: (-mistake[0], mistake[1], mistake[2]),
+    )
+    rows = [
+        [_text(names[row]), _text(names[column]), f"{count:,}", f"{count / sum(matrix[row]):.1%}"]
+        for count, row, column in mistakes[:CONFUSIONS]
+        if count
+    ]
+    if not rows:
+        return _section("Most frequent mistakes", '<p class="quiet">There are none: every answer was right.</p>')
+    head = ["true", "taken for", "times", "of the true class"]
+    return _section("Most frequent mistakes", _table(head, rows, texts=2))
+
+
+def _outputs(scores: Mapping[str, Any]) -> str:
+    outputs = scores.get("outputs")
+    if not isinstance(outputs, Sequence) or isinstance(outputs, str):
+        return ""
+    keys = [key for key in outputs[0] if key != "name"]
+    rows = [[_text(entry["name"]), *(_figure(entry[key]) for key in keys)] for entry in outputs]
+    head = ["output", *(key.replace("_", " ") for key in keys)]
+    return _section("Outputs", _folded(_table(head, rows), len(rows), f"{len(outputs)} outputs"))
+
+
+def _data(plan: Mapping[str, Any]) -> str:
+    datasets = plan.get("data") or {}
+    blocks = []
+    for name, entry in datasets.items():
+        facts: list[tuple[str, str]] = [("address", f"<code>{_text(entry.get('uri', ''))}</code>")]
+        facts.append(("fingerprint", f"<code>{_text(entry.get('fingerprint', ''))}</code>"))
+        if isinstance(entry.get("bytes"), int):
+            facts.append(("size", f"{format_size(entry['bytes'])} in {entry.get('files', 1)} file(s)"))
+        for key, value in (entry.get("summary") or {}).items():
+            if value not in (None, [], {}, ""):
+                facts.append((key.replace("_", " "), _short_value(value)))
+        title = f"<h3>{_text(name)}</h3>" if len(datasets) > 1 else ""
+        blocks.append(title + _facts(facts))
+    return _section("Data", "".join(blocks)) if blocks else ""
+
+
+def _what_was_run(report: Report) -> str:
+    plan = report.plan
+    job = plan.get("job") or {}
+    facts = [
+        ("plan", f"<code>{_text(plan.get('digest', ''))}</code>"),
+        ("module", f"<code>{_text((job.get('module') or {}).get('_target_', ''))}</code>"),
+        ("seed", _text(job.get("seed", ""))),
+        ("python", _text(plan.get("python", ""))),
+    ]
+    if commit := (plan.get("created") or {}).get("git_commit"):
+        facts.append(("git commit", f"<code>{_text(commit)}</code>"))
+    if report.timing:
+        total = sum(seconds for _, seconds in report.timing)
+        parts = ", ".join(f"{_text(name)} {format_span(seconds)}" for name, seconds in report.timing)
+        facts.append(("time", f"{format_span(total)} ({parts})"))
+    rows = [[f"<code>{_text(key)}</code>", f"<code>{_text(value)}</code>"] for key, value in _flat(job)]
+    config = _details(f"Configuration ({len(rows)} values)", _table(["key", "value"], rows, texts=2))
+    packages = plan.get("packages") or {}
+    lines = [[_text(name), f"<code>{_text(version)}</code>"] for name, version in sorted(packages.items())]
+    installed = _details(f"Packages ({len(lines)})", _table(["package", "version"], lines, texts=2))
+    return _section("What was run", _facts(facts) + config + (installed if lines else ""))
+
+
+def _next_steps(report: Report) -> str:
+    run = report.run
+    steps = [
+        ("Predict", f"ai4sdk predict {run} --input FILE"),
+        ("In Python", f'from ai4sdk import load_model\nmodel = load_model("runs/{run}")'),
+        ("With MLflow", f"mlflow models predict -m runs/{run}/package -i input.json --env-manager local"),
+        ("Run the same again", f"ai4sdk rerun {run}"),
+        ("Compare with another run", f"ai4sdk diff {run} OTHER"),
+    ]
+    items = [f"<dt>{_text(label)}</dt><dd><pre>{_text(command)}</pre></dd>" for label, command in steps]
+    return _section("Go on", f'<dl class="steps">{"".join(items)}</dl>')
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{_text(title)}</h2>{body}</section>\n"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
+    """Return a table of ready HTML cells; all but the first ``texts`` columns hold numbers."""
+
+    def cells(tag: str, values: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}>{value}</{tag}>" if index < texts else f'<{tag} class="n">{value}</{tag}>'
+            for index, value in enumerate(values)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    items = "".join(f"<dt>{_text(key)}</dt><dd>{value}</dd>" for key, value in facts)
+    return f'<dl class="facts-list">{items}</dl>'
+
+
+def _folded(body: str, rows: int, label: str) -> str:
+    return body if rows <= TABLE_ROWS_OPEN else _details(label, body)
+
+
+def _details(label: str, body: str) -> str:
+    return f"<details><summary>{_text(label)}</summary>{body}</details>"
+
+
+def _bar(share: float | None) -> str:
+    """Return a number in 0..1 with a bar behind it."""
+    if share is None:
+        return '<span class="quiet">n/a</span>'
+    return f'<span class="bar" style="--share:{min(max(share, 0.0), 1.0):.4f}">{share:.3f}</span>'
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return "n/a"
+    if isinstance(value, float):
+        return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.4g}"
+    return _text(value)
+
+
+def _short_value(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return _text(text if len(text) <= 300 else f"{text[:300]}…")
+
+
+def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
+    """Yield the values of a nested mapping by dotted key."""
+    if isinstance(value, Mapping) and value:
+        for key, part in value.items():
+            yield from _flat(part, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _written(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y, %H:%M UTC")
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value), quote=True)
