@@ -7,7 +7,7 @@ and Ito's set and maps of one hue, which readers with a colour vision deficiency
 from __future__ import annotations
 
 import io
-import textwrap
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ Array = NDArray[Any]
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#7f7f7f"
 CURVES = (BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DPI = 130
-MAX_CLASSES_DRAWN = 40
+MAX_CLASSES_DRAWN = 25
 """Bars and curves are drawn for this many classes; of more, for those the model does worst on."""
 MAX_NUMBERED = 25
 """Confusion matrices with more classes show colours without numbers."""
@@ -252,9 +252,13 @@ def residuals(targets: Array, predictions: Array, names: Sequence[str] = ()) -> 
     labels = _output_names(targets.shape[1], names)
     for index, axes in enumerate(panels):
         errors = predictions[:, index] - targets[:, index]
-        axes.hist(errors, bins=int(np.clip(np.sqrt(len(errors)) * 1.5, 8, 60)), color=BLUE, alpha=0.8)
+        mean, spread = errors.mean(), np.ptp(errors)
+        if spread <= 1e-9 * max(abs(mean), 1e-300):  # too narrow to be cut into bins
+            ends = (mean - (abs(mean) or 1), mean + (abs(mean) or 1))
+        else:
+            ends = (errors.min(), errors.max())
+        axes.hist(errors, bins=int(np.clip(np.sqrt(len(errors)) * 1.5, 8, 60)), range=ends, color=BLUE, alpha=0.8)
         axes.axvline(0, color="black", linewidth=1)
-        mean = errors.mean()
         axes.axvline(mean, color=ORANGE, linewidth=1.8, linestyle="--", label=f"mean {mean:.3g}")
         axes.set(xlabel="predicted minus true", ylabel="samples", title=labels[index] or "Errors")
         axes.legend(fontsize=8, frameon=False)
@@ -359,8 +363,10 @@ def _panels(count: int, *, width: float, height: float) -> tuple[Figure, list[Ax
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    # without the software's name equal pictures are equal bytes
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box; tables have the name
+        # without the software's name equal pictures are equal bytes
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     figure.clear()
     return buffer.getvalue()
 
@@ -371,7 +377,8 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 def _short(name: Any, width: int = 24) -> str:
     """Shorten a name for an axis; ``$`` would start mathematics."""
-    return textwrap.shorten(str(name), width, placeholder="…").replace("$", r"\$") or "''"
+    text = " ".join(str(name).split())
+    return (text if len(text) <= width else f"{text[: width - 1]}…").replace("$", r"\$") or "''"
 
 
 def _nice(name: str) -> str:

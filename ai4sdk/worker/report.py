@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ CONFUSIONS = 8
 
 CAPTIONS = {
     "confusion_matrix": "How often each true class (row) was taken for each class (column). Colour: share of the row.",
-    "classes": "Precision, recall and F1 of each class, the weakest at the bottom; in brackets the number of samples.",
+    "classes": "Precision, recall and F1 of each class, the weakest at the top; in brackets the number of samples.",
     "roc_and_precision_recall": "Left: caught against falsely alarmed, for every threshold; the further up and left, "
     "the better. Right: precision over recall.",
     "calibration": "Left: how often the model is right by how sure it is; below the diagonal it is too sure of itself. "
@@ -37,8 +38,8 @@ CAPTIONS = {
     "learning_curves": "Metrics as they were logged during training.",
 }
 
-WIDE = frozenset({"roc_and_precision_recall", "calibration", "learning_curves"})
-"""Pictures that take the whole width."""
+WIDE = 1.7
+"""Pictures of at least this width to a height of 1 take the whole width of the page."""
 
 HEADLINES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "classification": (
@@ -239,7 +240,7 @@ def _pictures(report: Report, *, only: str | None = None, exclude: str | None = 
             continue
         source = base64.b64encode(content).decode()
         caption = CAPTIONS.get(name, name.replace("_", " "))
-        wide = ' class="wide"' if name in WIDE else ""
+        wide = ' class="wide"' if _aspect(content) >= WIDE else ""
         figures.append(
             f'<figure{wide}><img alt="{_text(caption)}" src="data:image/png;base64,{source}">'
             f"<figcaption>{_text(caption)}</figcaption></figure>"
@@ -310,7 +311,7 @@ def _data(plan: Mapping[str, Any]) -> str:
         if isinstance(entry.get("bytes"), int):
             facts.append(("size", f"{format_size(entry['bytes'])} in {entry.get('files', 1)} file(s)"))
         for key, value in (entry.get("summary") or {}).items():
-            if value not in (None, [], {}, ""):
+            if value not in (None, [], {}, "") and key != "complete":
                 facts.append((key.replace("_", " "), _short_value(value)))
         title = f"<h3>{_text(name)}</h3>" if len(datasets) > 1 else ""
         blocks.append(title + _facts(facts))
@@ -398,8 +399,18 @@ def _figure(value: Any) -> str:
     return _text(value)
 
 
+def _aspect(png: bytes) -> float:
+    width, height = struct.unpack(">II", png[16:24])  # of the header that every PNG starts with
+    return float(width / height)
+
+
 def _short_value(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{key} {part}" for key, part in value.items())
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        text = ", ".join(map(str, value))
+    else:
+        text = value if isinstance(value, str) else json.dumps(value)
     return _text(text if len(text) <= 300 else f"{text[:300]}…")
 
 

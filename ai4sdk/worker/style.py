@@ -35,8 +35,10 @@ figure { margin:0; min-width:0 } figure.wide { grid-column:1 / -1 }
 figure img { display:block; width:100%; height:auto; max-height:640px; object-fit:contain; object-position:left top }
 figcaption { color:var(--quiet); font-size:.88rem; margin-top:.3rem }
 .scroll { overflow-x:auto } table { border-collapse:collapse; width:100%; font-size:.92rem }
-th { text-align:left; color:var(--quiet); font-weight:600 } .n { text-align:right; font-variant-numeric:tabular-nums }
-th, td { padding:.32rem .6rem; border-bottom:1px solid var(--line); vertical-align:top; overflow-wrap:anywhere }
+th { text-align:left; color:var(--quiet); font-weight:600 }
+.n { text-align:right; white-space:nowrap; font-variant-numeric:tabular-nums }
+th, td { padding:.32rem .6rem; border-bottom:1px solid var(--line); vertical-align:top; overflow-wrap:break-word }
+td { max-width:30rem }
 tbody tr:last-child td { border-bottom:0 }
 .bar { display:inline-block; min-width:5.5rem; padding:0 .35rem; border-radius:3px;
   background:linear-gradient(to right, var(--bar) calc(var(--share) * 100%), transparent 0) }
