@@ -7,8 +7,9 @@ and Ito's set and maps of one hue, which readers with a colour vision deficiency
 from __future__ import annotations
 
 import io
+import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,8 @@ __all__ = [
     "residuals",
     "roc_and_precision_recall",
 ]
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 
@@ -64,23 +67,36 @@ def draw_evaluation(evaluation: Evaluation) -> dict[str, bytes]:
         truth = targets.reshape(len(targets), -1).astype(np.float64)
         guess = outputs.reshape(len(outputs), -1).astype(np.float64)
         keep = np.isfinite(truth).all(axis=1) & np.isfinite(guess).all(axis=1)
-        return {
-            "predicted_and_true": predicted_and_true(truth[keep], guess[keep], names),
-            "residuals": residuals(truth[keep], guess[keep], names),
-        }
+        return _drawn(
+            {
+                "predicted_and_true": lambda: predicted_and_true(truth[keep], guess[keep], names),
+                "residuals": lambda: residuals(truth[keep], guess[keep], names),
+            }
+        )
     names = [entry["name"] for entry in scores["classes"]]
-    pictures = {
-        "confusion_matrix": confusion_matrix(scores["confusion_matrix"], names),
-        "classes": class_bars(scores["classes"]),
+    pictures: dict[str, Callable[[], bytes]] = {
+        "confusion_matrix": lambda: confusion_matrix(scores["confusion_matrix"], names),
+        "classes": lambda: class_bars(scores["classes"]),
     }
     kind = kind_of_outputs(outputs) if scores.get("outputs") is None else scores["outputs"]
     if kind != "labels":
         chances = probabilities_of(outputs, kind)
         numbers = np.nan_to_num(targets.reshape(-1), nan=-1).astype(np.int64)
         keep = scorable_rows(numbers, chances)
-        pictures["roc_and_precision_recall"] = roc_and_precision_recall(numbers[keep], chances[keep], names)
-        pictures["calibration"] = calibration_curve(numbers[keep], chances[keep])
-    return pictures
+        pictures["roc_and_precision_recall"] = lambda: roc_and_precision_recall(numbers[keep], chances[keep], names)
+        pictures["calibration"] = lambda: calibration_curve(numbers[keep], chances[keep])
+    return _drawn(pictures)
+
+
+def _drawn(pictures: Mapping[str, Callable[[], bytes]]) -> dict[str, bytes]:
+    """Draw pictures; one that cannot be drawn is missed in the report, but costs no training its end."""
+    drawn = {}
+    for name, draw in pictures.items():
+        try:
+            drawn[name] = draw()
+        except Exception:
+            log.exception("the picture %s could not be drawn", name)
+    return drawn
 
 
 def confusion_matrix(matrix: Sequence[Sequence[int]] | Array, names: Sequence[str]) -> bytes:

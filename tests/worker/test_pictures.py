@@ -136,3 +136,12 @@ def test_learning_curves_of_many_metrics():
     width, height = size(learning_curves(records))
     assert width > 1000
     assert height > 1000
+
+
+def test_a_picture_that_cannot_be_drawn_is_left_out_and_logged(monkeypatch, caplog):
+    def broken(*args):
+        raise OverflowError("too large")
+
+    monkeypatch.setattr("ai4sdk.worker.pictures.class_bars", broken)
+    assert list(draw_evaluation(classified(2))) == ["confusion_matrix", "roc_and_precision_recall", "calibration"]
+    assert "the picture classes could not be drawn" in caplog.text
