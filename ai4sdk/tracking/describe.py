@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ai4sdk.tracking.names import ValidNames, cut, flatten
-from ai4sdk.tracking.settings import CREDENTIALS, Redactor
+from ai4sdk.tracking.settings import CREDENTIALS, Redactor, credentials_in
 
 __all__ = ["DatasetInput", "datasets_of", "environment_of", "figures_of", "params_of", "tags_of"]
 
@@ -43,7 +43,8 @@ def params_of(job: Mapping[str, Any]) -> dict[str, str]:
     """
     shown = {key: value for key, value in job.items() if key not in ("tracking", "tags", "description")}
     names = ValidNames()
-    return {names(key): cut(value, PARAM_LIMIT) for key, value in flatten(_masked(shown))}
+    redact = Redactor()
+    return {names(key): cut(redact(value), PARAM_LIMIT) for key, value in flatten(_masked(shown))}
 
 
 def _masked(value: Any) -> Any:
@@ -66,7 +67,7 @@ def tags_of(run_id: str, plan: Mapping[str, Any], user: str) -> dict[str, str]:
         "ai4sdk.run_id": run_id,
         "ai4sdk.digest": str(plan.get("digest", "")),
         "mlflow.user": str(created.get("user") or user),
-        "mlflow.source.name": cut(_command(created) or "ai4sdk", TAG_LIMIT),
+        "mlflow.source.name": cut(Redactor(credentials_in(job))(_command(created)) or "ai4sdk", TAG_LIMIT),
         "mlflow.source.type": "LOCAL" if _part(job, "backend").get("kind", "local") == "local" else "JOB",
     }
     if commit := created.get("git_commit"):

@@ -224,16 +224,20 @@ class Recorder:
         if self.ledger.files.get(name) == version:
             return
         folder = name.rpartition("/")[0] or None
-        secrets = credentials_in(self.settings.job) if name in ("plan.json", "config.yaml") else set()
-        with uploading():
-            if secrets:
-                with tempfile.TemporaryDirectory() as scratch:
-                    copy = Path(scratch, file.name)
-                    copy.write_text(Redactor(secrets)(file.read_text(encoding="utf-8")), encoding="utf-8")
-                    self.client.log_artifact(self.run_id, str(copy), folder)
-            else:
-                self.client.log_artifact(self.run_id, str(file), folder)
+        with uploading(), tempfile.TemporaryDirectory() as scratch:
+            sent = self._shown(file, Path(scratch)) if name in ("plan.json", "config.yaml") else file
+            self.client.log_artifact(self.run_id, str(sent), folder)
         self.ledger.files[name] = version
+
+    def _shown(self, file: Path, scratch: Path) -> Path:
+        """Return a file of the job, or a copy without the credentials that it spells out."""
+        text = file.read_text(encoding="utf-8")
+        shown = Redactor(credentials_in(self.settings.job))(text)
+        if shown == text:
+            return file
+        copy = scratch / file.name
+        copy.write_text(shown, encoding="utf-8")
+        return copy
 
     # -- the end
 

@@ -122,6 +122,14 @@ def test_secrets_never_show(tmp_path: Path) -> None:
     }
 
 
+def test_what_was_typed_shows_no_secret_either() -> None:
+    plan = plan_of()
+    plan["job"]["storage"]["password"] = "hunter2"
+    plan["created"]["command"] = ["ai4sdk", "run", "storage.password=hunter2", "dataset.uri=https://me:pw@h/x"]
+    assert tags_of("id", plan, "")["mlflow.source.name"] == "ai4sdk run storage.password=*** dataset.uri=https://h/x"
+    assert params_of({"dataset": {"uri": "https://me:pw@h/x"}}) == {"dataset.uri": "https://h/x"}
+
+
 def test_long_parameters_are_cut_at_mlflows_limit() -> None:
     assert len(params_of({"module": {"text": "x" * 10_000}})["module.text"]) == 6000
 
