@@ -11,7 +11,7 @@ import gzip
 import io
 from array import array
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import BinaryIO, cast
 
@@ -122,7 +122,7 @@ class _Gathered:
             if name not in self.turned and not self._append(self.columns[name], cells[index]):
                 self._change_kind(self.columns[name], cells[index])
 
-    def _change_kind(self, column: Column, cells: Iterable[str]) -> None:
+    def _change_kind(self, column: Column, cells: Sequence[str]) -> None:
         """Make room for cells that do not fit the kind seen so far."""
         if column.kind != "number" or any(number == number for number in column.numbers):
             self.turned.add(column.name)
@@ -136,7 +136,7 @@ class _Gathered:
             column.numbers = array("d")
         self._append(column, cells)
 
-    def _append(self, column: Column, cells: Iterable[str]) -> bool:
+    def _append(self, column: Column, cells: Sequence[str]) -> bool:
         if column.kind == "number":
             return self._append_numbers(column, cells)
         if column.kind == "bool":
@@ -144,9 +144,8 @@ class _Gathered:
         self._append_texts(column, cells)
         return True
 
-    def _append_numbers(self, column: Column, cells: Iterable[str]) -> bool:
+    def _append_numbers(self, column: Column, cells: Sequence[str]) -> bool:
         """Append cells as numbers, or nothing if one is none."""
-        cells = list(cells)
         decimal = self.options.decimal
         if decimal == "." and not self.options.na_values:
             try:
@@ -166,7 +165,7 @@ class _Gathered:
         column.numbers.extend(numbers)
         return True
 
-    def _append_truths(self, column: Column, cells: Iterable[str]) -> bool:
+    def _append_truths(self, column: Column, cells: Sequence[str]) -> bool:
         truths = array("d")
         for cell in map(str.strip, cells):
             truth = float("nan") if cell in self.empty else _TRUTH.get(cell.lower())
@@ -176,7 +175,7 @@ class _Gathered:
         column.numbers.extend(truths)
         return True
 
-    def _append_texts(self, column: Column, cells: Iterable[str]) -> None:
+    def _append_texts(self, column: Column, cells: Sequence[str]) -> None:
         known = self.codes[column.name]
         for cell in map(str.strip, cells):
             if cell in self.empty:
@@ -230,6 +229,15 @@ def _gather(
     return gathered
 
 
+def _is_row(row: list[str]) -> bool:
+    """Tell a row from a blank line."""
+    return len(row) > 1 or bool(row and row[0].strip())
+
+
+def _line_ends(cell: str) -> int:
+    return cell.count("\n") + cell.count("\r") - cell.count("\r\n")
+
+
 class _Reading:
     """One file: its column names, then its rows."""
 
@@ -241,25 +249,46 @@ class _Reading:
         name = (entry.name or source.location.name).lower()
         self.zipped = name.endswith(".gz")
         self.sep = options.sep or ("\t" if name.endswith((".tsv", ".tsv.gz")) else ",")
-        first = next(self._rows(), None)
+        first = next((row for rows, _, _ in self._raw_chunks(1) for row in rows if _is_row(row)), None)
         if first is None:
             raise DataError(f"{self.shown} is empty", hint="check dataset.uri")
-        self.names = self._named(first[0])
+        self.names = self._named(first)
 
-    def chunks(self) -> Iterator[tuple[list[list[str]], list[int]]]:
-        """Yield rows and their line numbers, some thousand at a time."""
-        rows = self._rows()
-        if self.options.header:
-            next(rows, None)
+    def chunks(self) -> Iterator[tuple[list[list[str]], Iterable[int]]]:
+        """Yield rows and the numbers of the lines they end on, some thousand at a time."""
+        skip = 1 if self.options.header else 0
         width = len(self.names)
-        while chunk := list(islice(rows, _CHUNK)):
-            for row, line in chunk:
-                if len(row) != width:
-                    raise DataError(
-                        f"{self.shown} line {line}: {len(row)} cells, but there are {width} columns",
-                        hint="put quotes around cells that hold the separator, or set dataset.options.sep",
-                    )
-            yield [row for row, _ in chunk], [line for _, line in chunk]
+        for rows, start, end in self._raw_chunks():
+            lines: Iterable[int] = range(start + 1, end + 1)
+            if end - start != len(rows) or set(map(len, rows)) != {width}:
+                rows, lines = self._looked_over(rows, start, skip)
+            elif skip:
+                rows, lines = rows[skip:], range(start + 1 + skip, end + 1)
+            skip = 0
+            if rows:
+                yield rows, lines
+
+    def _looked_over(self, rows: list[list[str]], start: int, skip: int) -> tuple[list[list[str]], list[int]]:
+        """Leave out blank lines, refuse rows of another width, and count the lines of cells that have several."""
+        width = len(self.names)
+        kept: list[list[str]] = []
+        lines: list[int] = []
+        line = start
+        for row in rows:
+            line += 1 + sum(map(_line_ends, row))
+            if not _is_row(row):
+                continue
+            if skip:
+                skip -= 1
+            elif len(row) != width:
+                raise DataError(
+                    f"{self.shown} line {line}: {len(row)} cells, but there are {width} columns",
+                    hint="put quotes around cells that hold the separator, or set dataset.options.sep",
+                )
+            else:
+                kept.append(row)
+                lines.append(line)
+        return kept, lines
 
     def _named(self, first: list[str]) -> list[str]:
         if self.options.names is not None:
@@ -277,14 +306,14 @@ class _Reading:
             raise DataError(f"{self.shown} has two columns named {twice!r}", hint="set dataset.options.names")
         return names
 
-    def _rows(self) -> Iterator[tuple[list[str], int]]:
-        """Yield rows that are not blank, with the number of the line they end on."""
+    def _raw_chunks(self, size: int = _CHUNK) -> Iterator[tuple[list[list[str]], int, int]]:
+        """Yield rows as they are, with the numbers of the line before the first and of the last."""
         options = self.options
-        skipped = options.skiprows
+        line = options.skiprows
         with self._open() as file:
             lines: Iterable[str] = file
             try:
-                for _ in range(skipped):
+                for _ in range(options.skiprows):
                     next(file, "")
                 if comment := options.comment:
                     # Blanked rather than left out, so that lines keep their numbers.
@@ -292,14 +321,15 @@ class _Reading:
                 reader = csv.reader(
                     lines, delimiter=self.sep, quotechar=options.quotechar, skipinitialspace=True, strict=True
                 )
-                for row in reader:
-                    if len(row) > 1 or (row and row[0].strip()):
-                        yield row, reader.line_num + skipped
+                while rows := list(islice(reader, size)):
+                    end = reader.line_num + options.skiprows
+                    yield rows, line, end
+                    line = end
             except UnicodeDecodeError:
                 raise self._badly_encoded() from None
             except csv.Error as error:
                 raise DataError(
-                    f"{self.shown} line {reader.line_num + skipped}: {error}",
+                    f"{self.shown} line {reader.line_num + options.skiprows}: {error}",
                     hint="check the quotes there, or set dataset.options.quotechar",
                 ) from error
             except (EOFError, gzip.BadGzipFile) as error:

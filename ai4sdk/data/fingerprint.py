@@ -109,7 +109,9 @@ def fingerprint_path(path: Path) -> str:
 
 
 def _of_content(location: Location, entries: tuple[Entry, ...]) -> Fingerprint:
-    hashes = hash_files(location.local_path(entry) for entry in entries)
+    root = location.path
+    paths = (f"{root}/{entry.name}" if entry.name else root for entry in entries)
+    hashes = hash_files(paths, (entry.mark for entry in entries))
     lines = (f"{content} {entry.name}" for content, entry in zip(hashes, entries, strict=True))
     newest = max((entry.modified for entry in entries if entry.modified is not None), default=None)
     return Fingerprint(_digest("content", lines), len(entries), sum(entry.size for entry in entries), newest)

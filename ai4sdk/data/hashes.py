@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ai4sdk.errors import DataError
 
-__all__ = ["cache_folder", "hash_files"]
+__all__ = ["cache_folder", "file_state", "hash_files"]
 
 log = logging.getLogger(__name__)
 
@@ -28,13 +28,15 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "ai4sdk"
 
 
-def hash_files(paths: Iterable[Path]) -> list[str]:
+def hash_files(paths: Iterable[Path | str], states: Iterable[str] | None = None) -> list[str]:
     """Hash the content of files.
 
     Parameters
     ----------
     paths
         Files of this machine.
+    states
+        What `file_state` just told of each, where known; saves asking again.
 
     Returns
     -------
@@ -47,35 +49,40 @@ def hash_files(paths: Iterable[Path]) -> list[str]:
     DataError
         If a file cannot be read.
     """
-    files = list(paths)
+    files = [os.fspath(path) for path in paths]
+    told = list(states) if states is not None else [""] * len(files)
     store = cache_folder() / "hashes.sqlite"
-    known = _recall(store, [os.fspath(file) for file in files])
+    known = _recall(store, files)
     fresh: dict[str, tuple[str, str]] = {}
     hashes = []
-    for file in files:
+    for file, state in zip(files, told, strict=True):
+        remembered = known.get(file)
+        if remembered and state == remembered[0]:
+            hashes.append(remembered[1])
+            continue
+        path = Path(file)
         try:
-            before = file.stat()
-            state = _state(before)
-            remembered = known.get(os.fspath(file))
-            if remembered and remembered[0] == state:
+            before = file_state(path.stat())
+            if remembered and before == remembered[0]:
                 hashes.append(remembered[1])
                 continue
-            with file.open("rb") as content:
+            with path.open("rb") as content:
                 digest = hashlib.file_digest(content, "sha256").hexdigest()
-            after = file.stat()
+            after = path.stat()
         except OSError as error:
             raise DataError(
                 f"cannot read {file}: {error.strerror}", hint="check that it exists and its permissions"
             ) from error
         hashes.append(digest)
-        if state == _state(after) and time.time() - max(after.st_mtime, after.st_ctime) > _SETTLED:
-            fresh[os.fspath(file)] = (state, digest)
+        if before == file_state(after) and time.time() - max(after.st_mtime, after.st_ctime) > _SETTLED:
+            fresh[file] = (before, digest)
     if fresh:
         _remember(store, fresh)
     return hashes
 
 
-def _state(status: os.stat_result) -> str:
+def file_state(status: os.stat_result) -> str:
+    """Return what tells two states of a local file apart without reading it."""
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_dev} {status.st_ino}"
 
 

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 5.0
 """Seconds that a server has to take a connection."""
 
-READ_TIMEOUT = 10.0
-"""Seconds that a server has to send the next bytes."""
+READ_TIMEOUT = 7.0
+"""Seconds that a server has to send the next bytes; clients ask twice before they give up."""
 
 _STATUS = {
     401: ("the server wants a user name and password, or refuses those given", "credentials"),
@@ -33,6 +33,7 @@ _STATUS = {
 }
 _HINTS = {
     "credentials": "check storage.username and storage.password (or storage.token), and that this user may read it",
+    "anonymous": "set storage.username and storage.password; for a public bucket storage.options: {anon: true}",
     "address": "check the spelling of dataset.uri, storage.endpoint and storage.root",
     "proxy": "check the environment variables http_proxy and https_proxy",
     "wait": "try again later",
@@ -188,7 +189,7 @@ def _trouble(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, OSError) and error.errno in (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN):
         return os.strerror(error.errno).lower(), "name"
     if name in ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound"):
-        return "no credentials are given", "credentials"
+        return "no credentials are given", "anonymous"
     if name in ("ConnectError", "EndpointConnectionError", "ClientConnectorError", "ConnectionClosedError"):
         return "no connection to the server", "server"
     if isinstance(error, FileNotFoundError) or name == "ResourceNotFound":

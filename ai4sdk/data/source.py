@@ -121,8 +121,10 @@ def find_source(dataset: FileDataset, storage: Storage, project: Path) -> Source
 
 def format_of(name: str) -> Format | None:
     """Tell the format of a file from the end of its name."""
-    lower = name.lower()
-    return next((found for suffix, found in _SUFFIXES.items() if lower.endswith(suffix)), None)
+    stem, dot, suffix = name.lower().rpartition(".")
+    if suffix == "gz":
+        suffix = f"{stem.rpartition('.')[2]}.gz"
+    return _SUFFIXES.get(dot + suffix)
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
 import importlib.util
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote, unquote, urlsplit
 
+from ai4sdk.data.hashes import file_state
 from ai4sdk.data.reach import CONNECT_TIMEOUT, READ_TIMEOUT, probe, reaching, without_credentials
 from ai4sdk.data.secrets import resolve_secrets
 from ai4sdk.errors import DataError, EnvironmentFault
@@ -41,7 +43,8 @@ class Entry:
     size
         Length in bytes; -1 where the server does not tell it.
     mark
-        What tells two contents of a remote file apart: its ETag, checksum, or time of change. Empty for local files.
+        What tells two states of the file apart: its ETag, checksum, or time of change on a server, and what the file
+        system says of a local one.
     modified
         Time of the last change, seconds since 1970, where known.
     """
@@ -135,7 +138,7 @@ class Location:
                 f"the file system {self.protocol} refuses its options: {error}", hint="check storage.options"
             ) from error
         if self.protocol == "s3":
-            made.retries = 2  # each try already waits for READ_TIMEOUT
+            made.retries = 1  # each try already waits for READ_TIMEOUT
         return made
 
     def entries(self) -> list[Entry]:
@@ -182,7 +185,7 @@ class Location:
         try:
             if root.is_file():
                 status = root.stat()
-                yield Entry("", status.st_size, modified=status.st_mtime)
+                yield Entry("", status.st_size, file_state(status), status.st_mtime)
                 return
             if not root.is_dir():
                 raise DataError(f"there is no file or folder {root}", hint=_nearest_sibling(root))
@@ -347,7 +350,8 @@ def _client_options(protocol: str, given: Mapping[str, str], options: Mapping[st
             "trust_env": True,
         }
         if user:
-            client["auth"] = aiohttp.BasicAuth(user, password or "")
+            pair = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
+            client["headers"] = {"Authorization": f"Basic {pair}"}
         if token:
             client["headers"] = {"Authorization": f"Bearer {token}"}
         return {"use_listings_cache": False, "client_kwargs": {**client, **rest.pop("client_kwargs", {})}, **rest}
@@ -395,7 +399,7 @@ def _walk(folder: Path, prefix: str, above: set[tuple[int, int]]) -> Iterator[En
                     yield from _walk(Path(item.path), f"{name}/", above | {identity})
             elif item.is_file():
                 status = item.stat()
-                yield Entry(name, status.st_size, modified=status.st_mtime)
+                yield Entry(name, status.st_size, file_state(status), status.st_mtime)
 
 
 def _nearest_sibling(path: Path) -> str:

@@ -156,10 +156,8 @@ def test_a_certificate_nobody_vouches_for(tmp_path: Path) -> None:
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     made = subprocess.run(
         [
-            *"openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -keyout".split(),
-            key,
-            "-out",
-            certificate,
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"),
+            *("-keyout", str(key), "-out", str(certificate)),
         ],
         capture_output=True,
         check=False,
@@ -171,7 +169,7 @@ def test_a_certificate_nobody_vouches_for(tmp_path: Path) -> None:
     context.load_cert_chain(certificate, key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     host = f"127.0.0.1:{server.server_port}"
     for storage, uri in (
         (Storage(), f"https://{host}/a.csv"),
@@ -233,7 +231,7 @@ class Careful(http.server.BaseHTTPRequestHandler):
 def careful() -> Iterator[str]:
     Careful.breaks, Careful.asked = 0, []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Careful)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     server.server_close()
@@ -436,6 +434,16 @@ def test_webdav_by_its_whole_address(webdav: tuple[Storage, Path], tmp_path: Pat
     write(folder, {"a.csv": FLOWERS})
     uri = f"{(storage.endpoint or '').replace('http', 'webdav')}/a.csv"
     assert summarize(FileDataset(uri=uri, label="kind"), storage, tmp_path, "auto").rows == 40
+
+
+@pytest.mark.engine
+def test_user_and_password_over_http(webdav: tuple[Storage, Path], tmp_path: Path) -> None:
+    storage, folder = webdav
+    write(folder, {"a.csv": FLOWERS})
+    dataset = FileDataset(uri="storage://a.csv", label="kind")
+    assert summarize(dataset, storage.model_copy(update={"protocol": "http"}), tmp_path, "auto").rows == 40
+    wrong = storage.model_copy(update={"protocol": "http", "password": "wrong-secret"})
+    assert "or refuses those given" in refused(dataset, wrong, tmp_path).message
 
 
 @pytest.mark.engine

@@ -594,3 +594,15 @@ def test_addresses_that_lead_nowhere(
 def test_a_name_without_suffix_is_what_the_user_says(tmp_path: Path) -> None:
     (tmp_path / "records").write_text(FLOWERS)
     assert look(FileDataset(uri="records", format="csv", label="kind"), tmp_path).rows == 20
+
+
+def test_lines_are_counted_through_blank_ones_and_long_cells(table: Write, tmp_path: Path) -> None:
+    rows = [f"{row},{row % 2}\n" for row in range(5000)]
+    rows[10] = '"a\nb\r\nc",1\n'  # lines 12 to 14
+    rows[20] = "\n  \n20,0\n"
+    rows[4500] = "4500,0,\n"
+    error = refused(table("x,y\n" + "".join(rows), label="y"), tmp_path)
+    assert "data.csv line 4506: 3 cells" in error.message
+    rows[4500] = ",0\n"
+    error = refused(table("x,y\n" + "".join(rows), label="y"), tmp_path)
+    assert "data.csv line 4506, column 'x': an empty cell" in error.message
