@@ -99,9 +99,9 @@ class Run:
             os.close(self.lock)
             self.lock = None
 
-    def log(self, step: int, **metrics: float) -> None:
-        """Append a record of metrics."""
-        record = {"time": STARTED + step / 1000, "step": step, "epoch": step // 100, "metrics": metrics}
+    def log(self, step: int, *, later: float = 0, **metrics: float) -> None:
+        """Append a record of metrics, so many seconds later than steps usually take."""
+        record = {"time": STARTED + step / 1000 + later, "step": step, "epoch": step // 100, "metrics": metrics}
         append_json_line(self.paths.metrics, record)
 
     def end(self, state: str = "succeeded", **details: Any) -> None:

@@ -43,7 +43,7 @@ def test_killing_the_shipper_again_and_again_loses_nothing_and_doubles_nothing(m
         nonlocal step
         for _ in range(steps):
             step += 1
-            run.log(step, loss=1 / step, **{"val/acc": step / 1000} if step % 10 == 0 else {})
+            run.log(step, later=attempt, loss=attempt + 1 / step, **{"val/acc": step / 1000} if step % 10 == 0 else {})
         if attempt % 4 == 3:  # the training was killed too, and goes on from an earlier checkpoint
             step -= steps // 2
 
@@ -111,7 +111,7 @@ def test_a_run_that_is_resumed_goes_on_in_its_mlflow_run(make_run: Any) -> None:
     wait_until(lambda: run.ledger.get("finished") is False, "the second attempt")
     assert status(run) == "RUNNING"
     for step in range(5, 20):
-        run.log(step, loss=step)
+        run.log(step, later=30, loss=step + 0.5)
     run.end("succeeded", attempt=2)
     assert shipper.wait(timeout=60) == 0
     assert run.ledger["run_id"] == first
