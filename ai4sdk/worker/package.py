@@ -150,7 +150,7 @@ def write_package(
             shutil.copytree(code, scratch / CODE, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
         _write_for_mlflow(scratch, known, samples[: len(golden)], has_code=code is not None)
         (scratch / "golden").mkdir()
-        write_json(scratch / GOLDEN_REQUESTS, [request_body(sample) for sample in golden])
+        write_text(scratch / GOLDEN_REQUESTS, json.dumps([request_body(sample) for sample in golden]))
         write_json(scratch / GOLDEN_RESPONSES, [{"predictions": answer} for answer in answers])
         write_text(scratch / "README.md", _readme(known, description, figures))
         if metadata is not None:

@@ -125,8 +125,9 @@ def _answers(model: Model, batch: Batch) -> list[dict[str, Any]]:
 
 def _located(model: Model, batch: Batch, error: DataError) -> DataError:
     """Find the first sample of a batch that is wrong, and name it by its number in the file."""
-    if batch.names is not None:
-        return error
+    if batch.names is not None:  # the samples are paths; most errors name theirs
+        named = any(name in error.message for name in batch.names)
+        return error if named else DataError(f"{batch.names[0]} is a picture: {error.message}", hint=error.hint)
     for index in range(len(batch.samples)):
         try:
             model(batch.samples[index : index + 1])

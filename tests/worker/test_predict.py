@@ -113,6 +113,12 @@ def test_pictures_are_answered_with_their_names(make_package, tmp_path):
         answers(package, folder)
 
 
+def test_a_picture_for_a_model_of_tables_is_told(package, tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"x\.png is a picture: .* takes 3 columns"):
+        answers(package, tmp_path / "x.png")
+
+
 def test_arrays_are_answered(make_package, tmp_path):
     np.save(tmp_path / "x.npy", np.ones((5, 4), np.float32))
     assert len(json.loads(answers(make_package(), tmp_path / "x.npy", batch_size=2))) == 5
