@@ -20,11 +20,12 @@ from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.spec import FileDataset, Job
 from ai4sdk.worker.calling import moved, split_batch
-from ai4sdk.worker.evaluate import Evaluation, evaluate
+from ai4sdk.worker.evaluate import evaluate
 from ai4sdk.worker.finetune import freeze, load_weights, read_weights
 from ai4sdk.worker.instantiate import instantiate
 from ai4sdk.worker.package import write_package
 from ai4sdk.worker.records import Records
+from ai4sdk.worker.report import write_report
 from ai4sdk.worker.signals import StopRequest
 from ai4sdk.worker.train import fit, make_module, quiet_lightning, trained_weights
 
@@ -82,7 +83,7 @@ class _Work:
         if not todo:
             progress.enter("done")
             return
-        progress.enter("prepare")
+        progress.enter("start")
         self.prepare()
         self.stop.orderly()
         for phase in todo:
@@ -150,11 +151,8 @@ class _Work:
             device=self._device,
         )
         evaluation.save(self.paths.evaluation)
-        self._report(evaluation)
+        write_report(self.paths, evaluation)
         self.records.event("evaluated", split=self.job.evaluation.split, samples=evaluation.samples)
-
-    def _report(self, evaluation: Evaluation) -> None:
-        """Draw what the evaluation found."""
 
     def package(self) -> None:
         """Write the model package."""
