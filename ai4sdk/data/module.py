@@ -200,8 +200,8 @@ def _from_files(dataset: FileDataset, storage: Storage, project: Path, task: str
         chosen = torch.tensor(positions)
         picked = None if targets is None else targets[chosen]
         if isinstance(found, PictureStudy):
-            paths = [source.location.local_path(found.pictures.entries[position]) for position in positions]
-            parts[name] = Pictures(paths, picked, dataset.images)
+            names = [found.pictures.entries[position].name for position in positions]
+            parts[name] = Pictures(Path(source.location.path), names, picked, dataset.images)
         else:
             assert inputs is not None
             parts[name] = Samples(inputs[chosen], picked)

@@ -55,7 +55,11 @@ _S3_CODES = {
 
 def without_credentials(address: str) -> str:
     """Return an address without user name, password and the values of its query, fit to be shown."""
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        scheme, _, rest = address.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "..." if parts.query else "", ""))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from array import array
 from collections.abc import Iterable, Sequence
@@ -70,26 +71,30 @@ class Pictures(Dataset[Sample]):
 
     Parameters
     ----------
-    paths
-        Files of this machine.
+    root
+        Folder of this machine.
+    names
+        Files below it.
     targets
         Their classes, int64, or nothing.
     how
         Size and mode of the arrays.
     """
 
-    def __init__(self, paths: Sequence[Path], targets: Tensor | None, how: Images) -> None:
-        # One array rather than a list: loading processes then do not copy it by counting references.
-        self.paths = np.array([str(path) for path in paths])
+    def __init__(self, root: Path, names: Sequence[str], targets: Tensor | None, how: Images) -> None:
+        self.root = root
+        # One array of bytes rather than a list of texts: small, and not copied by loading processes that only count
+        # references.
+        self.names = np.array([os.fsencode(name) for name in names])
         self.targets = targets
         self.how = how
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
         try:
-            picture = torch.from_numpy(read_picture(str(self.paths[index]), self.how))
+            picture = torch.from_numpy(read_picture(self.root / os.fsdecode(self.names[index]), self.how))
         except DataError as error:
             raise UnreadableSample(error.message, hint=error.hint) from None
         return picture if self.targets is None else (picture, self.targets[index])

@@ -28,11 +28,20 @@ _PACKAGES = {
 }
 """Protocol → package that speaks it, extra of ai4sdk that installs it."""
 
-_ALIASES = {"https": "http", "s3a": "s3", "webdavs": "webdav", "dav": "webdav", "davs": "webdav", "local": "file"}
+_ALIASES = {
+    "": "file",
+    "https": "http",
+    "s3a": "s3",
+    "webdavs": "webdav",
+    "dav": "webdav",
+    "davs": "webdav",
+    "local": "file",
+}
 _LISTERS = 16
+_SPELLING = "check the spelling of dataset.uri and storage.endpoint"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One file at a location.
 
@@ -132,11 +141,15 @@ class Location:
         if self.server:
             probe(self.server, self.address)
         try:
-            made = kind(**options, skip_instance_cache=True)
-        except TypeError as error:
-            raise DataError(
-                f"the file system {self.protocol} refuses its options: {error}", hint="check storage.options"
-            ) from error
+            with reaching(self.address):
+                made = kind(**options, skip_instance_cache=True)
+        except DataError as error:
+            if isinstance(error.__cause__, TypeError):
+                raise DataError(
+                    f"the file system {self.protocol} refuses its options: {error.__cause__}",
+                    hint="check storage.options",
+                ) from error.__cause__
+            raise
         if self.protocol == "s3":
             made.retries = 1  # each try already waits for READ_TIMEOUT
         return made
@@ -249,11 +262,22 @@ def locate(uri: str, storage: Storage, project: Path) -> Location:
     DataError
         If the address cannot be understood.
     """
+    try:
+        return _located(uri, storage, project)
+    except (ValueError, RuntimeError) as error:  # a host, a port or a home folder that cannot be
+        raise DataError(
+            f"the address {without_credentials(uri)!r} cannot be understood: {error}", hint=_SPELLING
+        ) from None
+
+
+def _located(uri: str, storage: Storage, project: Path) -> Location:
     scheme, separator, rest = uri.partition("://")
     if not separator:
         return _local(uri, project)
     scheme = scheme.lower()
     protocol = _ALIASES.get(scheme, scheme)
+    for address in (uri, storage.endpoint or ""):
+        urlsplit(address)  # raises ValueError where a host cannot be
     if protocol == "file":
         return _local(unquote(rest) if rest.startswith("/") else rest, project)
     if protocol == "storage":

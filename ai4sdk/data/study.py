@@ -306,7 +306,10 @@ def _join(known: Column | None, column: Column) -> Column:
     if known is None:
         return column
     if known.kind != column.kind:
-        raise DataError(f"array {column.name!r} is {known.kind} in one file and {column.kind} in another", hint="")
+        raise DataError(
+            f"array {column.name!r} is {known.kind} in one file and {column.kind} in another",
+            hint="save all files with the same types",
+        )
     known.extend(column)
     return known
 

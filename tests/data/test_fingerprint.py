@@ -102,6 +102,12 @@ def test_a_change_right_after_hashing_is_seen(tmp_path: Path) -> None:
     assert hash_files([file]) != first
 
 
+def test_a_file_just_written_is_not_remembered(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"1")
+    hash_files([tmp_path / "a.csv"])
+    assert not (cache_folder() / "hashes.sqlite").exists()
+
+
 def test_a_settled_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "a.bin"
     file.write_bytes(b"content")

@@ -570,3 +570,49 @@ def test_webdav_keeps_to_https_where_the_storage_does(tmp_path: Path) -> None:
 def test_a_storage_needs_its_server(tmp_path: Path, protocol: str) -> None:
     with pytest.raises(DataError, match="has no server"):
         locate("storage://a.csv", Storage(protocol=protocol), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "http://[::1/a.csv",
+        "http://h:port/a.csv",
+        "~nobody-here/a.csv",
+        "a\0b.csv",
+        "x" * 5000,
+        "://",
+        "s3://",
+        "file://",
+        "storage://",
+        "webdav://",
+        "http://",
+        "https://h:99999/a.csv",
+        "webdavs://u:p@[/x",
+        " ",
+        ".",
+        "/",
+    ],
+)
+def test_no_address_ends_in_a_traceback(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(Ai4Error):
+        summarize(FileDataset(uri=uri, format="csv"), Storage(), tmp_path, "auto")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"protocol": "s3", "endpoint": "localhost:9000"},
+        {"protocol": "s3", "endpoint": "nonsense"},
+        {"protocol": "webdav", "endpoint": "nonsense"},
+        {"protocol": "http", "endpoint": "nonsense"},
+        {"protocol": "memory", "options": {"no-such": 1}},
+        {"protocol": "no-such-protocol"},
+        {"protocol": "s3", "endpoint": "http://127.0.0.1:1", "options": {"config_kwargs": {"no_such": 1}}},
+        {"protocol": ""},
+        {"protocol": "file", "root": "\0"},
+    ],
+)
+def test_no_storage_ends_in_a_traceback(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(Ai4Error) as caught:
+        summarize(FileDataset(uri="storage://b/a.csv"), Storage.model_validate(settings), tmp_path, "auto")
+    assert caught.value.hint
