@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.units import Span
 
@@ -29,7 +31,7 @@ class Tracking(Section):
     token: str | None = None
     """Bearer token of the server; best as ``${secret:NAME}``."""
 
-    register_as: str | None = None
+    register_as: str | None = Field(default=None, pattern=r"^[^/:]+$")
     """Name in MLflow's model registry to register the model under."""
 
     alias: str | None = None

@@ -51,7 +51,7 @@ def parse_size(value: Any) -> int:
         raise ValueError(f"a size is a number of bytes or text such as 16GiB, not {value!r}")
     if isinstance(value, int | float):
         if not 0 <= value < _MOST or value != int(value):
-            raise ValueError(f"a size is a whole number of bytes, at least 0, not {str(value):.20}")
+            raise ValueError(f"a size is a whole number of bytes, at least 0, not {value!s:.20}")
         return int(value)
     match = _SIZE.fullmatch(value)
     if not match or match[2].upper() not in _SIZES:
@@ -84,7 +84,7 @@ def parse_span(value: Any) -> float:
         raise ValueError(f"a span is a number of seconds or text such as 2h, not {value!r}")
     if isinstance(value, int | float):
         if not 0 <= value < _MOST:
-            raise ValueError(f"a span is a number of seconds, at least 0, not {str(value):.20}")
+            raise ValueError(f"a span is a number of seconds, at least 0, not {value!s:.20}")
         return float(value)
     text = value.strip()
     if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):([0-5]\d):([0-5]\d)", text):
