@@ -24,7 +24,7 @@ from ai4sdk.data.study import TableStudy
 from ai4sdk.errors import DataError
 from ai4sdk.spec import Images
 
-__all__ = ["Pictures", "Samples", "UnreadableSample", "read_arrays", "read_cells", "together"]
+__all__ = ["Pictures", "Samples", "UnreadableSample", "encoded", "read_arrays", "together"]
 
 Sample = Tensor | tuple[Tensor, Tensor]
 
@@ -108,7 +108,7 @@ def together(samples: Sequence[Sample]) -> Sample:
     return torch.stack(cast(list[Tensor], list(samples)))
 
 
-def read_cells(found: TableStudy, names: Iterable[str]) -> dict[str, Column]:
+def _cells(found: TableStudy, names: Iterable[str]) -> dict[str, Column]:
     """Take the usable rows of a table's columns."""
     columns = found.table.columns
     if len(found.rows) == found.table.rows:
@@ -119,7 +119,7 @@ def read_cells(found: TableStudy, names: Iterable[str]) -> dict[str, Column]:
 
 def encoded(found: TableStudy, preprocessing: Preprocessing) -> Tensor:
     """Return the inputs of the usable rows, shape (rows, inputs), float32."""
-    return torch.from_numpy(preprocessing.encode(read_cells(found, preprocessing.column_names or ())))
+    return torch.from_numpy(preprocessing.encode(_cells(found, preprocessing.column_names or ())))
 
 
 def read_arrays(source: Source, headers: Sequence[Array]) -> NDArray[Any]:
