@@ -151,7 +151,8 @@ class Preprocessing:
             if rule.kind == "text":
                 self._one_hot(rule, cells[rule.name], out[:, at : at + rule.width])
             else:
-                out[:, at] = _numbers(rule, cells[rule.name])
+                with np.errstate(over="ignore"):  # told below, with the column's name
+                    out[:, at] = _numbers(rule, cells[rule.name])
             at += rule.width
         if not np.isfinite(out).all():
             place = int(np.argwhere(~np.isfinite(out))[0][1])
