@@ -7,7 +7,6 @@ import os
 import re
 from pathlib import Path
 
-from ai4sdk.catalog.shipped import shipped_configs
 from ai4sdk.errors import EnvironmentFault, UsageError
 
 __all__ = ["init_project"]
@@ -74,8 +73,6 @@ def _rendered(words: dict[str, str]) -> dict[Path, bytes]:
     for template in sorted(_TEMPLATES.rglob(f"*{_SUFFIX}")):
         place = _filled(template.relative_to(_TEMPLATES).as_posix().removesuffix(_SUFFIX), words)
         files[Path(place)] = _filled(template.read_text(encoding="utf-8"), words).encode()
-    for schema in sorted((shipped_configs() / "schemas").glob("*.json")):
-        files[Path("configs", "schemas", schema.name)] = schema.read_bytes()
     return files
 
 
