@@ -118,7 +118,7 @@ class _YamlSource(FileConfigSource):  # type: ignore[misc]
         try:
             text = path.read_text(encoding="utf-8")
             header = ConfigSource._get_header_dict(text[:512])
-            config = OmegaConf.create(self._checked(config_path, path, parse_yaml(text)))
+            config = self._created(path, parse_yaml(text))
         except YamlMistake as error:
             origin = Origin(display_path(path), error.line, error.column)
             self.repository.problems.append(Problem(f"not readable: {error.message}", origin=origin))
@@ -132,13 +132,12 @@ class _YamlSource(FileConfigSource):  # type: ignore[misc]
             self.repository.problems.append(Problem(f"not readable: {reason}", origin=Origin(display_path(path), 1, 1)))
         return ConfigResult(provider=self.provider, path=f"file://{self.folder}", config=config, header=header)
 
-    def _checked(self, config_path: str, path: Path, values: dict[Any, Any]) -> dict[Any, Any]:
-        """Return the values without those OmegaConf cannot hold, each reported with its place."""
+    def _created(self, path: Path, values: dict[Any, Any]) -> Any:
+        """Return the values as OmegaConf holds them; those it cannot hold are reported with their place and left out."""
         try:
-            OmegaConf.create(values)
+            return OmegaConf.create(values)
         except OmegaConfBaseException:
-            return dict(self._without_mistakes(path, values, ""))
-        return values
+            return OmegaConf.create(self._without_mistakes(path, values, ""))
 
     def _without_mistakes(self, path: Path, value: Any, key: str) -> Any:
         if isinstance(value, dict):
