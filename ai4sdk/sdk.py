@@ -5,7 +5,6 @@ Nothing here keeps state: each call looks at the files, and two notebooks can us
 
 from __future__ import annotations
 
-import html
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from ai4sdk.config.project import Project, find_project
 from ai4sdk.errors import Ai4Error, NotFound, RunCancelled, RunFailed, RunInterrupted
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, read_plan_file
+from ai4sdk.runs.display import html_table
 from ai4sdk.runs.files import read_json, read_json_lines
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, is_run, read_state
@@ -248,13 +248,13 @@ class Run:
         return f"<Run {self.id}: {status.state}{cause}>"
 
     def _repr_html_(self) -> str:
-        rows = {"state": str(self.state), "cause": self.status.cause, "folder": str(self.folder)}
-        cells = "".join(
-            f"<tr><th>{html.escape(key)}</th><td>{html.escape(str(value))}</td></tr>"
-            for key, value in rows.items()
-            if value
-        )
-        return f"<b>{html.escape(self.id)}</b><table>{cells}</table>"
+        try:
+            status = self.status
+        except NotFound:
+            return html_table(self.id, {"state": "gone"})
+        figures = {name: value for name, value in self.scores.items() if isinstance(value, float)}
+        facts = {"state": status.state, "cause": status.cause, "folder": self.folder, "report": self.paths.report}
+        return html_table(self.id, {**facts, **figures})
 
 
 def failure_of(paths: RunPaths, status: RunState) -> Ai4Error | None:

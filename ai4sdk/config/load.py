@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import yaml
 
 from ai4sdk.config.compose import Composition, compose_layers
 from ai4sdk.config.project import Project
@@ -20,6 +23,17 @@ class Loaded:
 
     job: Job
     composition: Composition
+
+    def __repr__(self) -> str:
+        return f"<Job {self.job.name}: {self.job.module.target} from config {self.composition.config!r}>"
+
+    def to_yaml(self) -> str:
+        """Return the job as YAML, defaults filled in and secrets as references."""
+        values = self.job.model_dump(mode="json", by_alias=True)
+        return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self.to_yaml())}</pre>"
 
 
 def load_job(config: str, overrides: Sequence[str] = (), project: Project | None = None) -> Loaded:

@@ -133,7 +133,7 @@ class _YamlSource(FileConfigSource):  # type: ignore[misc]
         return ConfigResult(provider=self.provider, path=f"file://{self.folder}", config=config, header=header)
 
     def _created(self, path: Path, values: dict[Any, Any]) -> Any:
-        """Return the values as OmegaConf holds them; those it cannot hold are reported with their place and left out."""
+        """Return the values as OmegaConf holds them; what it cannot hold is reported and left out."""
         try:
             return OmegaConf.create(values)
         except OmegaConfBaseException:

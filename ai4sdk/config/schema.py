@@ -1,7 +1,7 @@
 """JSON Schema of a job and of its config groups, for editors that complete and check YAML.
 
-A config file is a layer, not a whole job: nothing is required in it, it may have a defaults list, and any value may be a
-reference (`${…}`) or still missing (`???`).
+A config file is a layer, not a whole job: nothing is required in it, it may have a defaults list, and any value may be
+a reference (`${…}`) or still missing (`???`).
 """
 
 from __future__ import annotations

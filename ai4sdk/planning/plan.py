@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ai4sdk.errors import NotFound, UsageError
+from ai4sdk.runs.display import html_table
 from ai4sdk.spec import Job
 
 __all__ = ["FORMAT", "Plan", "TaskPlan", "digest_of", "read_plan_file", "results_of"]
@@ -73,6 +74,20 @@ class Plan(_Part):
     def as_job(self) -> Job:
         """Return the job as typed sections."""
         return Job.model_validate(self.job)
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(task.name for task in self.tasks)
+        return f"<Plan {self.name} {self.short_digest}: {tasks}>"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "digest": self.digest,
+            "module": self.job["module"]["_target_"],
+            "data": ", ".join(str(entry.get("uri")) for entry in self.data.values()),
+            "tasks": ", ".join(task.name for task in self.tasks),
+            "packages": ", ".join(f"{name} {version}" for name, version in self.packages.items()),
+        }
+        return html_table(f"plan {self.name}", rows)
 
     @property
     def short_digest(self) -> str:
