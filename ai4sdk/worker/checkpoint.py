@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import logging
@@ -118,7 +119,8 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path, *, keep_previous
         scratch.replace(path)
         _sync_folder(path.parent)
     except BaseException as error:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink()
         cause = watched.failure if watched is not None and watched.failure is not None else error
         if isinstance(cause, OSError):
             raise _fault(path, cause) from error
@@ -201,7 +203,8 @@ def _load_objects(path: Path) -> Any:
 def _damaged(path: Path, error: Exception) -> Ai4Error:
     if isinstance(error, OSError) and error.errno is not None:
         return EnvironmentFault(f"the checkpoint {path} could not be read: {error.strerror}")
-    return RunFailed(f"the checkpoint {path} is damaged: {str(error).strip().splitlines()[0][:200] or 'unreadable'}")
+    lines = str(error).strip().splitlines()
+    return RunFailed(f"the checkpoint {path} is damaged: {lines[0][:200] if lines else type(error).__name__}")
 
 
 def read_last(path: Path) -> dict[str, Any] | None:

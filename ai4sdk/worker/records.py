@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ai4sdk.runs.files import read_json, write_json
+from ai4sdk.runs.files import read_json, write_text
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import add_event
 
@@ -97,7 +97,7 @@ class Progress:
         self._values |= {**values, "updated": time.time()}
         self._next = self._clock() + _PAUSE
         try:
-            write_json(self._path, self._values, durable=durable)
+            write_text(self._path, json.dumps(self._values) + "\n", durable=durable)
         except OSError as error:
             if durable:
                 raise

@@ -103,12 +103,9 @@ class ResumableLoader(CombinedLoader):
         self._to_resume = state
 
     def __iter__(self) -> ResumableLoader:
+        # Workers start anew even where they are persistent: those that live on carry random state from epoch to epoch,
+        # out of reach of any checkpoint.
         self.reset()
-        for loader in self.flattened:
-            if getattr(loader, "persistent_workers", False):
-                # Workers that live on carry random state from epoch to epoch, out of reach of any checkpoint.
-                loader.__dict__["persistent_workers"] = False
-                log.info("persistent_workers is off: workers start anew each epoch, so that a resume is exact")
         state, self._to_resume = self._to_resume, None
         if state is None:
             self._begin()

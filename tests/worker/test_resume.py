@@ -59,7 +59,8 @@ class Data(pl.LightningDataModule):
         return DataLoader(Noisy(), **self.options)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(Noisy(6), batch_size=3, num_workers=self.options.get("num_workers", 0))
+        workers = {name: value for name, value in self.options.items() if "workers" in name}
+        return DataLoader(Noisy(6), batch_size=3, **workers)
 
 
 class Net(pl.LightningModule):
@@ -68,16 +69,21 @@ class Net(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.scale = 1.0
+        self.register_buffer("begun", torch.zeros(()))
         self.layers = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 1))
         self.error = torchmetrics.MeanAbsoluteError()
         self.spread = torchmetrics.CatMetric()
 
+    def on_train_start(self) -> None:
+        torch.rand(3)  # after the first iterator was made, before its first batch
+
     def on_train_epoch_start(self) -> None:
         self.scale = 1.0 + 0.1 * self.current_epoch
+        self.begun += 1
 
     def loss(self, batch: Any) -> Tensor:
         x, y = batch
-        return self.scale * nn.functional.mse_loss(self.layers(x), y)
+        return (self.scale + 0.1 * self.begun) * nn.functional.mse_loss(self.layers(x), y)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = self.loss(batch)
@@ -392,6 +398,7 @@ def test_loaders_of_the_module_itself(tmp_path: Path) -> None:
 CALLBACKS: dict[str, dict[str, Any]] = {
     "averaging": {"_target_": "pytorch_lightning.callbacks.StochasticWeightAveraging", "swa_lrs": 0.02},
     "accumulation": {"_target_": "pytorch_lightning.callbacks.GradientAccumulationScheduler", "scheduling": {1: 2}},
+    "a counter": {"_target_": f"{__name__}.Counting"},
     "a checkpoint of its own": {
         "_target_": "pytorch_lightning.callbacks.ModelCheckpoint",
         "monitor": "val_loss",
@@ -400,6 +407,39 @@ CALLBACKS: dict[str, dict[str, Any]] = {
 }
 
 
+class Counting(pl.Callback):
+    """Lowers the learning rate every second time an epoch begins, counted in its own state."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.count = state_dict["count"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.count += 1
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.optimizers[0].param_groups[0]["lr"] = 0.05 / self.count
+
+
+class Impatient(pl.Callback):
+    """Asks to stop once, early."""
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == 3:
+            trainer.should_stop = True
+
+
+def test_a_stop_that_waits_for_the_fewest_epochs_is_remembered(tmp_path: Path) -> None:
+    training = {"max_epochs": 9, "trainer": {"min_epochs": 2}, "callbacks": [{"_target_": f"{__name__}.Impatient"}]}
+    whole = prove(tmp_path, job(training=training), lambda: (Net(), Data()))
+    assert whole["fitted"].epochs == 2
+
+
 @pytest.mark.parametrize("name", CALLBACKS)
 def test_callbacks_that_act_at_the_start_of_epochs(name: str, tmp_path: Path) -> None:
-    prove(tmp_path, job(training={"max_epochs": 4, "callbacks": [CALLBACKS[name]]}), lambda: (Net(), Data()))
+    prove(tmp_path, job(training={"max_epochs": 3, "callbacks": [CALLBACKS[name]]}), lambda: (Net(), Data()))
