@@ -1,9 +1,13 @@
 """Every config that ships composes with plain Hydra, is a valid job, and says what it is."""
 
 import inspect
+import json
+import re
 from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
@@ -70,6 +74,14 @@ def test_every_file_begins_with_a_line_that_describes_it_and_names_its_schema(fi
     assert schema.startswith(prefix)
     expected = shipped_configs() / "schemas" / f"{'job' if whole_job else file.parent.name}.json"
     assert Path(file.parent, schema.removeprefix(prefix)).resolve() == expected.resolve()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_an_editor_that_checks_a_file_by_the_schema_it_names_finds_no_fault(file):
+    text = file.read_text(encoding="utf-8")
+    named = re.search(r"\$schema=(\S+)", text)[1]
+    schema = json.loads((file.parent / named).read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema).validate(yaml.safe_load(text))
 
 
 def test_a_description_is_given_once():
