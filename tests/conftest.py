@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
-@pytest.fixture()
+@pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
     """Write files into the test's folder, by relative path, dedented."""
 
@@ -26,7 +26,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     return write_files
 
 
-@pytest.fixture()
+@pytest.fixture
 def project(tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a small user project, entered: a config with layers and a module that plain Lightning could train."""
     write(

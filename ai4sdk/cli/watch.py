@@ -99,11 +99,14 @@ def _progress(run: RunPaths) -> dict[str, Any]:
 
 
 def _figures(progress: dict[str, Any], most: int = 4) -> str:
+    """Return the few metrics that matter most as text: validation first, each once though logged by step and epoch."""
+    latest: dict[str, float] = {}
     metrics = progress.get("metrics") or {}
-    chosen = [name for name in metrics if not name.endswith("_step")]
-    chosen.sort(key=lambda name: (not name.startswith("val"), name))
-    numbers = [(name.removesuffix("_epoch"), metrics[name]) for name in chosen[:most]]
-    return "  ".join(f"{name} {value:.4g}" for name, value in numbers if isinstance(value, int | float))
+    for name in sorted(metrics, key=lambda name: not name.endswith("_step")):  # an epoch's value replaces a step's
+        if isinstance(metrics[name], int | float):
+            latest[name.removesuffix("_step").removesuffix("_epoch")] = metrics[name]
+    chosen = sorted(latest, key=lambda name: (not name.startswith("val"), name))[:most]
+    return "  ".join(f"{name} {latest[name]:.4g}" for name in chosen)
 
 
 class _Lines:

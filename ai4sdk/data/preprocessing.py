@@ -161,51 +161,6 @@ class Preprocessing:
             )
         return out
 
-    def decode(self, outputs: Any) -> list[dict[str, Any]]:
-        """Read what a module answers.
-
-        Parameters
-        ----------
-        outputs
-            For classification scores of shape (samples, classes), or one score a sample for the second of two
-            classes; else numbers.
-
-        Returns
-        -------
-        list of dict
-            A sample ``{"prediction": name, "probability": p, "probabilities": {name: p}}``, or
-            ``{"prediction": number}``, or a list of numbers.
-
-        Raises
-        ------
-        DataError
-            If the number of scores is not that of the classes.
-        """
-        values = np.asarray(outputs, dtype=np.float64)
-        if self.task != "classification":
-            if values.ndim == 2 and values.shape[1] == 1:
-                values = values[:, 0]
-            return [{"prediction": value.tolist()} for value in values]
-        if values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1 and len(self.class_names or "ab") == 2):
-            score = values.reshape(-1, 1)
-            values = np.concatenate([np.zeros_like(score), score], axis=1)
-        names = self.class_names or tuple(str(number) for number in range(values.shape[-1]))
-        if values.ndim != 2 or values.shape[1] != len(names):
-            raise DataError(
-                f"the module answers with shape {values.shape[1:]}, but there are {len(names)} classes",
-                hint=f"let it end in {len(names)} outputs",
-            )
-        exp = np.exp(values - values.max(axis=1, keepdims=True))
-        shares = exp / exp.sum(axis=1, keepdims=True)
-        return [
-            {
-                "prediction": names[int(row.argmax())],
-                "probability": float(row.max()),
-                "probabilities": dict(zip(names, row.tolist(), strict=True)),
-            }
-            for row in shares
-        ]
-
     def to_json(self) -> dict[str, Any]:
         """Return it as a mapping for JSON; `from_json` makes an equal one."""
         made: dict[str, Any] = {"format": FORMAT, "kind": self.kind, "shape": list(self.shape), "task": self.task}

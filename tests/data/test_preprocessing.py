@@ -283,28 +283,3 @@ def _png() -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (5, 5)).save(file, "PNG")
     return file.getvalue()
-
-
-# Answers -----------------------------------------------------------------------------------------------------------
-
-
-def test_scores_become_names() -> None:
-    first, second = RULES.decode([[0.0, 0.0], [-1000.0, 1000.0]])
-    assert first["probabilities"] == {"lily": 0.5, "rose": 0.5}
-    assert (second["prediction"], second["probability"]) == ("rose", 1.0)
-
-
-def test_one_score_is_that_of_the_second_class() -> None:
-    for outputs in ([-3.0, 3.0], [[-3.0], [3.0]]):
-        assert [each["prediction"] for each in RULES.decode(outputs)] == ["lily", "rose"]
-
-
-def test_numbers_stay_numbers() -> None:
-    made = Preprocessing("array", (2,), "regression")
-    assert made.decode([[1.5], [2.5]]) == [{"prediction": 1.5}, {"prediction": 2.5}]
-    assert made.decode([[1.0, 2.0]]) == [{"prediction": [1.0, 2.0]}]
-
-
-def test_too_many_scores_are_refused() -> None:
-    with pytest.raises(DataError, match="there are 2 classes"):
-        RULES.decode([[1.0, 2.0, 3.0]])

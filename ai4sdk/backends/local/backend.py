@@ -23,7 +23,8 @@ class LocalBackend:
         """Say which processes would be started.
 
         ``-P`` keeps the current folder off the import path: a worker sees the plan's snapshot, not the files as they
-        are by then.
+        are by then. OpenMP threads that wait are put to sleep: where they spin, runs side by side slow each other down
+        many times over.
         """
         backend = plan.job["backend"]
         tasks = [
@@ -32,6 +33,7 @@ class LocalBackend:
                 argv=[sys.executable, "-P", "-m", "ai4sdk.worker", str(run.root), task.name],
                 env={
                     "OMP_NUM_THREADS": str(task.cpus),
+                    "OMP_WAIT_POLICY": "passive",
                     "PYTHONHASHSEED": str(plan.job["seed"]),
                     "PYTHONUNBUFFERED": "1",
                     **backend["env"],
