@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "predict": ("predict", "let a trained model predict"),
     "sync": ("runs", "send to MLflow what could not be sent yet"),
     "configs": ("configs", "list config groups and their options"),
+    "modules": ("modules", "list modules and what they are for"),
     "schema": ("schema", "print the JSON Schema of a job, or write those of all groups"),
     "init": ("init", "start a project of your own"),
 }

@@ -112,6 +112,19 @@ def test_configs_lists_ours_and_the_projects(project, capsys):
     assert "quickstart" in out
 
 
+def test_modules_are_found_by_what_they_are_for(project, capsys):
+    status, out, _ = run(capsys, "modules", "digits")
+    assert status == 0
+    assert out.startswith("digits  ")
+    assert "quickstart" not in out
+    assert "no such module" in run(capsys, "modules", "submarine")[1]
+    assert {entry["name"] for entry in json.loads(run(capsys, "modules", "--json")[1])} >= {
+        "digits",
+        "tabular",
+        "images",
+    }
+
+
 def test_ps_without_runs_says_how_to_make_one(project, capsys):
     status, out, _ = run(capsys, "ps")
     assert status == 0
