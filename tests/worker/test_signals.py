@@ -54,12 +54,10 @@ stop.listen()
 if "orderly" in sys.argv:
     stop.orderly()
 if "fork" in sys.argv and (child := os.fork()):
-    print(child, flush=True)
     _, status = os.waitpid(child, 0)
     print(os.WTERMSIG(status), stop.reason, flush=True)
     sys.exit()
-if "fork" not in sys.argv:
-    print(os.getpid(), flush=True)
+print(os.getpid(), flush=True)
 while stop.reason is None or "stubborn" in sys.argv:
     time.sleep(0.01)
 print(stop.reason, flush=True)
