@@ -220,6 +220,7 @@ class WorkerCallback(CheckpointCallback):
 
     def __init__(self, state: ExactState, records: Records, best: BestWeights, monitors: Monitors) -> None:
         self._state, self._records, self._best, self._monitors = state, records, best, monitors
+        self.ended: dict[str, Any] | None = None
         self._validated = False
         self._from_validation = False
 
@@ -240,9 +241,8 @@ class WorkerCallback(CheckpointCallback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Add our part, while there is a training to continue."""
-        if trainer.training:
-            checkpoint[STATE_KEY] = self._state.gather(trainer)
+        """Add our part: what a training continues from, or how it ended."""
+        checkpoint[STATE_KEY] = self._state.gather(trainer) if self.ended is None else {"ended": self.ended}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -63,6 +63,8 @@ def instantiate_all(value: Any, *, key: str = "") -> Any:
 
 def _explained(error: InstantiationException, config: Mapping[str, Any], key: str) -> Ai4Error:
     cause = error.__cause__
+    while isinstance(cause, ImportError) and cause.__cause__ is not None:
+        cause = cause.__cause__  # Hydra wraps what went wrong while the target's module was imported
     if isinstance(cause, Ai4Error):
         return cause
     if cause is not None and (fault := environment_fault(cause)) is not None:

@@ -26,7 +26,7 @@ from ai4sdk.worker.checkpoint import AtomicCheckpointIO, checkpoint_due, read_la
 from ai4sdk.worker.instantiate import instantiate, instantiate_all
 from ai4sdk.worker.optimizers import configure_optimizers
 from ai4sdk.worker.records import Records
-from ai4sdk.worker.resume import ExactState, ResumableEpochLoop
+from ai4sdk.worker.resume import STATE_KEY, ExactState, ResumableEpochLoop
 from ai4sdk.worker.signals import StopRequest, StopTraining
 
 __all__ = ["Fitted", "fit", "make_module", "quiet_lightning", "trained_weights"]
@@ -137,6 +137,8 @@ def fit(
     if finished is not None:
         return finished
     last = read_last(paths.last_checkpoint)
+    if last is not None and "ended" in last[STATE_KEY]:
+        return _note_end(paths, Fitted(**last[STATE_KEY]["ended"]))
     configure_optimizers(module, job.optimizer, job.scheduler)
     state = ExactState(module, datamodule)
     best = BestWeights(paths.best_checkpoint, job.training.checkpoint)
@@ -149,10 +151,15 @@ def fit(
     resume_from = str(paths.last_checkpoint) if last is not None else None
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=False)
     best.flush()
-    trainer.save_checkpoint(paths.last_checkpoint)
     fitted = Fitted(_reason(trainer), trainer.current_epoch, trainer.global_step, best.value)
-    write_json(fit_marker(paths), {"finished": True, **vars(fitted)})
+    ours.ended = vars(fitted)
+    trainer.save_checkpoint(paths.last_checkpoint)
     records.event("fit ended", **vars(fitted))
+    return _note_end(paths, fitted)
+
+
+def _note_end(paths: RunPaths, fitted: Fitted) -> Fitted:
+    write_json(fit_marker(paths), {"finished": True, **vars(fitted)})
     return fitted
 
 
@@ -168,7 +175,7 @@ def read_finished(paths: RunPaths) -> Fitted | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        log.warning("%s is unreadable (%s); training goes on from the last checkpoint", fit_marker(paths), error)
+        log.warning("%s is unreadable (%s); it is made again from the last checkpoint", fit_marker(paths), error)
         return None
     values.pop("finished")
     return Fitted(**values)
