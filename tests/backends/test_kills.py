@@ -1,0 +1,86 @@
+"""kill -9 at random moments, then resume: the final weights are those of a run that nobody disturbed, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+import ai4sdk
+from ai4sdk.runs.state import State, is_alive
+
+KILLS = int(os.environ.get("AI4SDK_KILLS", "20"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+NOISY_NET = """
+import time
+import torch
+from net import Net as Plain
+
+
+class Net(Plain):
+    \"\"\"Draws random numbers in every step, and takes its time.\"\"\"
+
+    def __init__(self, width=8, features=2, pause=0.0):
+        super().__init__(width, features)
+        self.layers.insert(2, torch.nn.Dropout(0.3))
+        self.pause = pause
+
+    def training_step(self, batch, batch_idx):
+        time.sleep(self.pause)
+        x, y = batch
+        return super().training_step((x + 0.1 * torch.randn_like(x), y), batch_idx)
+"""
+
+JOB = (
+    "module._target_=noisy.Net",
+    "tracking.kind=none",
+    "training.max_epochs=40",
+    "dataset.loader.batch_size=8",
+    "training.checkpoint={monitor: val_loss, every: 0.5s}",
+    "+scheduler.schedule={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, patience: 1}",
+    "+scheduler.monitor=val_loss",
+)
+
+
+def weights(run: ai4sdk.Run) -> dict[str, bytes]:
+    return {name: array.tobytes() for name, array in load_file(run.paths.package / "weights.safetensors").items()}
+
+
+def kill_somebody(run: ai4sdk.Run, rng: random.Random) -> bool:
+    """Kill the worker, or now and then its supervisor; return whether there was anybody to kill."""
+    started = [event["pid"] for event in run.events() if event["event"] == "task started"]
+    victims = [pid for pid in (*started[-1:], run.status.pid) if pid and Path(f"/proc/{pid}").exists()]
+    if not victims or run.state.ended:
+        return False
+    os.kill(victims[0] if rng.random() < 0.75 else victims[-1], signal.SIGKILL)
+    return True
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_weights(project):
+    (project / "noisy.py").write_text(NOISY_NET)
+    undisturbed = ai4sdk.run("train", *JOB)
+    expected = weights(undisturbed)
+
+    rng = random.Random(20260301)
+    run = ai4sdk.run("train", *JOB, "+module.pause=0.1", wait=False)
+    kills = 0
+    while kills < KILLS and run.state is not State.SUCCEEDED:
+        time.sleep(rng.uniform(0.0, 9.0))
+        kills += kill_somebody(run, rng)
+        while is_alive(run.paths):
+            time.sleep(0.05)
+        if run.state is not State.SUCCEEDED:
+            assert run.state is State.INTERRUPTED, run
+            run.resume(wait=False)
+    run.wait(timeout=300)
+    assert kills == KILLS, "it ended before it was disturbed often enough"
+    assert weights(run) == expected
+    assert run.scores["accuracy"] == undisturbed.scores["accuracy"]
+    print(f"{kills} kills, {run.status.attempt} attempts")
