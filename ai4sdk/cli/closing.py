@@ -27,9 +27,22 @@ def closing_lines(run: RunPaths, state: RunState) -> list[str]:
         "",
         f"  report     {display_path(run.report)}",
         f"  predict    ai4sdk predict {run.id} --input FILE",
-        f"  records    ai4sdk status {run.id}",
     ]
+    if records := _records(run):
+        lines.append(f"  records    {records}")
     return lines
+
+
+def _records(run: RunPaths) -> str:
+    """Return how to look at the run's records in MLflow, nothing if there are none."""
+    try:
+        record = read_json(run.tracking)
+    except (OSError, ValueError):
+        return ""
+    uri = str(record.get("uri") or "")
+    if record.get("last_error"):
+        return f"not all sent ({record['last_error']}); ai4sdk sync {run.id}"
+    return f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else uri
 
 
 def headline_figures(run: RunPaths) -> list[tuple[str, str]]:

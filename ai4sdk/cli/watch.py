@@ -192,5 +192,6 @@ class _Live:
             label = f"epoch {epoch + 1}/{epochs}" if epochs else f"epoch {epoch + 1}"
             self.progress.update(self.task, description=label, completed=done, total=total, figures=_figures(progress))
         elif phase != self.phase:
-            self.progress.update(self.task, description=PHASES.get(phase, phase))
+            total = self.progress.tasks[0].total if self.phase == "fit" else None
+            self.progress.update(self.task, description=PHASES.get(phase, phase), completed=total)
         self.phase = phase
