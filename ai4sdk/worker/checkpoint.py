@@ -24,6 +24,7 @@ __all__ = [
     "previous",
     "read_checkpoint",
     "read_last",
+    "remove_half_written",
     "write_checkpoint",
 ]
 
@@ -226,6 +227,12 @@ def read_last(path: Path) -> dict[str, Any] | None:
         except RunFailed as error:
             log.warning("%s; it is passed over", error.message)
     return None
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove what a kill in the middle of writing left in a folder of checkpoints."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
 
 
 class AtomicCheckpointIO(CheckpointIO):

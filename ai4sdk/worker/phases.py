@@ -187,7 +187,8 @@ class _Work:
         return "cuda" if self.job.hardware.gpus else "cpu"
 
     def _load_trained(self) -> None:
-        self.module.load_state_dict(trained_weights(self.paths, self.job.evaluation.weights))
+        weights = trained_weights(self.paths, self.job.evaluation.weights)
+        self.module.load_state_dict(weights, strict=self.module.strict_loading)
 
     def _loader(self, split: str) -> Any:
         """Return the batches of a split, from a datamodule that may not have been set up in this process."""

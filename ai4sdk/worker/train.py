@@ -22,7 +22,7 @@ from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.spec import Hardware, Job
 from ai4sdk.worker.callbacks import BestWeights, Monitors, RunLogger, WorkerCallback, plain_metrics
-from ai4sdk.worker.checkpoint import AtomicCheckpointIO, checkpoint_due, read_last
+from ai4sdk.worker.checkpoint import AtomicCheckpointIO, checkpoint_due, read_last, remove_half_written
 from ai4sdk.worker.instantiate import instantiate, instantiate_all
 from ai4sdk.worker.optimizers import configure_optimizers
 from ai4sdk.worker.records import Records
@@ -136,6 +136,7 @@ def fit(
     finished = read_finished(paths)
     if finished is not None:
         return finished
+    remove_half_written(paths.checkpoints)
     last = read_last(paths.last_checkpoint)
     if last is not None and "ended" in last[STATE_KEY]:
         return _note_end(paths, Fitted(**last[STATE_KEY]["ended"]))
@@ -149,7 +150,9 @@ def fit(
     if last is not None:
         records.event("resumed", epoch=last["epoch"], step=last["global_step"])
     resume_from = str(paths.last_checkpoint) if last is not None else None
+    del last  # it is as large as the training itself
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=False)
+    records.progress.update(step=trainer.global_step, metrics=plain_metrics(trainer))
     best.flush()
     fitted = Fitted(_reason(trainer), trainer.current_epoch, trainer.global_step, best.value)
     ours.ended = vars(fitted)

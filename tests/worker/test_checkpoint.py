@@ -12,7 +12,14 @@ import pytest
 import torch
 
 from ai4sdk.errors import EnvironmentFault, RunFailed
-from ai4sdk.worker.checkpoint import checkpoint_due, previous, read_checkpoint, read_last, write_checkpoint
+from ai4sdk.worker.checkpoint import (
+    checkpoint_due,
+    previous,
+    read_checkpoint,
+    read_last,
+    remove_half_written,
+    write_checkpoint,
+)
 
 
 def checkpoint(number: float, size: int = 10) -> dict[str, Any]:
@@ -60,6 +67,13 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_half_one(room: int, tmp_pa
     assert read_checkpoint(path)["epoch"] == 1
     write_checkpoint(checkpoint(3, 100_000), path)
     assert read_checkpoint(path)["epoch"] == 3
+
+
+def test_what_a_kill_left_half_written_is_removed(tmp_path: Path) -> None:
+    write_checkpoint(checkpoint(1), tmp_path / "last.ckpt")
+    (tmp_path / ".last.ckpt.4711.part").write_bytes(b"PK")
+    remove_half_written(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -239,6 +239,7 @@ PLAIN_CASES: dict[str, dict[str, Any]] = {
     },
     "steps": {"training": {"max_epochs": None, "max_steps": 14}},
     "loaders made anew": {"training": {"trainer": {"reload_dataloaders_every_n_epochs": 1}}},
+    "the same few batches again": {"training": {"trainer": {"overfit_batches": 3}}},
     "sanity check": {"training": {"trainer": {"num_sanity_val_steps": 2, "limit_train_batches": 4}}},
 }
 

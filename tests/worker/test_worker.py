@@ -345,7 +345,7 @@ def test_killed_at_random_moments_it_ends_with_the_very_weights(whole: RunPaths,
             deadline = time.monotonic() + 90
             while not fit_began(paths, began + 1) and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.01)
-            delay = chance.uniform(0, min(1.5, 1.5 * span / KILLS))
+            delay = chance.uniform(0, 0.5 + 1.5 * span / KILLS)
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:
