@@ -14,6 +14,7 @@ from ai4sdk.config.history import history, place
 from ai4sdk.config.keys import all_keys, describe, field_at, nearest, valid_keys
 from ai4sdk.errors import Problem
 from ai4sdk.spec import Job
+from ai4sdk.spec.base import complete
 
 __all__ = ["located", "validate"]
 
@@ -44,6 +45,7 @@ def validate(composition: Composition) -> tuple[Job | None, list[Problem]]:
         problems.append(Problem(f"{key} must be given", key=key, fix=_example(composition, key)))
         reported.add(key)
     job: Job | None = None
+    complete(Job)
     try:
         job = Job.model_validate(values)
     except ValidationError as error:

@@ -20,6 +20,7 @@ from ai4sdk.planning.references import fill_in
 from ai4sdk.planning.versions import package_versions
 from ai4sdk.runs.store import find_run
 from ai4sdk.spec import FileDataset, Job
+from ai4sdk.spec.base import complete
 
 __all__ = ["make_plan"]
 
@@ -73,6 +74,8 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = ()) -> Plan:
         "inputs": digest_of({name: entry["fingerprint"] for name, entry in inputs.items()}),
         "packages": digest_of(packages),
     }
+    complete(TaskPlan)
+    complete(Plan)
     return Plan(
         digest=digest_of(digests),
         digests=digests,

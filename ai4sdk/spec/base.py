@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,3 +28,23 @@ def field_that_changes_nothing(**kwargs: Any) -> Any:
     Addresses count as such: the content found there is fingerprinted, and the fingerprint is in the digest.
     """
     return Field(json_schema_extra={"affects_results": False}, **kwargs)
+
+
+def complete(model: type[BaseModel]) -> None:
+    """Build a model's validator, if that is still to be done, without looking for plugins of pydantic.
+
+    Looking for them reads the metadata of every package installed, which takes longer than validating a job; our models
+    need none. Models of the user's keep theirs.
+    """
+    if model.__pydantic_complete__:
+        return
+    name = "PYDANTIC_DISABLE_PLUGINS"
+    before = os.environ.get(name)
+    os.environ[name] = "__all__"
+    try:
+        model.model_rebuild()
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
