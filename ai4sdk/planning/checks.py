@@ -153,7 +153,7 @@ def _schedule_fits_optimizer(job: Job, search: list[Path]) -> Iterator[Finding]:
     if job.scheduler is None:
         return
     if job.optimizer is None:
-        yield Finding("scheduler", "a scheduler needs an optimizer in YAML too", "+optimizer=adam, or ~scheduler")
+        yield Finding("scheduler", "a scheduler needs an optimizer in YAML too", "optimizer=adam, or scheduler=none")
     if job.scheduler.schedule.target.endswith("ReduceLROnPlateau") and job.scheduler.monitor is None:
         yield Finding("scheduler", "ReduceLROnPlateau needs a metric to watch", "scheduler.monitor=val_loss")
 
