@@ -7,6 +7,7 @@ a reference (`${…}`) or still missing (`???`).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -80,7 +81,18 @@ def group_schema(group: str) -> dict[str, Any]:
         if schema.get("additionalProperties") is not False:
             merged["additionalProperties"] = True
     merged["properties"]["defaults"] = whole["properties"]["defaults"]
-    return {"$schema": _DRAFT, "title": f"{group} option", **merged, "$defs": whole["$defs"]}
+    return {"$schema": _DRAFT, "title": f"{group} option", **merged, "$defs": _needed(merged, whole["$defs"])}
+
+
+def _needed(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the definitions a schema refers to, and those they refer to."""
+    found: set[str] = set()
+    open_ends = [schema]
+    while open_ends:
+        names = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(open_ends.pop()))) - found
+        found |= names
+        open_ends += [definitions[name] for name in names]
+    return {name: definition for name, definition in definitions.items() if name in found}
 
 
 def _references(schema: dict[str, Any]) -> Iterator[str]:
