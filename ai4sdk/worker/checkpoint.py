@@ -31,7 +31,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_SHARE = 0.01
+_SHARE = 0.005
+"""Share of the time that checkpoints between epochs may cost."""
 
 
 def checkpoint_due(*, since: float, cost: float, every: float, epoch_begins: bool) -> bool:
@@ -52,7 +53,7 @@ def checkpoint_due(*, since: float, cost: float, every: float, epoch_begins: boo
     -------
     bool
         True when ``every`` has passed. Between two epochs also before, unless the last one is so fresh that another
-        would cost more than a hundredth of the time.
+        would cost more than a two-hundredth of the time.
     """
     return since >= every or (epoch_begins and since * _SHARE >= cost)
 

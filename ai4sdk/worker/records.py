@@ -17,7 +17,7 @@ __all__ = ["Progress", "Records"]
 
 log = logging.getLogger(__name__)
 
-_PAUSE = 0.2
+_PAUSE = 0.25
 """Seconds between two replacements of progress.json."""
 
 _RATE_SPAN = 5.0
@@ -25,7 +25,7 @@ _RATE_SPAN = 5.0
 
 
 class Progress:
-    """progress.json: where the task stands, replaced at most five times a second.
+    """progress.json: where the task stands, replaced at most four times a second.
 
     Parameters
     ----------

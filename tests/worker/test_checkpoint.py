@@ -141,7 +141,7 @@ def test_what_is_no_mapping_is_no_checkpoint(tmp_path: Path) -> None:
         (299.0, 0.0, False, False),
         (0.5, 0.0, True, True),  # none was taken yet: its cost is not known
         (0.5, 0.01, True, False),  # would take a fiftieth of the time
-        (1.1, 0.01, True, True),
+        (2.1, 0.01, True, True),
         (299.0, 60.0, True, False),
         (300.0, 60.0, True, True),
     ],

@@ -57,12 +57,12 @@ def test_unreadable_progress_counts_as_none(tmp_path: Path) -> None:
     assert Progress(RunPaths(tmp_path)).finished == []
 
 
-def test_progress_is_due_five_times_a_second(tmp_path: Path) -> None:
+def test_progress_is_due_four_times_a_second(tmp_path: Path) -> None:
     clock = Clock()
     progress = Progress(RunPaths(tmp_path), clock=clock)
     assert progress.due
     progress.update(step=0, epoch=0)
-    clock.now += 0.19
+    clock.now += 0.24
     assert not progress.due
     clock.now += 0.02
     assert progress.due
