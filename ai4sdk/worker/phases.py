@@ -90,6 +90,9 @@ class _Work:
             self.stop.check()
             progress.enter(phase)
             self.records.event("phase", phase=phase)
+            if phase != "fit":
+                # Judging may draw random numbers, too: it starts alike after a training and in a resumed task.
+                pl.seed_everything(self.job.seed, workers=True, verbose=False)
             getattr(self, phase)()
             progress.finish(phase)
         progress.enter("done")
