@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import torch
 from safetensors.torch import load_file
 
 from ai4sdk.planning.plan import Plan, TaskPlan, digest_of, results_of
-from ai4sdk.runs.files import read_json, read_json_lines
+from ai4sdk.runs.files import read_json, read_json_lines, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.spec import Job
 from ai4sdk.worker.failures import Failure, failure_of
@@ -326,6 +327,17 @@ def assert_same_end(paths: RunPaths, whole: RunPaths) -> None:
 def fit_began(paths: RunPaths, attempt: int) -> bool:
     phases = [line for line in read_json_lines(paths.events) if line.get("phase") == "fit"]
     return len(phases) >= attempt
+
+
+@pytest.mark.slow
+def test_a_task_killed_after_the_training_judges_alike(whole: RunPaths, tmp_path: Path) -> None:
+    paths = RunPaths(tmp_path / "run")
+    shutil.copytree(whole.root, paths.root)
+    for folder in (paths.evaluation, paths.package):
+        shutil.rmtree(folder)
+    write_json(paths.progress, {**read_json(paths.progress), "phase": "fit", "finished": ["fit"]})
+    assert start(paths).wait(120) == 0, log_of(paths)
+    assert_same_end(paths, whole)
 
 
 @pytest.mark.slow
