@@ -19,7 +19,7 @@ from ai4sdk.planning.plan import read_plan_file
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
-from ai4sdk.runs.store import find_run, list_runs
+from ai4sdk.runs.store import find_run, list_runs, read_progress
 from ai4sdk.spec.units import format_span
 
 WHICH = "run: id, unique prefix, job name, folder, or latest"
@@ -64,9 +64,8 @@ def _status(command: str, argv: Sequence[str]) -> int:
     args, run = _one(command, "Tell how a run stands.", argv, json_option=True)
     state = read_state(run)
     if args.json:
-        print(
-            json.dumps({"id": run.id, "folder": str(run.root), **asdict(state), "progress": _progress(run)}, indent=2)
-        )
+        facts = {"id": run.id, "folder": str(run.root), **asdict(state), "progress": read_progress(run)}
+        print(json.dumps(facts, indent=2))
         return 0
     plan = read_plan_file(run.root)
     print(f"{run.id}  {state.state}")
@@ -189,20 +188,12 @@ def _took(state: RunState) -> str:
     return format_span(max(0.0, (state.ended or time.time()) - state.started))
 
 
-def _progress(run: RunPaths) -> dict[str, object]:
-    try:
-        progress = read_json(run.progress)
-    except (OSError, ValueError):
-        return {}
-    return progress if isinstance(progress, dict) else {}
-
-
 def _note(run: RunPaths, state: RunState) -> str:
     if state.cause:
         return state.cause
     if state.state is State.SUCCEEDED:
         return "  ".join(f"{name} {value}" for name, value in headline_figures(run)[:2])
-    progress = _progress(run)
+    progress = read_progress(run)
     if progress.get("phase") == "fit" and isinstance(epoch := progress.get("epoch"), int):
         of = f" of {progress['epochs']}" if progress.get("epochs") else ""
         return f"epoch {epoch + 1}{of}"

@@ -15,6 +15,7 @@ from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, read_state
+from ai4sdk.runs.store import read_progress
 
 __all__ = ["watch"]
 
@@ -52,7 +53,7 @@ def watch(run: RunPaths, plan: Plan) -> int:
         with display:
             while True:
                 state = _state(run)
-                display.show(_progress(run), state)
+                display.show(read_progress(run), state)
                 if state.state.ended:
                     break
                 time.sleep(INTERVAL)
@@ -88,14 +89,6 @@ def _state(run: RunPaths) -> RunState:
             time.sleep(INTERVAL)
             return read_state(run)
         raise RunFailed(f"the folder of {run.id} was deleted while it ran; it was stopped") from error
-
-
-def _progress(run: RunPaths) -> dict[str, Any]:
-    try:
-        progress = read_json(run.progress)
-    except (OSError, ValueError):
-        return {}
-    return progress if isinstance(progress, dict) else {}
 
 
 def _figures(progress: dict[str, Any], most: int = 4) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ai4sdk.planning.targets import check_target, parameters
+from ai4sdk.planning.targets import check_target, nearest_name, parameters
 from ai4sdk.spec import Job, TargetDataset
 from ai4sdk.spec.target import HYDRA_KEYS
 
@@ -133,8 +133,6 @@ def _targets_exist(job: Job, search: list[Path]) -> Iterator[Finding]:
 def _trainer_options_exist(job: Job, search: list[Path]) -> Iterator[Finding]:
     if not job.training.trainer:
         return
-    from ai4sdk.planning.targets import nearest_name
-
     known = [parameter.name for parameter in parameters("pytorch_lightning.Trainer", search) or ()]
     for name in job.training.trainer:
         if name in OWNED_TRAINER_OPTIONS:

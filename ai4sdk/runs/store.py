@@ -16,7 +16,7 @@ from ai4sdk.runs.files import read_json, write_text
 from ai4sdk.runs.layout import README, RunPaths
 from ai4sdk.runs.state import RunState, State, hold_lock, is_run, read_state, write_state
 
-__all__ = ["FoundRun", "create_run", "find_run", "list_runs"]
+__all__ = ["FoundRun", "create_run", "find_run", "list_runs", "read_progress"]
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,10 @@ def _ids(runs: Path) -> list[str]:
         return []
 
 
-def read_plan(paths: RunPaths) -> dict[str, Any]:
-    """Read a run's plan as plain values; raises NotFound if it is gone or unreadable."""
+def read_progress(paths: RunPaths) -> dict[str, Any]:
+    """Read where a run's training stands; empty before it has begun."""
     try:
-        plan = read_json(paths.plan)
-    except (OSError, ValueError) as error:
-        raise NotFound(f"the plan of {paths.id} cannot be read: {error}", hint=f"ls {paths.root}") from error
-    if not isinstance(plan, dict):
-        raise NotFound(f"{paths.plan} is no plan", hint=f"ls {paths.root}")
-    return plan
+        progress = read_json(paths.progress)
+    except (OSError, ValueError):
+        return {}
+    return progress if isinstance(progress, dict) else {}
