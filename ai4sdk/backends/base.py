@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState
 
-__all__ = ["Backend", "Command", "Submission"]
+__all__ = ["Backend", "Command", "Ended", "Pool", "PoolBackend", "Submission"]
 
 
 @dataclass(frozen=True)
@@ -82,4 +83,67 @@ class Backend(Protocol):
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Ask a run to stop with a checkpoint, or with ``now`` without one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run of a pool that has ended; its state is in its run directory, too."""
+
+    run: RunPaths
+    state: RunState
+
+
+class Pool(Protocol):
+    """Where the points of a study run, many at once: warm processes of this machine, or an array job of a cluster.
+
+    The pool writes each run's states and events as the backend does for a single run, and holds the run's lock as long
+    as any of its processes lives.
+    """
+
+    @property
+    def slots(self) -> int:
+        """How many runs may be in it at once."""
+        ...
+
+    def start(self, run: RunPaths, submission: Submission, lock: int) -> None:
+        """Start a run, or go on with it. The pool owns the descriptor ``lock`` from here on.
+
+        Raises
+        ------
+        EnvironmentFault
+            If no process can be started.
+        """
+        ...
+
+    def wait(self, timeout: float) -> list[Ended]:
+        """Wait until runs end, at most ``timeout`` seconds; return those that did."""
+        ...
+
+    def stop(self, run: RunPaths, *, now: bool = False) -> None:
+        """Ask a run to stop with a checkpoint, or with ``now`` without one. It ends later, as `wait` tells."""
+        ...
+
+    def close(self) -> None:
+        """Kill what still runs and give everything back."""
+        ...
+
+
+class PoolBackend(Backend, Protocol):
+    """A backend that can run the points of a study."""
+
+    def pool(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> Pool:
+        """Open a pool.
+
+        Parameters
+        ----------
+        plan
+            Plan of the first point; the others have the same hardware, backend and imports.
+        folder
+            Folder for the pool's own logs.
+        project
+            Folder the processes start in.
+        parallel
+            Runs at once; by default as many as the plan's hardware fits into the backend.
+        """
         ...

@@ -8,11 +8,13 @@ from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.job import Job
 from ai4sdk.spec.optimizer import Scheduler
 from ai4sdk.spec.storage import Storage
+from ai4sdk.spec.sweep import Axis, Pruner, Sweep
 from ai4sdk.spec.target import Target
 from ai4sdk.spec.tracking import Tracking
 from ai4sdk.spec.training import Checkpoint, EarlyStopping, Training
 
 __all__ = [
+    "Axis",
     "Backend",
     "Checkpoint",
     "CsvOptions",
@@ -25,10 +27,12 @@ __all__ = [
     "Job",
     "Loader",
     "LocalBackend",
+    "Pruner",
     "Scheduler",
     "Section",
     "Splits",
     "Storage",
+    "Sweep",
     "Target",
     "TargetDataset",
     "Tracking",

@@ -13,6 +13,7 @@ from ai4sdk.spec.evaluation import Evaluation
 from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.optimizer import Scheduler
 from ai4sdk.spec.storage import Storage
+from ai4sdk.spec.sweep import Sweep
 from ai4sdk.spec.target import Target
 from ai4sdk.spec.tracking import Tracking
 from ai4sdk.spec.training import Training
@@ -68,6 +69,9 @@ class Job(Section):
 
     backend: Backend = field_that_changes_nothing(default_factory=LocalBackend)
     """Where it runs."""
+
+    sweep: Sweep = field_that_changes_nothing(default_factory=Sweep)
+    """What a study of this job varies; without axes the job is a single run."""
 
     runs: str = field_that_changes_nothing(default="runs")
     """Folder for runs; a relative path starts at the project."""
