@@ -27,7 +27,16 @@ from ai4sdk.config.repository import Repository
 from ai4sdk.config.yaml_files import marks
 from ai4sdk.errors import NotFound, Origin, Problem
 
-__all__ = ["COMMAND_LINE", "Composition", "Layer", "compose_layers"]
+__all__ = [
+    "COMMAND_LINE",
+    "Composer",
+    "Composition",
+    "Layer",
+    "apply_override",
+    "compose_layers",
+    "override_problem",
+    "resolve",
+]
 
 COMMAND_LINE = "command line"
 _MAX_REPAIRS = 200
@@ -95,11 +104,7 @@ def compose_layers(config: str, overrides: Sequence[str] = (), project: Project 
     NotFound
         If there is no such config.
     """
-    project = project or find_project()
-    name, folders = _locate(config, project)
-    if version.getbase() is None:
-        version.setbase("1.3")
-    return _Composer(config, name, Repository(folders), project).compose(overrides)
+    return Composer(config, project).compose(overrides)
 
 
 def _locate(config: str, project: Project) -> tuple[str, list[tuple[str, Path]]]:
@@ -125,21 +130,42 @@ def _locate(config: str, project: Project) -> tuple[str, list[tuple[str, Path]]]
     return name, folders
 
 
-class _Composer:
-    def __init__(self, config: str, name: str, repository: Repository, project: Project) -> None:
+class Composer:
+    """Composes one config.
+
+    Parameters
+    ----------
+    config
+        Name of a config on the search path, or path of a YAML file.
+    project
+        Project to compose in; by default that of the current folder.
+
+    Raises
+    ------
+    NotFound
+        If there is no such config.
+    """
+
+    def __init__(self, config: str, project: Project | None = None) -> None:
         self.config = config
-        self.name = name
-        self.repository = repository
-        self.project = project
+        self.project = project or find_project()
+        self.name, folders = _locate(config, self.project)
+        if version.getbase() is None:
+            version.setbase("1.3")
+        self.repository = Repository(folders)
         self.problems: list[Problem] = []
+        self.tree: DictConfig | None = None
+        """What was composed last, interpolations as written."""
 
     def compose(self, texts: Sequence[str]) -> Composition:
+        """Compose with overrides; see `compose_layers`."""
         overrides = self._parse(texts)
         defaults = self._defaults_list(overrides)
         if defaults is None:
             return self._result({}, (), overrides, {})
         tree, layers = self._merge(defaults)
         applied = self._apply(tree, defaults.config_overrides)
+        self.tree = tree
         values = self._resolve(tree)
         choices = {key: str(value) for key, value in defaults.overrides.known_choices.items() if value is not None}
         return self._result(values, tuple(layers), applied, choices)
@@ -163,10 +189,12 @@ class _Composer:
                 override = parser.parse_override(text)
                 override.value()
             except (OverrideParseException, HydraException, ValueError, RecursionError) as error:
-                self._problem(text, _override_mistake(text, str(error)), fix=_quoted(text))
+                self.problems.append(override_problem(text, error))
                 continue
             if override.is_sweep_override():
-                fix = f"a list is written {_as_list(text)}, and text with a comma {_quoted(text)}"
+                fix = (
+                    f"ai4sdk run -m for a study; a list is written {_as_list(text)}, text with a comma {_quoted(text)}"
+                )
                 self._problem(text, "several values for one run", key=override.key_or_group, fix=fix)
                 continue
             if override.key_or_group.split(".")[0] == "hydra":
@@ -312,23 +340,13 @@ class _Composer:
         for override in overrides:
             key, line = override.key_or_group, str(override.input_line)
             try:
-                if override.is_add() and _stands(tree, key) and not isinstance(override.value(), dict | list):
-                    self._problem(line, f"{key} is in the config already", key=key, fix=line[1:])
+                if (reason := apply_override(tree, override)) is not None:
+                    self._problem(line, reason, key=key, fix=line[1:])
                     continue
-                if self._adds_known_key(tree, override):
-                    with open_dict(tree):
-                        OmegaConf.update(tree, key, override.value(), merge=True, force_add=True)
-                else:
-                    ConfigLoaderImpl._apply_overrides_to_config([override], tree)
                 applied.append(override)
             except (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError) as error:
                 self._unusable(tree, override, key, line, error)
         return applied
-
-    @staticmethod
-    def _adds_known_key(tree: DictConfig, override: Override) -> bool:
-        plain = not (override.is_add() or override.is_force_add() or override.is_delete())
-        return plain and override.package is None and is_known(override.key_or_group)
 
     def _unusable(self, tree: DictConfig, override: Override, key: str, line: str, error: Exception) -> None:
         existing = list(dict.fromkeys([*_keys(tree), *all_keys()]))
@@ -354,12 +372,10 @@ class _Composer:
 
     def _resolve(self, tree: DictConfig) -> dict[str, Any]:
         OmegaConf.set_struct(tree, False)
-        _register_references()
         try:
-            values = OmegaConf.to_container(tree, resolve=True)
+            return resolve(tree)
         except (OmegaConfBaseException, ValueError, TypeError, RecursionError, KeyError, AttributeError):
             values = self._resolve_one_by_one(tree, tree, "")
-        assert isinstance(values, dict)
         return {str(key): value for key, value in values.items()}
 
     def _resolve_one_by_one(self, tree: DictConfig, node: Any, prefix: str) -> Any:
@@ -400,6 +416,39 @@ class _Composer:
                 text = text[int(part)]
         reason, fix = _interpolation_mistake(str(text), error, list(_keys(tree)))
         self.problems.append(Problem(reason, key=key, fix=fix))
+
+
+def apply_override(tree: DictConfig, override: Override) -> str | None:
+    """Set a value in a composed tree, as Hydra does; keys that the models name need no ``+``.
+
+    Returns
+    -------
+    str or None
+        Why the override is not meant so, if it is a ``+`` for something that is there.
+
+    Raises
+    ------
+    HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError
+        If it cannot be set.
+    """
+    key = override.key_or_group
+    if override.is_add() and _stands(tree, key) and not isinstance(override.value(), dict | list):
+        return f"{key} is in the config already"
+    plain = not (override.is_add() or override.is_force_add() or override.is_delete())
+    if plain and override.package is None and is_known(key):
+        with open_dict(tree):
+            OmegaConf.update(tree, key, override.value(), merge=True, force_add=True)
+    else:
+        ConfigLoaderImpl._apply_overrides_to_config([override], tree)
+    return None
+
+
+def resolve(tree: DictConfig) -> dict[str, Any]:
+    """Return a composed tree as plain values, interpolations resolved, references to secrets and data as written."""
+    _register_references()
+    values = OmegaConf.to_container(tree, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def _interpolation_mistake(text: str, error: BaseException, existing: list[str]) -> tuple[str, str | None]:
@@ -469,6 +518,11 @@ def _groups(repository: Repository) -> list[str]:
 def _first(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def override_problem(text: str, error: Exception) -> Problem:
+    """Say what is wrong with an override that cannot be read."""
+    return Problem(_override_mistake(text, str(error)), origin=Origin(COMMAND_LINE, text=text), fix=_quoted(text))
 
 
 def _override_mistake(text: str, message: str) -> str:

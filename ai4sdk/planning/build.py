@@ -7,6 +7,7 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,35 @@ from ai4sdk.planning.checks import Finding, check_job, targets_of
 from ai4sdk.planning.code import CodeSnapshot, take_snapshot
 from ai4sdk.planning.plan import Plan, TaskPlan, digest_of, results_of
 from ai4sdk.planning.references import fill_in
+from ai4sdk.planning.targets import TargetReport
 from ai4sdk.planning.versions import package_versions
 from ai4sdk.runs.store import find_run
 from ai4sdk.spec import FileDataset, Job
 from ai4sdk.spec.base import complete
 
-__all__ = ["make_plan"]
+__all__ = ["Parts", "make_plan"]
 
 
-def make_plan(loaded: Loaded, *, command: Sequence[str] = ()) -> Plan:
+@dataclass
+class Parts:
+    """What plans of one study share, each looked at once: data, inputs, code and proofs of targets.
+
+    All but the proofs can be kept as JSON values, so that plans made from them need no files.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, Any] = field(default_factory=dict)
+    code: dict[str, Any] = field(default_factory=dict)
+    created: dict[str, Any] = field(default_factory=dict)
+    targets: dict[Any, TargetReport] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all but the proofs as JSON values."""
+        names = ("data", "inputs", "code", "created")
+        return {name: getattr(self, name) for name in names}
+
+
+def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | None = None) -> Plan:
     """Freeze a job.
 
     Parameters
@@ -34,6 +55,8 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = ()) -> Plan:
         The job and its layers.
     command
         What the user typed, kept in the plan as a note.
+    parts
+        What earlier plans of the same study found; what is missing there is looked at, and added.
 
     Returns
     -------
@@ -47,35 +70,38 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = ()) -> Plan:
         read, sections that do not fit together.
     """
     job, project = loaded.job, loaded.composition.project
+    parts = parts if parts is not None else Parts()
     search = project.code_folders()
     findings: list[Finding] = []
     faults: list[Ai4Error] = []
 
-    data, summary = _data(job, project.root, findings, faults)
-    values, unfilled = fill_in(job.model_dump(mode="json", by_alias=True), summary)
+    data, summary = _shared_data(job, project.root, parts, findings, faults)
+    values = job.model_dump(mode="json", by_alias=True)
+    filled, unfilled = fill_in(values, summary)
     findings += unfilled if not faults else []
-    if not unfilled:
-        job = Job.model_validate(values)
-    findings += check_job(job, search)
-    inputs = _inputs(job, project.root, findings)
+    if not unfilled and filled != values:
+        job, values = Job.model_validate(filled), filled
+    findings += check_job(job, search, parts.targets)
+    inputs = _shared_inputs(job, project.root, parts, findings)
     try:
-        code = take_snapshot(targets_of(job), search)
+        code = _shared_code(job, search, parts)
     except Ai4Error as error:
         findings.append(Finding("", error.message, error.hint))
         code = None
     if findings or code is None:
         raise _error(loaded, findings, faults)
 
-    packages = package_versions(code.external)
     digests = {
         "job": digest_of(results_of(job)),
-        "code": code.digest,
+        "code": code["digest"],
         "data": digest_of({name: entry["fingerprint"] for name, entry in data.items()}),
         "inputs": digest_of({name: entry["fingerprint"] for name, entry in inputs.items()}),
-        "packages": digest_of(packages),
+        "packages": digest_of(code["packages"]),
     }
     complete(TaskPlan)
     complete(Plan)
+    if not parts.created:
+        parts.created = _created(project.root, command)
     return Plan(
         digest=digest_of(digests),
         digests=digests,
@@ -84,11 +110,45 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = ()) -> Plan:
         tasks=_tasks(job),
         data=data,
         inputs=inputs,
-        packages=packages,
+        packages=code["packages"],
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
-        created=_created(project.root, command),
-        code=_code(code),
+        created=parts.created,
+        code=code["snapshot"],
     )
+
+
+def _shared_data(
+    job: Job, project: Path, parts: Parts, findings: list[Finding], faults: list[Ai4Error]
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
+    read = job.dataset.model_dump(mode="json", by_alias=True, exclude={"loader"})
+    key = digest_of([read, job.storage.model_dump(mode="json"), job.task])
+    if key not in parts.data:
+        found = _data(job, project, findings, faults)
+        if faults:
+            return found
+        parts.data[key] = list(found)
+    data, summary = parts.data[key]
+    return data, summary
+
+
+def _shared_inputs(job: Job, project: Path, parts: Parts, findings: list[Finding]) -> dict[str, dict[str, Any]]:
+    key = job.training.init_from or ""
+    if key not in parts.inputs:
+        before = len(findings)
+        found = _inputs(job, project, findings)
+        if len(findings) > before:
+            return found
+        parts.inputs[key] = found
+    return dict(parts.inputs[key])
+
+
+def _shared_code(job: Job, search: list[Path], parts: Parts) -> dict[str, Any]:
+    key = " ".join(targets_of(job))
+    if key not in parts.code:
+        code = take_snapshot(targets_of(job), search)
+        packages = package_versions(code.external)
+        parts.code[key] = {"digest": code.digest, "snapshot": _code(code), "packages": packages}
+    return dict(parts.code[key])
 
 
 def _code(code: CodeSnapshot) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ai4sdk.planning.targets import check_target, nearest_name, parameters
+from ai4sdk.planning.targets import TargetReport, check_target, nearest_name, parameters
 from ai4sdk.spec import Job, TargetDataset
 from ai4sdk.spec.target import HYDRA_KEYS
 
@@ -64,7 +64,7 @@ class _Target:
     partial: bool
 
 
-def check_job(job: Job, search: list[Path]) -> list[Finding]:
+def check_job(job: Job, search: list[Path], known: dict[Any, TargetReport] | None = None) -> list[Finding]:
     """Run every check.
 
     Parameters
@@ -73,13 +73,16 @@ def check_job(job: Job, search: list[Path]) -> list[Finding]:
         The job.
     search
         Folders the user's code is imported from, first wins.
+    known
+        What reading the sources of targets showed for earlier jobs, and takes what it shows for this one.
 
     Returns
     -------
     list of Finding
         All mistakes; empty for a job that can be planned.
     """
-    return [finding for check in _CHECKS for finding in check(job, search)]
+    found = list(_targets_exist(job, search, {} if known is None else known))
+    return found + [finding for check in _CHECKS for finding in check(job, search)]
 
 
 def targets_of(job: Job) -> list[str]:
@@ -109,11 +112,14 @@ def _walk(value: Any, key: str, positional: Mapping[str, int]) -> Iterator[_Targ
             yield from _walk(child, f"{key}.{index}", positional)
 
 
-def _targets_exist(job: Job, search: list[Path]) -> Iterator[Finding]:
+def _targets_exist(job: Job, search: list[Path], known: dict[Any, TargetReport]) -> Iterator[Finding]:
     for target in _targets(job):
-        report = check_target(
-            target.path, target.arguments, search, positional=target.positional, partial=target.partial
-        )
+        question = (target.path, target.arguments, target.positional, target.partial)
+        if question not in known:
+            known[question] = check_target(
+                target.path, target.arguments, search, positional=target.positional, partial=target.partial
+            )
+        report = known[question]
         for problem in report.problems:
             if problem.argument is not None and problem.argument in target.arguments:
                 yield Finding(f"{target.key}.{problem.argument}", problem.message, problem.fix)
@@ -217,7 +223,6 @@ def _unfreezing_leaves_something(job: Job, search: list[Path]) -> Iterator[Findi
 
 
 _CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
-    _targets_exist,
     _trainer_options_exist,
     _schedule_fits_optimizer,
     _evaluated_split_exists,
