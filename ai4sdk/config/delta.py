@@ -117,7 +117,7 @@ class PointComposer:
     # ------------------------------------------------------------------ the quick way
 
     def _quickly(self, params: Mapping[str, Any]) -> Composition | None:
-        options = {key: value for key, value in params.items() if self._is_group(key)}
+        options = {key: value for key, value in params.items() if self.is_group(key)}
         values = {key: value for key, value in params.items() if key not in options}
         if not all(map(_is_simple, values.values())):
             return None
@@ -135,7 +135,8 @@ class PointComposer:
         typed = (*shape.overrides, *overrides)
         return Composition(self.config, self.project, composed, shape.layers, typed, shape.choices)
 
-    def _is_group(self, key: str) -> bool:
+    def is_group(self, key: str) -> bool:
+        """Tell whether an axis chooses options of a group, as against setting a value."""
         if key not in self._groups:
             group = key.lstrip("+").split("@")[0]
             self._groups[key] = bool(Composer(self.config, self.project).repository.group_exists(group))

@@ -29,6 +29,7 @@ GROUPS = (
     "storage",
     "tracking",
     "backend",
+    "sweep",
 )
 """Sections of a job that are config groups, too."""
 

@@ -1,0 +1,439 @@
+"""A config with axes → a study's plan: every point checked, frozen, and known by its digest."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ai4sdk.config.axes import Axis, Choice, Interval, read_axes, split_sweeps
+from ai4sdk.config.compose import COMMAND_LINE, Composer, Composition
+from ai4sdk.config.delta import PointComposer
+from ai4sdk.config.history import place
+from ai4sdk.config.load import Loaded
+from ai4sdk.config.project import Project, find_project
+from ai4sdk.config.validate import located, validate
+from ai4sdk.errors import ConfigError, Origin, Problem, UsageError
+from ai4sdk.planning.build import Parts, make_plan
+from ai4sdk.planning.plan import Plan, digest_of
+from ai4sdk.spec import Checkpoint, Job, Sweep
+from ai4sdk.spec.base import complete
+from ai4sdk.spec.sweep import Direction
+from ai4sdk.studies.point import Objective, Point
+from ai4sdk.studies.search import check_search
+from ai4sdk.studies.space import active, check, grid, listed, sample, size, unlisted
+
+__all__ = ["FORMAT", "PointPlanner", "StudyPlan", "axes_of", "make_study", "read_study_file"]
+
+FORMAT = "ai4sdk.study/1"
+
+_MOST_SHOWN = 20
+_MOST_LOOKED_AT = 2_000
+_SMALLER_IS_BETTER = re.compile(r"loss|err|mse|mae|rmse|nll|perplexity|distance|time|value$", re.IGNORECASE)
+
+
+class PointPlanner:
+    """Makes the plans of a study's points.
+
+    Parameters
+    ----------
+    composer
+        Composes the points.
+    parts
+        What their plans share.
+    command
+        What the user typed.
+    """
+
+    def __init__(self, composer: PointComposer, parts: Parts, command: Sequence[str] = ()) -> None:
+        self.composer, self.parts, self.command = composer, parts, tuple(command)
+
+    def plan(self, params: Mapping[str, Any]) -> Plan:
+        """Return the plan of a point; raises `ConfigError` with every mistake found."""
+        loaded = self._load(params)
+        return make_plan(loaded, command=self.command, parts=self.parts)
+
+    def _load(self, params: Mapping[str, Any]) -> Loaded:
+        composition = _alone(self.composer.compose(params))
+        job, problems = validate(composition)
+        if job is None:
+            raise ConfigError(problems)
+        return Loaded(job, composition)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all that later plans need, as JSON values."""
+        return {"composer": self.composer.freeze(), "parts": self.parts.to_json(), "command": list(self.command)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], project: Project) -> PointPlanner:
+        """Make a planner of what `to_json` returned; it needs no files of the project."""
+        return cls(PointComposer.thaw(values["composer"], project), Parts(**values["parts"]), values["command"])
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """A study before it runs.
+
+    Parameters
+    ----------
+    name
+        Name of the job.
+    config
+        The config as asked for.
+    sweep
+        How it is searched.
+    space
+        What it varies.
+    objectives
+        What it optimises; empty where the results will tell.
+    points
+        The points, of a grid or random search; a search that learns makes its own.
+    total
+        Points there will be; ``None`` if a Hydra sweeper decides.
+    job
+        The job of the first point, as plain values.
+    first
+        The plan of the first point.
+    planner
+        Makes the plans of further points.
+    """
+
+    name: str
+    config: str
+    sweep: Sweep
+    space: tuple[Axis, ...]
+    objectives: tuple[Objective, ...]
+    points: tuple[Point, ...]
+    total: int | None
+    job: Mapping[str, Any]
+    first: Plan
+    planner: PointPlanner
+    digest: str = field(default="")
+
+    def to_json(self) -> str:
+        """Return the text of study.json, without an id."""
+        values = {
+            "format": FORMAT,
+            "name": self.name,
+            "config": self.config,
+            "digest": self.digest,
+            "search": self.sweep.search,
+            "sweep": self.sweep.model_dump(mode="json", exclude={"axes"}),
+            "axes": {axis.key: axis_text(axis) for axis in self.space},
+            "space": [_axis_json(axis) for axis in self.space],
+            "objectives": [asdict(objective) for objective in self.objectives],
+            "total": self.total,
+            "created": self.first.created,
+            "job": self.job,
+            "planner": self.planner.to_json(),
+            "points": [[point.params, point.digest] for point in self.points],
+        }
+        return json.dumps(values, ensure_ascii=False) + "\n"
+
+
+def read_study_file(path: Path, project: Project) -> StudyPlan:
+    """Read a study's plan.
+
+    Raises
+    ------
+    UsageError
+        If the file is none, or of another version.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise UsageError(f"{path} is no study of this version of ai4sdk", hint="start the study anew")
+        planner = PointPlanner.from_json(values["planner"], project)
+        points = tuple(
+            Point(number, params, planner.composer.texts(params), digest)
+            for number, (params, digest) in enumerate(values["points"])
+        )
+        complete(Sweep)
+        space = tuple(map(_axis_from_json, values["space"]))
+        first = points[0].params if points else next(iter(_corners(space)))
+        return StudyPlan(
+            name=values["name"],
+            config=values["config"],
+            sweep=Sweep.model_validate(values["sweep"]),
+            space=space,
+            objectives=tuple(Objective(**objective) for objective in values["objectives"]),
+            points=points,
+            total=values["total"],
+            job=values["job"],
+            first=planner.plan(first),
+            planner=planner,
+            digest=values["digest"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} cannot be read as a study: {error}", hint="it is left as it is") from error
+
+
+def axis_text(axis: Axis) -> str:
+    """Return the values of an axis as one would write them."""
+    values = axis.values
+    if isinstance(values, Interval):
+        text = f"interval({values.low:g}, {values.high:g})"
+        text = f"int({text})" if values.integer else text
+        text = f"tag(log, {text})" if values.log else text
+    else:
+        shown = [str(value) for value in values.values[:20]]
+        text = ",".join(shown) + (f",… ({len(values.values)})" if len(values.values) > len(shown) else "")
+    return text if axis.when is None else f"{text} when {axis.when[0]}={axis.when[1]}"
+
+
+def axes_of(config: str, overrides: Sequence[str], project: Project | None = None) -> bool:
+    """Tell whether a config has axes of its own, so that running it is a study."""
+    composer = Composer(config, project)
+    fixed, _, _ = split_sweeps(overrides, composer.repository)
+    section = composer.compose(fixed).values.get("sweep")
+    return isinstance(section, Mapping) and bool(section.get("axes"))
+
+
+def make_study(
+    config: str, overrides: Sequence[str] = (), project: Project | None = None, *, command: Sequence[str] = ()
+) -> StudyPlan:
+    """Plan a study.
+
+    Parameters
+    ----------
+    config
+        Name of a config, or path of a YAML file.
+    overrides
+        Overrides in Hydra's grammar; those with several values are axes.
+    project
+        Project to work in; by default that of the current folder.
+    command
+        What the user typed, kept as a note.
+
+    Returns
+    -------
+    StudyPlan
+        Nothing was imported of the user's code, and nothing written.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake found, in the axes and in what they lead to.
+    NotFound
+        If there is no such config.
+    """
+    project = project or find_project()
+    reader = Composer(config, project)
+    fixed, typed, problems = split_sweeps(overrides, reader.repository)
+    base = reader.compose(fixed)
+    sweep = _sweep(base)
+    written, more = read_axes(
+        {key: axis.model_dump() if hasattr(axis, "model_dump") else axis for key, axis in sweep.axes.items()},
+        reader.repository,
+    )
+    problems += [located(base, problem.key, problem.message, problem.fix) for problem in more]
+    set_by_hand = {text.partition("=")[0] for text in fixed} | {axis.key for axis in typed}
+    space = (*(axis for axis in written if axis.key not in set_by_hand), *typed)
+    problems += [located(base, problem.key, problem.message, problem.fix) for problem in check(space)]
+    if not space and not problems:
+        problems += base.problems
+        problems.append(Problem("nothing is varied: no value has several", fix="-m optimizer.lr=1e-2,1e-3"))
+    if problems:
+        raise ConfigError(problems)
+
+    planner = PointPlanner(PointComposer(config, fixed, project), Parts(), command)
+    by_hand = {text.partition("=")[0]: text for text in overrides}
+    first, problems = _look_at_values(planner, space, base, by_hand)
+    if first is None or problems:
+        raise ConfigError(_few(problems))
+    objectives = _objectives(sweep, first.as_job())
+    problems += _search_problems(sweep, space, objectives, base)
+    if problems:
+        raise ConfigError(problems)
+    points, total = _points(planner, sweep, space)
+    if not points:
+        _read_all_shapes(planner, space)
+    identity: list[Any] = [sweep.model_dump(mode="json", exclude={"parallel", "retries", "max_time", "axes"})]
+    identity += [[_axis_json(axis) for axis in space], first.digest, [point.digest for point in points]]
+    return StudyPlan(
+        name=first.name,
+        config=config,
+        sweep=sweep,
+        space=space,
+        objectives=objectives,
+        points=points,
+        total=total,
+        job=first.job,
+        first=first,
+        planner=planner,
+        digest=digest_of(identity),
+    )
+
+
+def _alone(composition: Composition) -> Composition:
+    """Return a point's composition as that of a single run: what is varied is no part of it."""
+    return replace(composition, values={key: value for key, value in composition.values.items() if key != "sweep"})
+
+
+def _sweep(base: Composition) -> Sweep:
+    complete(Sweep)
+    section = base.values.get("sweep") or {}
+    try:
+        return Sweep.model_validate(section)
+    except ValidationError:
+        # What is wrong is reported with the rest of the job.
+        job, problems = validate(replace(base, problems=()))
+        assert job is None
+        raise ConfigError([problem for problem in problems if problem.key.split(".")[0] == "sweep"]) from None
+
+
+def _corners(space: Sequence[Axis]) -> Iterator[dict[str, Any]]:
+    """Yield a point with the first value of each axis, then points that differ from it in one axis."""
+    firsts: dict[str, Any] = {}
+    for axis in space:
+        if active(axis, firsts):
+            firsts[axis.key] = _some(axis)[0]
+    yield firsts
+    for varied in space:
+        for value in _some(varied)[0 if varied.when else 1 :]:
+            point: dict[str, Any] = {}
+            for axis in space:
+                if axis is varied:
+                    point[axis.key] = value
+                elif varied.when is not None and axis.key == varied.when[0]:
+                    point[axis.key] = varied.when[1]
+                elif active(axis, point):
+                    point[axis.key] = firsts.get(axis.key, _some(axis)[0])
+            yield point
+
+
+def _some(axis: Axis) -> Sequence[Any]:
+    values = axis.values
+    return values.values if isinstance(values, Choice) else (values.low, values.high)
+
+
+def _look_at_values(
+    planner: PointPlanner, space: Sequence[Axis], base: Composition, by_hand: Mapping[str, str]
+) -> tuple[Plan | None, list[Problem]]:
+    """Plan one point for each value of each axis, so that every wrong value is found whatever it is combined with."""
+    first: Plan | None = None
+    problems: list[Problem] = []
+    for params in islice(_corners(space), _MOST_LOOKED_AT):
+        try:
+            plan = planner.plan(params)
+            first = first or plan
+        except ConfigError as error:
+            known = {(problem.key, problem.message) for problem in problems}
+            problems += [
+                _of_axis(problem, planner, params, base, by_hand)
+                for problem in error.problems
+                if (problem.key, problem.message) not in known
+            ]
+            if len(problems) >= _MOST_SHOWN:
+                break
+    return first, problems
+
+
+def _of_axis(
+    problem: Problem, planner: PointPlanner, params: Mapping[str, Any], base: Composition, by_hand: Mapping[str, str]
+) -> Problem:
+    """Let a problem of an axis's value point at the axis as it is written, on the command line or in YAML."""
+    origin = problem.origin
+    if origin is None or origin.source != COMMAND_LINE:
+        return problem
+    for key, text in zip(params, planner.composer.texts(params), strict=True):
+        if origin.text == text:
+            found = None if key in by_hand else place(base, f"sweep.axes.{key}")
+            return replace(problem, origin=found or Origin(COMMAND_LINE, text=by_hand.get(key, text)))
+    return problem
+
+
+def _few(problems: Sequence[Problem]) -> Iterable[Problem]:
+    if len(problems) <= _MOST_SHOWN:
+        return problems
+    return [*problems[:_MOST_SHOWN], Problem(f"and {len(problems) - _MOST_SHOWN} more like these")]
+
+
+def _objectives(sweep: Sweep, job: Job) -> tuple[Objective, ...]:
+    checkpoint = job.training.checkpoint
+    names = list(sweep.objective)
+    directions = list(sweep.direction)
+    if not names:
+        if checkpoint.monitor is None:
+            return ()
+        names, directions = [checkpoint.monitor], directions or [checkpoint.mode]
+    if not directions:
+        directions = [_guessed_direction(name, checkpoint) for name in names]
+    return tuple(Objective(name, direction) for name, direction in zip(names, directions, strict=True))
+
+
+def _guessed_direction(name: str, checkpoint: Checkpoint) -> Direction:
+    if name == checkpoint.monitor:
+        return checkpoint.mode
+    return "min" if _SMALLER_IS_BETTER.search(name) else "max"
+
+
+def _search_problems(
+    sweep: Sweep, space: tuple[Axis, ...], objectives: tuple[Objective, ...], base: Composition
+) -> list[Problem]:
+    problems = [located(base, key, message, fix) for key, message, fix in check_search(sweep, space, objectives)]
+    if sweep.search == "grid":
+        problems += [located(base, problem.key, problem.message, problem.fix) for problem in unlisted(space)]
+    if sweep.search == "random" and sweep.points is None:
+        problems.append(located(base, "sweep.points", "a random search needs a number of points", "sweep.points=20"))
+    if sweep.search not in ("grid", "random") and not objectives:
+        fix = "sweep.objective=val_loss, or what your module logs"
+        problems.append(located(base, "sweep.objective", f"{sweep.search} needs something to optimise", fix))
+    return problems
+
+
+def _points(planner: PointPlanner, sweep: Sweep, space: tuple[Axis, ...]) -> tuple[tuple[Point, ...], int | None]:
+    """Plan the points that are known beforehand; those that cannot be planned are reported together."""
+    if sweep.search == "grid":
+        chosen: Iterator[dict[str, Any]] = grid(space)
+        if sweep.points is not None:
+            chosen = islice(chosen, sweep.points)
+    elif sweep.search == "random":
+        assert sweep.points is not None
+        chosen = (sample(space, sweep.seed, number) for number in range(sweep.points))
+    else:
+        combinations = size(space)
+        return (), sweep.points if combinations is None or sweep.points is None else min(sweep.points, combinations)
+    points: list[Point] = []
+    problems: list[Problem] = []
+    for number, params in enumerate(chosen):
+        texts = planner.composer.texts(params)
+        try:
+            points.append(Point(number, params, texts, planner.plan(params).digest))
+        except ConfigError as error:
+            about = f"with {' '.join(texts)}"
+            problems += [replace(problem, message=f"{problem.message} ({about})") for problem in error.problems]
+            if len(problems) > _MOST_SHOWN:
+                break
+    if problems:
+        raise ConfigError(_few(problems))
+    return tuple(points), len(points)
+
+
+def _read_all_shapes(planner: PointPlanner, space: Sequence[Axis]) -> None:
+    """Read all options that a search may choose, so that editing files later changes nothing."""
+    groups = tuple(axis for axis in space if isinstance(axis.values, Choice) and planner.composer.is_group(axis.key))
+    free = [axis for axis in space if axis not in groups]
+    for options in islice(grid(groups), _MOST_LOOKED_AT) if groups else ():
+        point = dict(options)
+        for axis in free:
+            if active(axis, point):
+                point[axis.key] = (listed(axis.values) or _some(axis))[0]
+        planner.plan(point)
+
+
+def _axis_json(axis: Axis) -> dict[str, Any]:
+    return {"key": axis.key, "when": list(axis.when) if axis.when else None, **asdict(axis.values)}
+
+
+def _axis_from_json(values: Mapping[str, Any]) -> Axis:
+    rest = {key: value for key, value in values.items() if key not in ("key", "when")}
+    chosen = Choice(tuple(rest["values"]), rest["ordered"]) if "values" in rest else Interval(**rest)
+    when = values["when"]
+    return Axis(values["key"], chosen, (when[0], when[1]) if when else None)
