@@ -72,6 +72,11 @@ class PointComposer:
         """Return a point as overrides that one could type."""
         return tuple(f"{key}={encode(value)}" for key, value in params.items())
 
+    def read(self, texts: Iterable[str]) -> dict[str, Any]:
+        """Return overrides with one value each as a point; the inverse of `texts`."""
+        overrides = OverridesParser.create().parse_overrides(list(texts))
+        return {str(override.get_key_element()): override.value() for override in overrides}
+
     def compose(self, params: Mapping[str, Any]) -> Composition:
         """Compose a point.
 

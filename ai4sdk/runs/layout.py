@@ -145,6 +145,21 @@ class RunPaths:
         return self.root / "tracking.json"
 
     @property
+    def point(self) -> Path:
+        """Of which study this is a point, and what to report to it; only points have it."""
+        return self.root / "point.json"
+
+    @property
+    def reports(self) -> Path:
+        """What a point reported while training, appended: ``{"step", "value"}`` a line."""
+        return self.root / "reports.jsonl"
+
+    @property
+    def verdicts(self) -> Path:
+        """Whether to go on after a report, appended: ``{"step", "go_on"}`` a line."""
+        return self.root / "verdicts.jsonl"
+
+    @property
     def lock(self) -> Path:
         """Held by whoever executes the run."""
         return self.root / "lock"

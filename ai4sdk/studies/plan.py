@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ai4sdk.config.axes import Axis, Choice, Interval, read_axes, split_sweeps
+from ai4sdk.config.axes import Axis, Choice, Interval, encode, read_axes, split_sweeps
 from ai4sdk.config.compose import COMMAND_LINE, Composer, Composition
 from ai4sdk.config.delta import PointComposer
 from ai4sdk.config.history import place
@@ -125,7 +125,7 @@ class StudyPlan:
             "digest": self.digest,
             "search": self.sweep.search,
             "sweep": self.sweep.model_dump(mode="json", exclude={"axes"}),
-            "axes": {axis.key: axis_text(axis) for axis in self.space},
+            "axes": {axis.key: axis_text(axis) + _condition_text(axis) for axis in self.space},
             "space": [_axis_json(axis) for axis in self.space],
             "objectives": [asdict(objective) for objective in self.objectives],
             "total": self.total,
@@ -174,17 +174,24 @@ def read_study_file(path: Path, project: Project) -> StudyPlan:
         raise UsageError(f"{path} cannot be read as a study: {error}", hint="it is left as it is") from error
 
 
-def axis_text(axis: Axis) -> str:
-    """Return the values of an axis as one would write them."""
+def axis_text(axis: Axis, most: int | None = 20) -> str:
+    """Return the values of an axis in Hydra's grammar, cut after ``most`` of them for a reader."""
     values = axis.values
     if isinstance(values, Interval):
-        text = f"interval({values.low:g}, {values.high:g})"
+        text = f"interval({values.low:g},{values.high:g})" if most else f"interval({values.low!r},{values.high!r})"
         text = f"int({text})" if values.integer else text
-        text = f"tag(log, {text})" if values.log else text
-    else:
-        shown = [str(value) for value in values.values[:20]]
-        text = ",".join(shown) + (f",… ({len(values.values)})" if len(values.values) > len(shown) else "")
-    return text if axis.when is None else f"{text} when {axis.when[0]}={axis.when[1]}"
+        return f"tag(log,{text})" if values.log else text
+    shown = [encode(value) for value in values.values[:most]]
+    text = ",".join(shown)
+    if len(values.values) > len(shown):
+        return f"{text},… ({len(values.values)} values)"
+    if most is not None:
+        return text
+    return f"tag(ordered,choice({text}))" if values.ordered else f"choice({text})"
+
+
+def _condition_text(axis: Axis) -> str:
+    return f" when {axis.when[0]}={axis.when[1]}" if axis.when else ""
 
 
 def axes_of(config: str, overrides: Sequence[str], project: Project | None = None) -> bool:

@@ -1,0 +1,10 @@
+"""python -m ai4sdk.studies STUDY_DIR LOCK [--failed]: what starting a study starts."""
+
+import sys
+from pathlib import Path
+
+from ai4sdk.studies.engine import execute
+from ai4sdk.studies.layout import StudyPaths
+
+if __name__ == "__main__":
+    execute(StudyPaths(Path(sys.argv[1])), int(sys.argv[2]), failed_too="--failed" in sys.argv[3:])

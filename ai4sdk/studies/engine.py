@@ -1,0 +1,383 @@
+"""The engine of a study: the one process that decides which point runs next, and writes down what became of each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ai4sdk.backends.base import Ended, Pool, PoolBackend
+from ai4sdk.backends.launch import make_run, requeue_run
+from ai4sdk.backends.registry import get_backend
+from ai4sdk.config.project import Project
+from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
+from ai4sdk.planning.plan import Plan
+from ai4sdk.runs.digests import find_success, link_success
+from ai4sdk.runs.files import write_json
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, State, add_event, hold_lock, is_run, read_state, write_state
+from ai4sdk.studies.finish import finish
+from ai4sdk.studies.layout import StudyPaths
+from ai4sdk.studies.ledger import Ledger, LedgerReader
+from ai4sdk.studies.outcome import known_figures, values_of
+from ai4sdk.studies.plan import StudyPlan, axis_text, read_study_file
+from ai4sdk.studies.point import Point, PointState, Result
+from ai4sdk.studies.reports import ReportTail, answer
+from ai4sdk.studies.planned import PlannedSearch, make_search
+from ai4sdk.studies.search import Search
+from ai4sdk.studies.view import view_of
+
+__all__ = ["Engine", "execute"]
+
+_POLL = 0.2
+_POLL_REPORTS = 0.01
+"""Seconds between two looks at reports: a worker waits for the answer."""
+_FREE_LOCK = 120.0
+"""Seconds that processes of a killed engine have to write their last checkpoints and end."""
+
+_NOT_THE_CODE = (3, 5, 7)
+"""Exit codes of a run that failed for reasons outside its code: data out of reach, killed, a machine that lacks something."""
+
+
+def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False) -> None:
+    """Execute a study to its end; its state is then in its folder.
+
+    Parameters
+    ----------
+    paths
+        Files of the study.
+    lock
+        Descriptor that holds the study's lock.
+    failed_too
+        Whether to try points again that failed by their own code.
+    """
+    state = replace(
+        read_state(paths), state=State.RUNNING, started=time.time(), ended=None, cause=None, exit_code=None, pid=os.getpid()
+    )
+    write_state(paths, state)
+    try:
+        project = Project(Path.cwd())
+        engine = Engine(paths, read_study_file(paths.study, project), project, failed_too=failed_too)
+        state = engine.run(state)
+    except Ai4Error as error:
+        state = replace(state, state=State.FAILED, cause=error.message, exit_code=error.exit_code, ended=time.time())
+    except OSError as error:
+        if not paths.root.exists():
+            return  # the study was deleted, and there is nowhere left to say so
+        cause = f"the study's folder cannot be written: {error.strerror or error}"
+        state = replace(state, state=State.FAILED, cause=cause, exit_code=7, ended=time.time())
+    write_state(paths, state)
+    os.close(lock)
+
+
+class Engine:
+    """Runs the points of one study.
+
+    Parameters
+    ----------
+    paths
+        Files of the study.
+    study
+        Its plan.
+    project
+        Folder that relative addresses start at.
+    failed_too
+        Whether to try points again that failed by their own code.
+    """
+
+    def __init__(self, paths: StudyPaths, study: StudyPlan, project: Project, *, failed_too: bool = False) -> None:
+        self._paths, self._study, self._project = paths, study, project
+        self._runs = paths.root.parent
+        self._backend = get_backend(study.job["backend"]["kind"])
+        self._monitor = study.job["training"]["checkpoint"]["monitor"]
+        self._reader = LedgerReader(paths, study.points)
+        self._results = dict(self._reader.read())
+        self._ledger = Ledger(paths)
+        self._pool: Pool | None = None
+        self._running: dict[Path, tuple[Point, Plan]] = {}
+        self._twins: dict[str, list[Point]] = {}
+        self._again: deque[Point] = deque()
+        self._tries: dict[int, int] = {}
+        self._tails: dict[int, ReportTail] = {}
+        self._pruned: set[int] = set()
+        self._told_to_stop: str | None = None
+        self._search: Search = make_search(study)
+        if failed_too:
+            for number, result in self._results.items():
+                if result.state is PointState.FAILED:
+                    self._results[number] = replace(result, state=PointState.WAITING)
+        signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _terminate(self, *_: object) -> None:
+        self._told_to_stop = self._told_to_stop or "terminated"
+
+    # ------------------------------------------------------------------ from the first point to the last
+
+    def run(self, state: RunState) -> RunState:
+        """Run what is left to run, and return the state that the study ends in."""
+        deadline = time.time() + self._study.sweep.max_time if self._study.sweep.max_time is not None else None
+        try:
+            if self._study.sweep.search.startswith("hydra:"):
+                self._by_sweeper(deadline)
+            else:
+                self._search.restore([result for _, result in sorted(self._results.items())])
+                self._drain(self._search, deadline)
+        finally:
+            if self._pool is not None:
+                self._pool.close()
+            self._ledger.close()
+        ended = self._ending(state)
+        finish(view_of(self._paths, state=str(ended.state), ended=ended.ended), self._paths, self._study)
+        return ended
+
+    def _by_sweeper(self, deadline: float | None) -> None:
+        from ai4sdk.studies.hydra_sweeper import run_sweeper
+
+        numbers = {result.point.digest: number for number, result in self._results.items()}
+
+        def launch(batch: list[list[str]]) -> list[Any]:
+            asked = []
+            for texts in batch:
+                params = self._study.planner.composer.read(texts)
+                digest = self._study.planner.plan(params).digest
+                number = numbers.setdefault(digest, len(numbers))
+                self._known(Point(number, params, tuple(texts), digest))
+                asked.append(number)
+            search = PlannedSearch()
+            search.restore([self._results[number] for number in dict.fromkeys(asked)])
+            self._drain(search, deadline)
+            return [self._value(number) for number in asked]
+
+        sweep = self._study.sweep
+        axes = [f"{axis.key}={axis_text(axis, most=None)}" for axis in self._study.space]
+        run_sweeper(sweep.search.removeprefix("hydra:"), sweep.options, axes, launch, self._paths.root / "sweeper")
+
+    def _value(self, number: int) -> Any:
+        """Return what a Hydra sweeper expects of a point: a number, several, or nothing."""
+        values = self._results[number].values
+        return values[0] if values is not None and len(values) == 1 else values
+
+    def _drain(self, search: Search, deadline: float | None) -> None:
+        """Run points until the search has none left."""
+        while True:
+            self._listen()
+            late = deadline is not None and time.time() > deadline
+            while self._told_to_stop is None and not late and self._has_room():
+                point = self._next(search)
+                if point is None:
+                    break
+                self._begin(point, search)
+            if not self._running and (self._told_to_stop or late or not self._again):
+                return
+            if self._pool is not None:
+                for ended in self._pool.wait(_POLL_REPORTS if self._tails else _POLL):
+                    self._end(ended, search)
+            self._answer_reports(search)
+
+    def _has_room(self) -> bool:
+        return self._pool is None or len(self._running) < self._pool.slots
+
+    def _next(self, search: Search) -> Point | None:
+        asked = search.ask()
+        if asked is None:
+            return self._again.popleft() if self._again else None
+        number, params = asked
+        if number in self._results:
+            return self._results[number].point
+        texts = self._study.planner.composer.texts(params)
+        return self._known(Point(number, params, texts, self._study.planner.plan(params).digest))
+
+    def _known(self, point: Point) -> Point:
+        """Write down a point that was not known beforehand."""
+        if point.number not in self._results:
+            details = {"params": dict(point.params), "overrides": list(point.overrides), "digest": point.digest}
+            self._ledger.write("asked", number=point.number, **details)
+            self._results[point.number] = Result(point)
+        return point
+
+    # ------------------------------------------------------------------ one point
+
+    def _begin(self, point: Point, search: Search) -> None:
+        if any(running.digest == point.digest for running, _ in self._running.values()):
+            self._twins.setdefault(point.digest, []).append(point)
+            return
+        run = self._paths.point(point.number)
+        if (done := find_success(self._runs, point.digest)) is not None and done.root != run.root.resolve():
+            if self._reuse(point, done, search):
+                return
+        plan = self._study.planner.plan(point.params)
+        if plan.digest != point.digest:
+            raise EnvironmentFault(
+                f"point {point.number} would not be what was planned: packages or the environment have changed",
+                hint="start a new study; points that are the same are not run again",
+            )
+        lock = self._lock_of(run, plan, point)
+        if lock is None:  # it had come to its end before a kill, and only the ledger did not know
+            self._take_end(point, run, read_state(run), search)
+            return
+        pool = self._open_pool(plan)
+        attempt = self._results[point.number].attempts + 1
+        self._tries[point.number] = self._tries.get(point.number, 0) + 1
+        self._ledger.write("started", number=point.number, run=os.path.relpath(run.root, self._paths.root), attempt=attempt)
+        self._results[point.number] = replace(
+            self._results[point.number], state=PointState.RUNNING, run=run.root, attempts=attempt, cause=None
+        )
+        self._running[run.root] = (point, plan)
+        if self._study.sweep.pruner is not None:
+            self._tails[point.number] = ReportTail(run)
+        pool.start(run, self._backend.render(plan, run, self._project.root), lock)
+
+    def _lock_of(self, run: RunPaths, plan: Plan, point: Point) -> int | None:
+        """Make the run of a point, or queue it again; ``None`` if it has succeeded already."""
+        if not is_run(run.root):
+            lock = make_run(plan, run.root)
+            write_json(run.point, self._about(point), durable=False)
+            return lock
+        until = time.monotonic() + _FREE_LOCK
+        while (held := hold_lock(run)) is None:  # workers of an engine that was killed write their last checkpoints
+            if time.monotonic() > until:
+                raise UsageError(f"{run.root} is still in use", hint=f"ai4sdk cancel {run.root} --now")
+            time.sleep(0.1)
+        os.close(held)
+        if read_state(run).state is State.SUCCEEDED:
+            return None
+        write_json(run.point, self._about(point), durable=False)
+        return requeue_run(run, plan)
+
+    def _about(self, point: Point) -> dict[str, Any]:
+        """Return what a worker must know of the study."""
+        about: dict[str, Any] = {"study": self._paths.id, "number": point.number, "params": dict(point.params)}
+        if self._study.sweep.pruner is not None:
+            about["report"] = self._study.objectives[0].name
+        return about
+
+    def _open_pool(self, plan: Plan) -> Pool:
+        if self._pool is None:
+            backend: Any = self._backend
+            if not hasattr(backend, "pool"):
+                kind = self._study.job["backend"]["kind"]
+                raise UsageError(f"backend {kind} cannot run studies", hint="backend=local")
+            opened: PoolBackend = backend
+            self._pool = opened.pool(plan, self._paths.logs, self._project.root, parallel=self._study.sweep.parallel)
+            add_event(self._paths, "pool opened", slots=self._pool.slots)
+        return self._pool
+
+    def _reuse(self, point: Point, done: RunPaths, search: Search) -> bool:
+        values = values_of(done, self._study.objectives, self._monitor)
+        if values is None and self._study.objectives:
+            return False  # it did not measure what is asked for now
+        run = os.path.relpath(done.root, self._runs.resolve())
+        self._ledger.write("reused", number=point.number, run=run, values=_listed_values(values))
+        self._results[point.number] = replace(
+            self._results[point.number], state=PointState.SUCCEEDED, reused=True, run=done.root, values=values
+        )
+        search.tell(point.number, values, PointState.SUCCEEDED)
+        return True
+
+    def _end(self, ended: Ended, search: Search) -> None:
+        if not self._paths.root.exists():
+            raise FileNotFoundError(self._paths.root)
+        point, _ = self._running.pop(ended.run.root)
+        self._answer_reports(search)
+        self._tails.pop(point.number, None)
+        self._take_end(point, ended.run, ended.state, search)
+        for twin in self._twins.pop(point.digest, []):
+            self._again.append(twin)
+
+    def _take_end(self, point: Point, run: RunPaths, state: RunState, search: Search) -> None:
+        """Write down how a point ended, or have it tried again."""
+        values: tuple[float, ...] | None = None
+        cause, found = state.cause, PointState(str(state.state))
+        result = self._results[point.number]
+        if found is PointState.SUCCEEDED:
+            link_success(self._runs, point.digest, run)
+            values = values_of(run, self._study.objectives, self._monitor)
+            if values is None and self._study.objectives:
+                wanted = ", ".join(objective.name for objective in self._study.objectives)
+                known = ", ".join(sorted(known_figures(run))) or "nothing"
+                found, cause = PointState.FAILED, f"it has no {wanted}; it has {known}"
+        elif point.number in self._pruned:
+            found, values = PointState.PRUNED, (list(result.reports.values())[-1],)
+        elif found is PointState.FAILED and state.exit_code in _NOT_THE_CODE:
+            found = PointState.INTERRUPTED
+        if found is PointState.INTERRUPTED and self._told_to_stop is None:
+            if self._tries.get(point.number, 0) <= self._study.sweep.retries:
+                add_event(self._paths, "again", number=point.number, cause=cause)
+                self._results[point.number] = replace(result, state=PointState.WAITING)
+                self._again.append(point)
+                return
+        took = (state.ended or time.time()) - state.started if state.started else None
+        self._ledger.write(
+            "ended", number=point.number, state=str(found), values=_listed_values(values), cause=cause, took=took
+        )
+        self._results[point.number] = replace(result, state=found, values=values, cause=cause, took=took, run=run.root)
+        if found.final:
+            search.tell(point.number, values, found)
+
+    # ------------------------------------------------------------------ words from outside
+
+    def _answer_reports(self, search: Search) -> None:
+        for number, tail in self._tails.items():
+            for step, value in tail.read():
+                result = self._results[number]
+                if step in result.reports:
+                    go_on = number not in self._pruned
+                else:
+                    self._ledger.write("report", number=number, step=step, value=value)
+                    self._results[number] = replace(result, reports={**result.reports, step: value})
+                    go_on = search.report(number, step, value)
+                if not go_on:
+                    self._pruned.add(number)
+                answer(tail.run, step, go_on)
+
+    def _listen(self) -> None:
+        if not self._paths.root.exists():
+            raise FileNotFoundError(self._paths.root)
+        try:
+            request = self._paths.cancel_request.read_text(encoding="utf-8").strip()
+        except OSError:
+            request = ""
+        if request:
+            self._told_to_stop = "cancelled"
+        if self._told_to_stop and self._pool is not None:
+            for root in self._running:
+                self._pool.stop(RunPaths(root), now=request == "now")
+
+    def _ending(self, state: RunState) -> RunState:
+        """Say how the study ended."""
+        counts = _count(self._results.values())
+        total = self._study.total or len(self._results)
+        left = total - sum(count for kind, count in counts.items() if kind.final)
+        found, code, cause = State.SUCCEEDED, 0, None
+        failed = [result for result in self._results.values() if result.state is PointState.FAILED]
+        if self._told_to_stop == "cancelled":
+            found, code, cause = State.CANCELLED, 130, f"stopped on request, {left} of {total} points left"
+        elif self._told_to_stop:
+            found, code, cause = State.INTERRUPTED, 5, f"told to stop (SIGTERM), {left} of {total} points left"
+        elif counts.get(PointState.INTERRUPTED):
+            count = counts[PointState.INTERRUPTED]
+            found, code = State.INTERRUPTED, 5
+            cause = f"{count} of {total} points were killed or lost more often than sweep.retries allows"
+        elif failed:
+            found, code = State.FAILED, 4
+            cause = f"{len(failed)} of {total} points failed: point {failed[0].point.number}: {failed[0].cause}"
+        elif left and self._study.sweep.max_time is not None:
+            cause = f"sweep.max_time was over, {left} of {total} points left"
+        return replace(state, state=found, exit_code=code, cause=cause, ended=time.time())
+
+
+def _count(results: Iterable[Result]) -> Mapping[PointState, int]:
+    counts: dict[PointState, int] = {}
+    for result in results:
+        counts[result.state] = counts.get(result.state, 0) + 1
+    return counts
+
+
+def _listed_values(values: tuple[float, ...] | None) -> list[float] | None:
+    return list(values) if values is not None else None
