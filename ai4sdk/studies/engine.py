@@ -26,9 +26,9 @@ from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.ledger import Ledger, LedgerReader
 from ai4sdk.studies.outcome import known_figures, values_of
 from ai4sdk.studies.plan import StudyPlan, axis_text, read_study_file
+from ai4sdk.studies.planned import PlannedSearch, make_search
 from ai4sdk.studies.point import Point, PointState, Result
 from ai4sdk.studies.reports import ReportTail, answer
-from ai4sdk.studies.planned import PlannedSearch, make_search
 from ai4sdk.studies.search import Search
 from ai4sdk.studies.view import view_of
 
@@ -57,7 +57,13 @@ def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False) -> None:
         Whether to try points again that failed by their own code.
     """
     state = replace(
-        read_state(paths), state=State.RUNNING, started=time.time(), ended=None, cause=None, exit_code=None, pid=os.getpid()
+        read_state(paths),
+        state=State.RUNNING,
+        started=time.time(),
+        ended=None,
+        cause=None,
+        exit_code=None,
+        pid=os.getpid(),
     )
     write_state(paths, state)
     try:
@@ -224,7 +230,9 @@ class Engine:
         pool = self._open_pool(plan)
         attempt = self._results[point.number].attempts + 1
         self._tries[point.number] = self._tries.get(point.number, 0) + 1
-        self._ledger.write("started", number=point.number, run=os.path.relpath(run.root, self._paths.root), attempt=attempt)
+        self._ledger.write(
+            "started", number=point.number, run=os.path.relpath(run.root, self._paths.root), attempt=attempt
+        )
         self._results[point.number] = replace(
             self._results[point.number], state=PointState.RUNNING, run=run.root, attempts=attempt, cause=None
         )

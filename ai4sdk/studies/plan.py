@@ -27,7 +27,7 @@ from ai4sdk.spec.base import complete
 from ai4sdk.spec.sweep import Direction
 from ai4sdk.studies.point import Objective, Point
 from ai4sdk.studies.search import check_search
-from ai4sdk.studies.space import active, check, grid, listed, sample, size, unlisted
+from ai4sdk.studies.space import active, check, grid, listed, sample, size
 
 __all__ = ["FORMAT", "PointPlanner", "StudyPlan", "axes_of", "make_study", "read_study_file"]
 
@@ -384,11 +384,8 @@ def _guessed_direction(name: str, checkpoint: Checkpoint) -> Direction:
 def _search_problems(
     sweep: Sweep, space: tuple[Axis, ...], objectives: tuple[Objective, ...], base: Composition
 ) -> list[Problem]:
-    problems = [located(base, key, message, fix) for key, message, fix in check_search(sweep, space, objectives)]
-    if sweep.search == "grid":
-        problems += [located(base, problem.key, problem.message, problem.fix) for problem in unlisted(space)]
-    if sweep.search == "random" and sweep.points is None:
-        problems.append(located(base, "sweep.points", "a random search needs a number of points", "sweep.points=20"))
+    found = check_search(sweep, space, objectives)
+    problems = [located(base, problem.key, problem.message, problem.fix) for problem in found]
     if sweep.search not in ("grid", "random") and not objectives:
         fix = "sweep.objective=val_loss, or what your module logs"
         problems.append(located(base, "sweep.objective", f"{sweep.search} needs something to optimise", fix))
