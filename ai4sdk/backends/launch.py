@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,9 @@ from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_state
-from ai4sdk.runs.store import create_run
+from ai4sdk.runs.store import create_run, fill_run
 
-__all__ = ["cancel_run", "resume_run", "start_run"]
+__all__ = ["cancel_run", "make_run", "requeue_run", "resume_run", "start_run"]
 
 
 def start_run(plan: Plan, project: Path) -> RunPaths:
@@ -45,37 +46,63 @@ def start_run(plan: Plan, project: Path) -> RunPaths:
         If the run's folder cannot be written or its processes not started; nothing is left behind then.
     """
     backend = get_backend(plan.job["backend"]["kind"])
-    text = yaml.safe_dump(plan.job, sort_keys=False, allow_unicode=True, width=120)
-    runs = Path(project, plan.job["runs"])
-    run, lock = create_run(runs, plan.name, {"plan.json": plan.to_json(), "config.yaml": text})
-    try:
+    run, lock = create_run(Path(project, plan.job["runs"]), plan.name, _files(plan))
+    with _removed_if_this_fails(run, lock):
         unpack(_snapshot(plan), run.code)
         backend.submit(backend.render(plan, run, project), run, lock)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.close(lock)
-        shutil.rmtree(run.root, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise EnvironmentFault(
-                f"the run's folder cannot be written in {runs}: {error.strerror or error}",
-                hint="free space there, or choose another: runs=FOLDER",
-            ) from error
-        raise
     return run
 
 
-def resume_run(run: RunPaths, project: Path) -> None:
-    """Go on with a run that was interrupted, cancelled or failed.
+def make_run(plan: Plan, folder: Path) -> int:
+    """Make a run of a plan in a folder, queued and ready to be started: its code is unpacked.
+
+    Parameters
+    ----------
+    plan
+        What to run.
+    folder
+        The run directory to make; one that a kill left half made is completed.
+
+    Returns
+    -------
+    int
+        Descriptor that holds the run's lock; hand it to whoever executes the run.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the folder cannot be written, or is a run already.
+    """
+    run = RunPaths(folder)
+    lock = fill_run(folder, _files(plan))
+    with _removed_if_this_fails(run, lock):
+        unpack(_snapshot(plan), run.code)
+    return lock
+
+
+def requeue_run(run: RunPaths, plan: Plan) -> int:
+    """Queue a run again that was interrupted, cancelled or failed.
+
+    Parameters
+    ----------
+    run
+        The run.
+    plan
+        Its plan; code that was edited in the run directory is put back.
+
+    Returns
+    -------
+    int
+        Descriptor that holds the run's lock; hand it to whoever executes the run.
 
     Raises
     ------
     UsageError
-        If it is still running or has succeeded.
+        If it is still running.
+    EnvironmentFault
+        If its folder cannot be written.
     """
     state = read_state(run)
-    if state.state is State.SUCCEEDED:
-        raise UsageError(f"{run.id} has succeeded; there is nothing to resume", hint=f"ai4sdk rerun {run.id}")
-    plan = read_plan_file(run.root)
     lock = hold_lock(run)
     if lock is None:
         raise UsageError(f"{run.id} is {state.state}", hint=f"ai4sdk logs -f {run.id}")
@@ -86,13 +113,34 @@ def resume_run(run: RunPaths, project: Path) -> None:
             state, state=State.QUEUED, cause=None, exit_code=None, attempt=state.attempt + 1, started=None, ended=None
         )
         write_state(run, queued)
+    except BaseException as error:
+        os.close(lock)
+        if isinstance(error, OSError):
+            raise _not_resumed(run, error) from error
+        raise
+    return lock
+
+
+def resume_run(run: RunPaths, project: Path) -> None:
+    """Go on with a run that was interrupted, cancelled or failed.
+
+    Raises
+    ------
+    UsageError
+        If it is still running or has succeeded.
+    """
+    if read_state(run).state is State.SUCCEEDED:
+        raise UsageError(f"{run.id} has succeeded; there is nothing to resume", hint=f"ai4sdk rerun {run.id}")
+    plan = read_plan_file(run.root)
+    lock = requeue_run(run, plan)
+    try:
         backend = get_backend(plan.job["backend"]["kind"])
         backend.submit(backend.render(plan, run, _project_of(run, project)), run, lock)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.close(lock)
         if isinstance(error, OSError):
-            raise EnvironmentFault(f"{run.id} cannot be resumed: {error.strerror or error}") from error
+            raise _not_resumed(run, error) from error
         raise
 
 
@@ -132,6 +180,33 @@ def cancel_run(run: RunPaths, *, now: bool = False, wait: float = 0.0) -> State:
 
 def _has(state: State) -> str:
     return {State.SUCCEEDED: "has succeeded", State.FAILED: "has failed"}.get(state, f"was {state}")
+
+
+@contextlib.contextmanager
+def _removed_if_this_fails(run: RunPaths, lock: int) -> Iterator[None]:
+    """Leave nothing behind of a run that could not be made."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.close(lock)
+        shutil.rmtree(run.root, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise EnvironmentFault(
+                f"the run's folder cannot be written in {run.root.parent}: {error.strerror or error}",
+                hint="free space there, or choose another: runs=FOLDER",
+            ) from error
+        raise
+
+
+def _not_resumed(run: RunPaths, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(f"{run.id} cannot be resumed: {error.strerror or error}")
+
+
+def _files(plan: Plan) -> dict[str, str]:
+    """Return the texts a run directory begins with."""
+    config = yaml.safe_dump(plan.job, sort_keys=False, allow_unicode=True, width=120)
+    return {"plan.json": plan.to_json(), "config.yaml": config}
 
 
 def _snapshot(plan: Plan) -> CodeSnapshot:

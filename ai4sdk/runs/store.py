@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import string
@@ -16,7 +17,7 @@ from ai4sdk.runs.files import read_json, write_text
 from ai4sdk.runs.layout import README, RunPaths
 from ai4sdk.runs.state import RunState, State, hold_lock, is_run, read_state, write_state
 
-__all__ = ["FoundRun", "create_run", "find_run", "list_runs", "read_progress"]
+__all__ = ["FoundRun", "create_run", "fill_run", "find_run", "list_runs", "read_progress"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def name_of(run_id: str) -> str:
 
 
 def create_run(runs: Path, name: str, files: dict[str, str]) -> tuple[RunPaths, int]:
-    """Make a run directory, its lock held.
+    """Make a run directory with an id of its own, its lock held.
 
     Parameters
     ----------
@@ -77,21 +78,55 @@ def create_run(runs: Path, name: str, files: dict[str, str]) -> tuple[RunPaths, 
                 break
             except FileExistsError:
                 continue
-        paths = RunPaths(folder)
-        paths.logs.mkdir()
+    except OSError as error:
+        raise _unwritable(runs, error) from error
+    return RunPaths(folder), fill_run(folder, files)
+
+
+def fill_run(folder: Path, files: dict[str, str]) -> int:
+    """Make a run directory of a folder, its lock held and its state queued.
+
+    Parameters
+    ----------
+    folder
+        The folder, made if it is missing; one that a kill left half made is completed. Its name is the run's id.
+    files
+        File name → text to write into it (plan.json, config.yaml).
+
+    Returns
+    -------
+    int
+        Descriptor that holds the run's lock; hand it to whoever executes the run.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the folder cannot be written, or is a run already; the lock is free then.
+    """
+    paths = RunPaths(folder)
+    lock: int | None = None
+    try:
+        if is_run(folder):
+            raise FileExistsError(f"{folder.name} is a run already")
+        paths.logs.mkdir(parents=True, exist_ok=True)
         lock = hold_lock(paths)
-        assert lock is not None, "a folder made just now has no other user"
+        assert lock is not None, "a folder that is no run yet has no other user"
         write_text(paths.readme, README.format(id=paths.id), durable=False)
         for file_name, text in files.items():
             write_text(folder / file_name, text)
         write_state(paths, RunState(State.QUEUED, created=time.time()))
     except OSError as error:
-        reason = error.strerror or error
-        raise EnvironmentFault(
-            f"the run's folder cannot be written in {runs}: {reason}",
-            hint="free space there, or choose another: runs=FOLDER",
-        ) from error
-    return paths, lock
+        if lock is not None:
+            os.close(lock)
+        raise _unwritable(folder.parent, error) from error
+    return lock
+
+
+def _unwritable(runs: Path, error: OSError) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the run's folder cannot be written in {runs}: {error.strerror or error}",
+        hint="free space there, or choose another: runs=FOLDER",
+    )
 
 
 def list_runs(runs: Path) -> list[FoundRun]:

@@ -37,10 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     stop.listen()
     faulthandler.enable()
     paths = RunPaths(Path(arguments[0]).resolve())
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%F %T"
-    )
-    logging.captureWarnings(True)
+    start_logging()
     log.info("task %s of %s, process %d", arguments[1], paths.id, os.getpid())
     try:
         from ai4sdk.worker.failures import failure_of
@@ -55,6 +52,14 @@ def main(arguments: Sequence[str]) -> int:
         return _fail(paths, failure.to_json(), failure.exit_code)
     log.info("task %s is done", arguments[1])
     return 0
+
+
+def start_logging() -> None:
+    """Send log records and warnings to stderr; done before the long imports, some of which look whether it was."""
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%F %T"
+    )
+    logging.captureWarnings(True)
 
 
 def _phase(paths: RunPaths) -> str:

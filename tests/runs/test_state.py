@@ -12,8 +12,9 @@ import pytest
 
 from ai4sdk.errors import EnvironmentFault, NotFound
 from ai4sdk.runs.files import append_json_line, read_json_lines, write_text
+from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, hold_lock, is_alive, read_state, write_state
-from ai4sdk.runs.store import create_run, find_run, list_runs
+from ai4sdk.runs.store import create_run, fill_run, find_run, list_runs
 
 FILES = {"plan.json": "{}"}
 
@@ -53,6 +54,18 @@ def test_only_one_holds_the_lock(tmp_path):
     assert again is not None
     assert is_alive(run)
     os.close(again)
+
+
+def test_a_run_is_made_in_a_given_folder_once(tmp_path):
+    folder = tmp_path / "points" / "00007"
+    (folder / "logs").mkdir(parents=True)  # as a kill left it
+    lock = fill_run(folder, FILES)
+    run = RunPaths(folder)
+    assert (run.id, read_state(run).state) == ("00007", State.QUEUED)
+    assert hold_lock(run) is None
+    with pytest.raises(EnvironmentFault, match="is a run already"):
+        fill_run(folder, FILES)
+    os.close(lock)
 
 
 def test_runs_are_found_by_id_prefix_name_suffix_latest_and_folder(tmp_path):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ai4sdk.backends.base import Command, Submission
+from ai4sdk.backends.base import Command, Pool, Submission
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import write_json, write_text
@@ -70,3 +70,9 @@ class LocalBackend:
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Leave a request that the supervisor reads within a fraction of a second."""
         write_text(run.cancel_request, "now" if now else "stop", durable=False)
+
+    def pool(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> Pool:
+        """Open a pool that runs plans side by side, in processes that need not import anything any more."""
+        from ai4sdk.backends.local.pool import LocalPool
+
+        return LocalPool(plan, folder, project, parallel=parallel)

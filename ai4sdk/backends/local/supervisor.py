@@ -2,73 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ai4sdk.backends.base import Command, Submission
+from ai4sdk.backends.local.task import (
+    Outcome,
+    forget_failure,
+    outcome,
+    stop_request,
+    task_ended,
+    write_last,
+)
+from ai4sdk.processes import die_with_parent, signal_group, signal_leader
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, add_event, read_state, write_state
+from ai4sdk.runs.state import State, add_event, read_state, write_state
 
-__all__ = ["outcome", "supervise"]
+__all__ = ["supervise"]
 
 POLL = 0.1
 """Seconds between two looks at the task and at requests to stop."""
 TRACKING_PATIENCE = 60.0
 """Longest time, in seconds, that records may still be sent after the tasks have ended."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a task ended."""
-
-    state: State
-    exit_code: int
-    cause: str | None = None
-
-
-def outcome(code: int, failure: dict[str, str] | None, *, finished: bool, stop: str | None) -> Outcome:
-    """Say what a task's end means.
-
-    Parameters
-    ----------
-    code
-        Exit status; negative if a signal ended it.
-    failure
-        What the worker wrote of its failure.
-    finished
-        Whether the worker said it came to its end.
-    stop
-        Why the task was told to stop: ``cancelled`` by the user, or ``terminated`` from outside; ``None`` if not.
-    """
-    cause = (failure or {}).get("cause")
-    if code == 0 and finished:
-        return Outcome(State.SUCCEEDED, 0)
-    if stop == "cancelled":
-        return Outcome(State.CANCELLED, 130, "stopped on request")
-    if stop == "terminated":
-        return Outcome(State.INTERRUPTED, 5, "its supervisor was told to stop (SIGTERM)")
-    if code == 0:
-        return Outcome(State.FAILED, 4, cause or "the process ended with status 0 before the work was done")
-    if code in (3, 4, 7):
-        return Outcome(State.FAILED, code, cause or f"the task ended with status {code}")
-    if code == 5:
-        return Outcome(State.INTERRUPTED, 5, cause or "the time allowed was over")
-    if code in (130, 143, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP):
-        return Outcome(State.INTERRUPTED, 5, "the task was told to stop from outside")
-    if code == -signal.SIGKILL:
-        return Outcome(State.INTERRUPTED, 5, "the task was killed (SIGKILL: kill -9, or out of memory)")
-    if code < 0:
-        with contextlib.suppress(ValueError):
-            return Outcome(State.FAILED, 4, f"the task crashed with {signal.Signals(-code).name}")
-        return Outcome(State.FAILED, 4, f"the task crashed with signal {-code}")
-    return Outcome(State.FAILED, 4, cause or f"the task ended with status {code}")
 
 
 def supervise(run: RunPaths, lock: int) -> None:
@@ -120,18 +79,8 @@ class _Supervisor:
                 raise FileNotFoundError(self.run.root) from error
             ended = Outcome(State.FAILED, 7, f"the run's folder cannot be written: {error.strerror or error}")
         state = replace(state, state=ended.state, cause=ended.cause, exit_code=ended.exit_code, ended=time.time())
-        self._write_last(state)
+        write_last(self.run, state)
         self._wait_for(sidecars)
-
-    def _write_last(self, state: RunState) -> None:
-        """Write the final state, waiting out a full disk for a while: the one thing that must not be lost."""
-        for attempt in range(20):
-            try:
-                return write_state(self.run, state)
-            except OSError:
-                if attempt == 19 or not self.run.root.exists():
-                    raise
-                time.sleep(0.5)
 
     def _start(self, command: Command, project: str, *, sidecar: bool = False) -> subprocess.Popen[bytes]:
         with open(command.log, "ab") as log:
@@ -144,12 +93,11 @@ class _Supervisor:
                 env={**os.environ, **command.env},
                 process_group=0,
                 pass_fds=[] if sidecar else [self.lock],
-                preexec_fn=_die_with_parent(os.getpid()),
+                preexec_fn=die_with_parent(),
             )
 
     def _execute_task(self, command: Command, submission: Submission) -> Outcome:
-        with contextlib.suppress(FileNotFoundError):
-            self.run.failure.unlink()
+        forget_failure(self.run)
         if reason := self._stop_reason():
             return outcome(130, None, finished=False, stop=reason)
         process = self._start(command, submission.project)
@@ -163,44 +111,23 @@ class _Supervisor:
             except subprocess.TimeoutExpired:
                 pass
             if not self.run.root.exists():
-                _signal_group(process, signal.SIGKILL)
+                signal_group(process.pid, signal.SIGKILL)
                 process.wait()
                 raise FileNotFoundError(self.run.root)
             if stop is None and (stop := self._stop_reason()):
                 add_event(self.run, "stopping", task=command.name, why=stop)
-                _signal_group(process, signal.SIGTERM, leader_only=True)
+                signal_leader(process.pid, signal.SIGTERM)
                 deadline = time.monotonic() + submission.grace
-            if stop and (time.monotonic() > deadline or self._request() == "now"):
-                _signal_group(process, signal.SIGKILL)
+            if stop and (time.monotonic() > deadline or stop_request(self.run) == "now"):
+                signal_group(process.pid, signal.SIGKILL)
                 deadline = float("inf")
-        _signal_group(process, signal.SIGKILL)  # what the task left behind
-        ended = outcome(process.returncode, self._failure(), finished=self._finished(command.name), stop=stop)
-        add_event(self.run, "task ended", task=command.name, status=process.returncode)
-        return ended
+        signal_group(process.pid, signal.SIGKILL)  # what the task left behind
+        return task_ended(self.run, command.name, process.returncode, stop=stop)
 
     def _stop_reason(self) -> str | None:
-        if self._request():
+        if stop_request(self.run):
             return "cancelled"
         return "terminated" if self.terminated else None
-
-    def _request(self) -> str:
-        try:
-            return self.run.cancel_request.read_text(encoding="utf-8").strip()
-        except OSError:
-            return ""
-
-    def _failure(self) -> dict[str, str] | None:
-        try:
-            failure = read_json(self.run.failure)
-        except (OSError, ValueError):
-            return None
-        return failure if isinstance(failure, dict) else None
-
-    def _finished(self, task: str) -> bool:
-        try:
-            return bool(read_json(self.run.progress).get("phase") == "done")
-        except (OSError, ValueError, AttributeError):
-            return False
 
     def _wait_for(self, sidecars: list[subprocess.Popen[bytes]]) -> None:
         os.close(self.lock)  # the run has ended; who resumes it need not wait for its records
@@ -212,28 +139,7 @@ class _Supervisor:
                 _kill_all([process])
 
 
-def _die_with_parent(parent: int) -> Callable[[], None]:
-    """Have the kernel end a child when its supervisor is killed, so that a run never goes on unwatched (Linux)."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    set_death_signal = 1  # PR_SET_PDEATHSIG, prctl(2)
-
-    def prepare() -> None:
-        libc.prctl(set_death_signal, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(143)
-
-    return prepare
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: int, *, leader_only: bool = False) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        if leader_only:
-            os.kill(process.pid, number)
-        else:
-            os.killpg(process.pid, number)
-
-
 def _kill_all(processes: list[subprocess.Popen[bytes]]) -> None:
     for process in processes:
-        _signal_group(process, signal.SIGKILL)
+        signal_group(process.pid, signal.SIGKILL)
         process.wait()

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from ai4sdk.backends.local.supervisor import outcome
+from ai4sdk.backends.local.task import outcome
 
 
 @pytest.mark.parametrize(
