@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from ai4sdk.backends.launch import cancel_run, resume_run, start_run
 from ai4sdk.config.load import Loaded, load_job
 from ai4sdk.config.project import Project, find_project
-from ai4sdk.errors import Ai4Error, NotFound, RunCancelled, RunFailed, RunInterrupted
+from ai4sdk.errors import NotFound
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.display import html_table
+from ai4sdk.runs.ending import failure_of
 from ai4sdk.runs.files import read_json, read_json_lines
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, is_run, read_state
@@ -255,32 +256,6 @@ class Run:
         figures = {name: value for name, value in self.scores.items() if isinstance(value, float)}
         facts = {"state": status.state, "cause": status.cause, "folder": self.folder, "report": self.paths.report}
         return html_table(self.id, {**facts, **figures})
-
-
-def failure_of(paths: RunPaths, status: RunState) -> Ai4Error | None:
-    """Return the error that fits how a run ended, or ``None`` if it succeeded or has not ended."""
-    hints = {
-        State.FAILED: f"ai4sdk logs {paths.id}; then mend it and `ai4sdk resume {paths.id}`, or run again",
-        State.INTERRUPTED: f"ai4sdk resume {paths.id}",
-        State.CANCELLED: f"ai4sdk resume {paths.id}",
-    }
-    kinds: dict[State, type[Ai4Error]] = {
-        State.FAILED: RunFailed,
-        State.INTERRUPTED: RunInterrupted,
-        State.CANCELLED: RunCancelled,
-    }
-    if status.state not in kinds:
-        return None
-    error = kinds[status.state](
-        f"{paths.id} {_was(status.state)}: {status.cause or 'no cause known'}", hint=hints[status.state]
-    )
-    if status.state is State.FAILED and status.exit_code:
-        error.exit_code = status.exit_code
-    return error
-
-
-def _was(state: State) -> str:
-    return "failed" if state is State.FAILED else f"was {state}"
 
 
 def _project(folder: str | Path | None) -> Project:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ai4sdk.config.project import display_path
+from ai4sdk.runs.ending import failure_of
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState
-from ai4sdk.sdk import failure_of
 from ai4sdk.spec.units import format_span
+from ai4sdk.tracking.ledger import read_ledger
 
 __all__ = ["closing_lines", "headline_figures"]
 
@@ -35,14 +36,10 @@ def closing_lines(run: RunPaths, state: RunState) -> list[str]:
 
 def _records(run: RunPaths) -> str:
     """Return how to look at the run's records in MLflow, nothing if there are none."""
-    try:
-        record = read_json(run.tracking)
-    except (OSError, ValueError):
-        return ""
-    uri = str(record.get("uri") or "")
-    if record.get("last_error"):
-        return f"not all sent ({record['last_error']}); ai4sdk sync {run.id}"
-    return f"mlflow ui --backend-store-uri {uri}" if uri.startswith("sqlite:") else uri
+    ledger = read_ledger(run.tracking)
+    if ledger.last_error:
+        return f"not all sent ({ledger.last_error}); ai4sdk sync {run.id}"
+    return f"mlflow ui --backend-store-uri {ledger.uri}" if ledger.uri.startswith("sqlite:") else ledger.uri
 
 
 def headline_figures(run: RunPaths) -> list[tuple[str, str]]:

@@ -16,11 +16,11 @@ from ai4sdk.cli.closing import headline_figures
 from ai4sdk.config.project import display_path, find_project
 from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.planning.plan import read_plan_file
-from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
 from ai4sdk.runs.store import find_run, list_runs, read_progress
 from ai4sdk.spec.units import format_span
+from ai4sdk.tracking.ledger import read_ledger
 
 WHICH = "run: id, unique prefix, job name, folder, or latest"
 
@@ -201,10 +201,7 @@ def _note(run: RunPaths, state: RunState) -> str:
 
 
 def _tracking(run: RunPaths) -> str:
-    try:
-        record = read_json(run.tracking)
-    except (OSError, ValueError):
-        return ""
-    if record.get("last_error"):
-        return f"not all sent: {record['last_error']}  → ai4sdk sync {run.id}"
-    return f"MLflow run {record.get('mlflow_run_id') or record.get('run_id')}"
+    ledger = read_ledger(run.tracking)
+    if ledger.last_error:
+        return f"not all sent: {ledger.last_error}  → ai4sdk sync {run.id}"
+    return f"MLflow run {ledger.run_id}" if ledger.run_id else ""

@@ -12,10 +12,10 @@ from ai4sdk.backends.registry import get_backend
 from ai4sdk.cli.closing import closing_lines
 from ai4sdk.errors import RunFailed
 from ai4sdk.planning.plan import Plan
-from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, read_state
 from ai4sdk.runs.store import read_progress
+from ai4sdk.tracking.ledger import read_ledger
 
 __all__ = ["watch"]
 
@@ -69,13 +69,9 @@ def watch(run: RunPaths, plan: Plan) -> int:
 def _wait_for_records(run: RunPaths, display: _Live | _Lines) -> None:
     """Give the last records a moment to reach MLflow; a dead server must not hold the user."""
     deadline = time.monotonic() + 10.0
-    path = run.tracking
-    while time.monotonic() < deadline:
-        try:
-            record = read_json(path)
-        except (OSError, ValueError):
-            return
-        if record.get("finished") or record.get("last_error"):
+    while run.tracking.exists() and time.monotonic() < deadline:
+        ledger = read_ledger(run.tracking)
+        if ledger.finished or ledger.last_error:
             return
         display.note_once("sending the last records")
         time.sleep(INTERVAL)

@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ai4sdk.spec import Job
-from ai4sdk.spec.target import Target
 
 __all__ = [
     "all_keys",
@@ -56,15 +55,6 @@ def valid_keys(section: str) -> list[str] | None:
     if not models:
         return None
     return list(dict.fromkeys(name for model in models for name in fields_of(model)))
-
-
-def is_open(section: str) -> bool:
-    """Tell whether a section takes keys beyond those the models name."""
-    info = field_at(section) if section else None
-    if not section:
-        return False
-    models = models_in(info.annotation) if info else ()
-    return not models or any(issubclass(model, Target) for model in models)
 
 
 @lru_cache(maxsize=1)

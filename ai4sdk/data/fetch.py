@@ -14,49 +14,23 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from ai4sdk.data.fingerprint import Fingerprint, fingerprint_source, require
+from ai4sdk.data.fingerprint import fingerprint_source, require
 from ai4sdk.data.hashes import cache_folder, hash_files
 from ai4sdk.data.reach import explain, out_of_space
-from ai4sdk.data.source import Source, find_source
+from ai4sdk.data.source import Source
 from ai4sdk.data.storage import Entry, Location
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.runs.files import read_json, write_json
-from ai4sdk.spec import FileDataset, Storage
+from ai4sdk.spec import Storage
 from ai4sdk.spec.units import format_size
 
-__all__ = ["local_source", "verify"]
+__all__ = ["local_source"]
 
 log = logging.getLogger(__name__)
 
 _BLOCK = 2**20
 _STREAMS = 8
 _MD5 = re.compile(r'"?([0-9a-f]{32})"?')
-
-
-def verify(dataset: FileDataset, storage: Storage, project: Path, expected: str) -> Fingerprint:
-    """Refuse data that is not what a plan recorded.
-
-    Parameters
-    ----------
-    dataset, storage, project
-        See `ai4sdk.data.source.find_source`.
-    expected
-        The fingerprint in the plan.
-
-    Returns
-    -------
-    Fingerprint
-        That of the data, which is the one expected.
-
-    Raises
-    ------
-    DataError
-        If the data cannot be reached, or has another fingerprint.
-    """
-    source = find_source(dataset, storage, project)
-    found = fingerprint_source(source)
-    require(found, expected, source)
-    return found
 
 
 def local_source(source: Source, storage: Storage) -> Source:

@@ -185,17 +185,19 @@ def _data(
 
                 paths[name] = fingerprint_path(path)
         return {"dataset": {"uri": dataset.target, "fingerprint": digest_of(paths), "paths": paths}}, None
-    from ai4sdk.data.fingerprint import fingerprint
-    from ai4sdk.data.summary import summarize
+    from ai4sdk.data.fingerprint import fingerprint_source
+    from ai4sdk.data.source import find_source
+    from ai4sdk.data.summary import summarize_source
 
     try:
-        found = fingerprint(dataset, job.storage, project)
+        source = find_source(dataset, job.storage, project)
+        found = fingerprint_source(source)
         if dataset.fingerprint and dataset.fingerprint != found.value:
             raise DataError(
                 f"the data at {dataset.uri} has the fingerprint {found.value}, not the one asked for",
                 hint=f"get the data that was meant, or accept this: dataset.fingerprint={found.value}",
             )
-        summary = summarize(dataset, job.storage, project, job.task).to_json()
+        summary = summarize_source(source, dataset, job.storage, job.task).to_json()
     except (DataError, EnvironmentFault, NotFound) as error:
         findings.append(Finding("dataset.uri", error.message, error.hint))
         faults.append(error)

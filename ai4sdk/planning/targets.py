@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ai4sdk.planning.source.modules import Module, ModuleFinder
+from ai4sdk.planning.source.modules import Module
 from ai4sdk.planning.source.names import Broken, Definition, Opaque, Resolver, Thing, Value
 from ai4sdk.planning.source.signatures import Parameter, Signature, signature
 from ai4sdk.planning.source.text import SourceError, SourceFile
@@ -27,7 +27,6 @@ __all__ = [
     "TargetReport",
     "ancestors",
     "check_target",
-    "find_module",
     "nearest_name",
     "parameters",
 ]
@@ -173,18 +172,6 @@ def ancestors(target: str, search: Sequence[Path]) -> tuple[str, ...]:
         return _bases(resolver, thing) if isinstance(thing, Definition) else ()
     except SourceError:
         return ()
-
-
-def find_module(name: str, search: Sequence[Path]) -> Path | None:
-    """Return the file of a module, or the folder of a package without ``__init__.py``.
-
-    Nothing is returned for a module that does not exist or is built into Python. Neither it nor its parents are
-    imported.
-    """
-    module = ModuleFinder(search).find(name)
-    if module is None:
-        return None
-    return module.file or next(iter(module.folders), None)
 
 
 def nearest_name(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -24,6 +24,7 @@ from ai4sdk.worker.evaluate import evaluate
 from ai4sdk.worker.finetune import freeze, load_weights, read_weights
 from ai4sdk.worker.instantiate import instantiate
 from ai4sdk.worker.package import write_package
+from ai4sdk.worker.randomness import find_generators, generator_states, set_generator_states
 from ai4sdk.worker.records import Records
 from ai4sdk.worker.report import write_report
 from ai4sdk.worker.signals import StopRequest
@@ -91,8 +92,7 @@ class _Work:
             progress.enter(phase)
             self.records.event("phase", phase=phase)
             if phase != "fit":
-                # Judging may draw random numbers, too: it starts alike after a training and in a resumed task.
-                pl.seed_everything(self.job.seed, workers=True, verbose=False)
+                self.draw_alike()
             getattr(self, phase)()
             progress.finish(phase)
         progress.enter("done")
@@ -109,6 +109,16 @@ class _Work:
             report = load_weights(self.module, read_weights(Path(origin["path"])), origin["source"])
             self.records.event("weights loaded", source=origin["source"], **report.to_json())
         freeze(self.module, job.training.freeze)
+        self.generators = find_generators({"data": self.data, "module": self.module})
+        self.prepared = generator_states(self.generators)
+
+    def draw_alike(self) -> None:
+        """Have a phase after the training draw the same random numbers as it would in a resumed task.
+
+        Making the data anew would do that, too, but reads it twice.
+        """
+        pl.seed_everything(self.job.seed, workers=True, verbose=False)
+        set_generator_states(self.generators, self.prepared)
 
     def _data(self) -> Data:
         job, recorded, project = self.job, self.plan.data.get("dataset", {}), Path.cwd()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Literal
 
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.worker.inputs import Batch, read_inputs
@@ -75,7 +76,7 @@ def predict(
     count = 0
     with _opened(output, stdout or sys.stdout) as file:
         writer = _JsonWriter(file) if chosen == "json" else _CsvWriter(file)
-        for batch in _chain(first, batches):
+        for batch in itertools.chain([first], batches):
             records = _answers(model, batch)
             writer.write(records)
             count += len(records)
@@ -135,17 +136,6 @@ def _located(model: Model, batch: Batch, error: DataError) -> DataError:
             message = single.message.removeprefix("sample 1").removeprefix("picture 1").removeprefix(",").strip()
             return DataError(f"{batch.source}, record {batch.start + index + 1}: {message}", hint=single.hint)
     return error
-
-
-def _chain(first: Batch, rest: Iterator[Batch]) -> Iterator[Batch]:
-    yield first
-    yield from rest
-
-
-class _Writer(Protocol):
-    def write(self, records: Sequence[Mapping[str, Any]]) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class _JsonWriter:

@@ -106,6 +106,7 @@ def test_a_run_leaves_everything_the_readme_names(project):
         run.paths.scores,
     ):
         assert path.exists(), path
+    assert [event["event"] for event in run.events()].count("running") == 1
     assert "accuracy" in done.stdout
     assert f"ai4sdk predict {run.id}" in done.stdout
     status = ai4("status", "fish", "--json")

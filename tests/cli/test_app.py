@@ -148,3 +148,9 @@ def test_a_defect_of_ours_is_told_as_one_and_kept_in_a_file(project, capsys, mon
     assert status == 1
     assert "a defect of ai4sdk" in err
     assert "ZeroDivisionError" in Path(err.split()[-1]).read_text()
+
+
+def test_commands_on_runs_do_not_pay_for_composing():
+    code = "import sys, ai4sdk.cli.runs; print(sorted({'hydra', 'mlflow', 'torch'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ai4sdk.data.fetch import verify
-from ai4sdk.data.fingerprint import fingerprint, fingerprint_path
+from ai4sdk.data.fingerprint import fingerprint, fingerprint_path, fingerprint_source, require
 from ai4sdk.data.hashes import cache_folder, hash_files
+from ai4sdk.data.source import find_source
 from ai4sdk.errors import DataError
 from ai4sdk.spec import FileDataset, Splits, Storage
 
@@ -78,17 +78,15 @@ def test_with_given_splits_only_named_files_count(tmp_path: Path) -> None:
     assert fingerprint(dataset, HERE, tmp_path).value != before.value
 
 
-def test_verify_refuses_changed_data(tmp_path: Path) -> None:
+def test_changed_data_is_refused(tmp_path: Path) -> None:
     folder(tmp_path, {"a.csv": b"x,y\n1,2\n"})
-    dataset = FileDataset(uri="a.csv")
-    planned = fingerprint(dataset, HERE, tmp_path).value
-    assert verify(dataset, HERE, tmp_path, planned).value == planned
-    (tmp_path / "a.csv").write_bytes(b"x,y\n1,3\n")
-    with pytest.raises(DataError, match="data changed since the plan was made"):
-        verify(dataset, HERE, tmp_path, planned)
-    (tmp_path / "a.csv").write_bytes(b"x,y\n1")
-    with pytest.raises(DataError, match="data changed since the plan was made"):
-        verify(dataset, HERE, tmp_path, planned)
+    source = find_source(FileDataset(uri="a.csv"), HERE, tmp_path)
+    planned = fingerprint_source(source)
+    require(planned, planned.value, source)
+    for content in (b"x,y\n1,3\n", b"x,y\n1"):
+        (tmp_path / "a.csv").write_bytes(content)
+        with pytest.raises(DataError, match="data changed since the plan was made"):
+            require(fingerprint_source(source.again()), planned.value, source)
 
 
 def test_a_change_right_after_hashing_is_seen(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from ai4sdk.config.load import load_job
 from ai4sdk.config.project import Project
+from ai4sdk.data.storage import Location
 from ai4sdk.errors import ConfigError, NotFound, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.compare import compare
@@ -56,6 +57,13 @@ def test_the_digest_does_not_depend_on_the_folder(project, tmp_path_factory):
 )
 def test_what_changes_results_changes_the_digest(project, override):
     assert plan(override).digest != plan().digest
+
+
+def test_the_files_of_a_dataset_are_listed_once(project, monkeypatch):
+    listed, entries = [], Location.entries
+    monkeypatch.setattr(Location, "entries", lambda location: listed.append(location.path) or entries(location))
+    plan()
+    assert listed == [str(project / "data.csv")]
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from ai4sdk.planning.source.modules import ModuleFinder
 from ai4sdk.planning.targets import (
     TargetReport,
     ancestors,
     check_target,
-    find_module,
     nearest_name,
     parameters,
 )
@@ -286,12 +286,18 @@ class TestFindingModules:
 
     def test_modules_are_found_as_files(self, tmp_path: Path) -> None:
         write(tmp_path, {"own/__init__.py": "", "own/net.py": "", "loose/x.py": ""})
-        assert find_module("own", [tmp_path]) == tmp_path / "own" / "__init__.py"
-        assert find_module("own.net", [tmp_path]) == tmp_path / "own" / "net.py"
-        assert find_module("loose", [tmp_path]) == tmp_path / "loose"
-        assert find_module("own.nothing", [tmp_path]) is None
-        assert find_module("own.net.nothing", [tmp_path]) is None
-        assert find_module("sys", [tmp_path]) is None
+        modules = ModuleFinder([tmp_path])
+        own, net, loose, built_in = map(modules.find, ("own", "own.net", "loose", "sys"))
+        assert own
+        assert own.file == tmp_path / "own" / "__init__.py"
+        assert net
+        assert net.file == tmp_path / "own" / "net.py"
+        assert loose
+        assert (loose.file, loose.folders) == (None, (tmp_path / "loose",))
+        assert built_in
+        assert built_in.file is None
+        assert modules.find("own.nothing") is None
+        assert modules.find("own.net.nothing") is None
 
     @pytest.mark.parametrize(
         "target", ["", ".", "a..b", "own.", "1.x", "${module}", "own.Net()", "own Net", "../own.Net"]

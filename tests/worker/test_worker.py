@@ -57,6 +57,18 @@ CODE = {
                 noise = random.random() + np.random.rand() + torch.rand(()).item()
                 return self.x[index] + 0.1 * noise, self.y[index]
 
+        class OwnGenerators(Rows):
+            def __init__(self, count):
+                super().__init__(count)
+                self.generators = {
+                    "torch": torch.Generator().manual_seed(1), "numpy": np.random.default_rng(1), "python": random.Random(1)
+                }
+
+            def __getitem__(self, index):
+                torchs, numpys, pythons = self.generators.values()
+                noise = torch.rand((), generator=torchs).item() + numpys.random() + pythons.random()
+                return self.x[index] + 0.1 * noise, self.y[index]
+
         class Toy(pl.LightningModule):
             def __init__(self, dropout=0.2, act=None):
                 super().__init__()
@@ -188,6 +200,21 @@ def test_a_finished_task_does_nothing_more(run_here: Run) -> None:
     assert run_here(a_job())[1] is None
     assert {path: path.stat().st_mtime_ns for path in written} == written
     assert len(list(read_json_lines(paths.events))) == events
+
+
+def test_a_dataset_with_its_own_generators_is_judged_alike_in_a_resumed_task(run_here: Run) -> None:
+    dataset = {"_target_": "toy_of_worker.OwnGenerators", "count": 40, "loader": {"batch_size": 4}}
+    scores, examples = [], []
+    for _ in range(2):
+        paths, failure = run_here(a_job(dataset=dataset))
+        assert failure is None, failure.traceback
+        scores.append({name: value for name, value in read_json(paths.scores).items() if name != "seconds"})
+        examples.append((paths.package / "input_example.json").read_text())
+        for folder in (paths.evaluation, paths.package):
+            shutil.rmtree(folder)
+        write_json(paths.progress, {**read_json(paths.progress), "phase": "fit", "finished": ["fit"]})
+    assert scores[0] == scores[1]
+    assert examples[0] == examples[1]
 
 
 def test_phases_that_are_finished_are_not_repeated(run_here: Run) -> None:

@@ -24,7 +24,8 @@ class LocalBackend:
 
         ``-P`` keeps the current folder off the import path: a worker sees the plan's snapshot, not the files as they
         are by then. OpenMP threads that wait are put to sleep: where they spin, runs side by side slow each other down
-        many times over.
+        many times over. The hash seed is the same for all plans: a process forked for a plan could not change it, and
+        results must not depend on how a plan is started.
         """
         backend = plan.job["backend"]
         tasks = [
@@ -34,7 +35,7 @@ class LocalBackend:
                 env={
                     "OMP_NUM_THREADS": str(task.cpus),
                     "OMP_WAIT_POLICY": "passive",
-                    "PYTHONHASHSEED": str(plan.job["seed"]),
+                    "PYTHONHASHSEED": "0",
                     "PYTHONUNBUFFERED": "1",
                     **backend["env"],
                 },

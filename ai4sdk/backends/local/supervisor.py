@@ -64,7 +64,6 @@ class _Supervisor:
         state = replace(read_state(self.run), state=State.RUNNING, started=time.time(), pid=os.getpid(), ended=None)
         sidecars: list[subprocess.Popen[bytes]] = []
         try:
-            write_state(self.run, state)
             sidecars = [self._start(command, submission.project, sidecar=True) for command in submission.sidecars]
             ended = Outcome(State.SUCCEEDED, 0)
             for command in submission.tasks:
