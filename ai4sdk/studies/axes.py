@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ai4sdk.studies.point import Result, StudyView
+from ai4sdk.studies.point import PointState, Result, StudyView
 
 __all__ = [
     "all_axes",
     "as_number",
+    "clipped",
     "describe",
     "figure",
     "is_seed",
@@ -85,16 +86,25 @@ def figure(value: float) -> str:
     return f"{value:#.4g}".removesuffix(".")
 
 
+def clipped(text: str, most: int) -> str:
+    """Cut a text in its middle where it is longer than so many characters."""
+    if len(text) <= most:
+        return text
+    head = (most - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
+
+
 def params_text(params: Mapping[str, Any], short: Mapping[str, str]) -> str:
     """Write parameters as ``lr=0.01 depth=3``."""
     return " ".join(f"{short.get(axis, axis)}={value_text(value)}" for axis, value in params.items())
 
 
 def describe(result: Result, view: StudyView, short: Mapping[str, str]) -> str:
-    """Return a point in one line: its number, how it stands, its figures and its parameters."""
+    """Return a point in one line: its number, how it stands unless it succeeded, its figures and its parameters."""
     figures = [
         f"{objective.name} {figure(value)}"
         for objective, value in zip(view.objectives, result.values or (), strict=False)
     ]
-    parts = [f"#{result.point.number} {result.state}", *figures, params_text(result.point.params, short)]
+    state = "" if result.state is PointState.SUCCEEDED else f" {result.state}"
+    parts = [f"#{result.point.number}{state}", *figures, params_text(result.point.params, short)]
     return ", ".join(part for part in parts if part)

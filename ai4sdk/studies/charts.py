@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ai4sdk.studies.axes import all_axes, as_number, describe, shortened
+from ai4sdk.studies.axes import all_axes, as_number, clipped, describe, shortened
 from ai4sdk.studies.importance import Importances
 from ai4sdk.studies.point import PointState, Result, StudyView
 from ai4sdk.studies.results import best, history, objective_value, pareto_front, ranked
-from ai4sdk.studies.svg import Scale, clipped, drawing, element, label, polyline, scale_of
+from ai4sdk.studies.svg import Scale, drawing, element, label, polyline, scale_of
 
 __all__ = [
     "CHART_STYLE",
@@ -35,6 +35,7 @@ CHART_STYLE = """
 :root { --faint:#c3cad4 } @media (prefers-color-scheme: dark) { :root { --faint:#4a5565 } }
 svg { display:block; width:100%; height:auto; color:var(--ink) }
 svg text { fill:var(--quiet); font:12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
+svg text.label { paint-order:stroke; stroke:var(--card); stroke-width:3px; stroke-linejoin:round }
 svg text.name { fill:var(--ink); font-weight:600 }
 svg .axis { stroke:var(--faint); stroke-width:1 } svg .grid { stroke:var(--line); stroke-width:1 }
 svg .dot { fill:var(--accent); fill-opacity:.55; stroke:var(--card); stroke-width:.5 }
@@ -193,7 +194,7 @@ def slice_charts(view: StudyView, importances: Importances | None = None) -> lis
 
 def _slice(view: StudyView, axis: str, name: str, done: Sequence[Result], heights: Scale) -> str:
     there = [result for result in done if axis in result.point.params]
-    scale = scale_of([result.point.params[axis] for result in there], room=0.04)
+    scale = scale_of([result.point.params[axis] for result in there], choices=True, room=0.04)
     frame = _Frame(scale, heights, height=270, width=500)
     tell = _teller(view)
     parts = [frame.axes(name, view.objectives[0].name)]
@@ -256,7 +257,7 @@ def _varied(view: StudyView, done: Sequence[Result]) -> list[str]:
 
 def _axis_scale(axis: str, done: Sequence[Result]) -> Scale:
     values = [result.point.params[axis] for result in done if axis in result.point.params]
-    return scale_of(values, missing=len(values) < len(done))
+    return scale_of(values, choices=True, missing=len(values) < len(done))
 
 
 def _teller(view: StudyView) -> Callable[[Result], str]:

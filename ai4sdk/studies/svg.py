@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from ai4sdk.runs.page import escaped
-from ai4sdk.studies.axes import as_number, shows_decades, value_key, value_text
+from ai4sdk.studies.axes import as_number, clipped, shows_decades, value_key, value_text
 
-__all__ = ["Scale", "clipped", "drawing", "element", "label", "polyline", "scale_of"]
+__all__ = ["Scale", "drawing", "element", "label", "polyline", "scale_of"]
 
 MOST_LABELS = 12
 """More labels on an axis of words could not be read."""
+MOST_CHOICES = 8
+"""So few different numbers, tried again and again, were chosen from a list: each has a place, as words have."""
 MISSING = 0.08
 """Part of an axis kept free for points that lack its value."""
 
@@ -57,14 +59,6 @@ def drawing(width: float, height: float, name: str, parts: Iterable[str]) -> str
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escaped(name)}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}" style="min-width:{width * 0.62:.0f}px">{"".join(parts)}</svg>'
     )
-
-
-def clipped(text: str, most: int) -> str:
-    """Cut a text in its middle where it is longer than so many characters."""
-    if len(text) <= most:
-        return text
-    head = (most - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
 @dataclass(frozen=True)
@@ -120,23 +114,27 @@ class Scale:
         return [(0.0, "none"), *marks] if self.missing else marks
 
 
-def scale_of(values: Sequence[Any], *, missing: bool = False, room: float = 0.0) -> Scale:
+def scale_of(values: Sequence[Any], *, choices: bool = False, missing: bool = False, room: float = 0.0) -> Scale:
     """Return the scale that shows values best.
 
     Parameters
     ----------
     values
         Of any kind.
+    choices
+        Whether a few different numbers get a place each, like 16, 32 and 128 of a grid.
     missing
         Whether some points have no value.
     room
         Part of the span of numbers that is left free at both ends.
     """
     numbers = [number for value in values if (number := as_number(value)) is not None]
-    if not numbers or len(numbers) < len(values):
+    different = len(set(numbers))
+    listed = choices and different <= MOST_CHOICES and 2 * different <= len(numbers)
+    if not numbers or len(numbers) < len(values) or listed:
         names = {value_key(value): value_text(value) for value in values}
         # Numbers among words, such as 10, 20 and null, keep their order.
-        keys = sorted(names, key=lambda key: _number_first(key))
+        keys = sorted(names, key=_number_first)
         return Scale("slots", slots=tuple(keys), names=tuple(names[key] for key in keys), missing=missing)
     log = shows_decades(numbers)
     if log:
