@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
-from ai4sdk._version import __version__
 from ai4sdk.runs.files import read_json, read_json_lines, write_text
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.page import details, document, escaped, facts_list, figure_text, section, table, written_at
 from ai4sdk.spec.units import format_size, format_span
 from ai4sdk.worker.evaluate import Evaluation
 from ai4sdk.worker.pictures import draw_evaluation, learning_curves
-from ai4sdk.worker.style import STYLE
 
 __all__ = ["Report", "render_report", "write_report"]
 
@@ -176,56 +173,38 @@ def render_report(report: Report) -> str:
         _what_was_run(report),
         _next_steps(report),
     ]
-    title = _text(report.name)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="generator" content="ai4sdk {_text(__version__)}">
-<title>{title} · {_text(report.run)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-<header>
-<p class="eyebrow">ai4sdk run</p>
-<h1>{title} <span class="state {_text(report.state)}">{_text(report.state)}</span></h1>
-{f'<p class="lead">{_text(report.description)}</p>' if report.description else ""}
-<p class="facts"><code>{_text(report.run)}</code><span>{_written(report.written)}</span></p>
-</header>
-<main>
-{"".join(section for section in sections if section)}
-</main>
-<footer>Written by ai4sdk {_text(__version__)}. This page stands alone: it loads nothing and runs nothing.</footer>
-</body>
-</html>
-"""
+    lead = f'<p class="lead">{escaped(report.description)}</p>' if report.description else ""
+    header = f"""<p class="eyebrow">ai4sdk run</p>
+<h1>{escaped(report.name)} <span class="state {escaped(report.state)}">{escaped(report.state)}</span></h1>
+{lead}
+<p class="facts"><code>{escaped(report.run)}</code><span>{written_at(report.written)}</span></p>"""
+    return document(f"{report.name} · {report.run}", header, "".join(sections))
 
 
 def _headline(report: Report) -> str:
     scores = report.scores
     if not scores:
-        return _section("Result", '<p class="quiet">This run was not evaluated.</p>')
+        return section("Result", '<p class="quiet">This run was not evaluated.</p>')
     task = str(scores.get("task", "other"))
     tiles = [
-        f'<div class="tile"><b>{_figure(scores[key])}</b><span>{_text(label)}</span><small>{_text(hint)}</small></div>'
+        f'<div class="tile"><b>{figure_text(scores[key])}</b>'
+        f"<span>{escaped(label)}</span><small>{escaped(hint)}</small></div>"
         for key, label, hint in HEADLINES.get(task, ())
         if scores.get(key) is not None
     ]
     split = {"test": "test split", "val": "validation split", "train": "training split"}.get(report.split, report.split)
-    lines = [f"On the {_text(split)}: {int(scores.get('samples', 0)):,} samples."]
+    lines = [f"On the {escaped(split)}: {int(scores.get('samples', 0)):,} samples."]
     if scores.get("majority_accuracy") is not None:
-        always = _figure(scores["majority_accuracy"])
+        always = figure_text(scores["majority_accuracy"])
         lines.append(f"Always naming the most frequent class would give an accuracy of {always}.")
     if scores.get("target_deviation") is not None:
-        lines.append(f"Always naming the mean would give an RMSE of {_figure(scores['target_deviation'])}.")
+        lines.append(f"Always naming the mean would give an RMSE of {figure_text(scores['target_deviation'])}.")
     grid = f'<div class="tiles">{"".join(tiles)}</div>' if tiles else ""
-    return _section("Result", f'{grid}<p class="quiet">{" ".join(lines)}</p>')
+    return section("Result", f'{grid}<p class="quiet">{" ".join(lines)}</p>')
 
 
 def _notes(report: Report) -> str:
-    notes = [f"<li>{_text(note)}</li>" for note in report.scores.get("notes", ())]
+    notes = [f"<li>{escaped(note)}</li>" for note in report.scores.get("notes", ())]
     return (
         f'<section class="notes"><h2>To know before trusting this</h2><ul>{"".join(notes)}</ul></section>'
         if notes
@@ -242,13 +221,13 @@ def _pictures(report: Report, *, only: str | None = None, exclude: str | None = 
         caption = CAPTIONS.get(name, name.replace("_", " "))
         wide = ' class="wide"' if _aspect(content) >= WIDE else ""
         figures.append(
-            f'<figure{wide}><img alt="{_text(caption)}" src="data:image/png;base64,{source}">'
-            f"<figcaption>{_text(caption)}</figcaption></figure>"
+            f'<figure{wide}><img alt="{escaped(caption)}" src="data:image/png;base64,{source}">'
+            f"<figcaption>{escaped(caption)}</figcaption></figure>"
         )
     if not figures:
         return ""
     title = "Learning curves" if only == "learning_curves" else "In pictures"
-    return _section(title, f'<div class="figures">{"".join(figures)}</div>')
+    return section(title, f'<div class="figures">{"".join(figures)}</div>')
 
 
 def _classes(scores: Mapping[str, Any]) -> str:
@@ -258,7 +237,7 @@ def _classes(scores: Mapping[str, Any]) -> str:
     keys = ("precision", "recall", "f1", "roc_auc")
     rows = [
         [
-            _text(entry["name"]),
+            escaped(entry["name"]),
             *(_bar(entry.get(key)) for key in keys),
             f"{entry['support']:,}",
             f"{entry['predicted']:,}",
@@ -269,7 +248,7 @@ def _classes(scores: Mapping[str, Any]) -> str:
         mean = scores.get(key) or {}
         rows.append([f"<i>{label}</i>", *(_bar(mean.get(each)) for each in keys[:3]), "", "", ""])
     head = ["class", "precision", "recall", "F1", "ROC AUC", "samples", "predicted"]
-    return _section("Classes", _folded(_table(head, rows), len(rows), f"{len(classes)} classes"))
+    return section("Classes", _folded(table(head, rows), len(rows), f"{len(classes)} classes"))
 
 
 def _confusions(scores: Mapping[str, Any]) -> str:
@@ -282,14 +261,14 @@ def _confusions(scores: Mapping[str, Any]) -> str:
         key=lambda mistake: (-mistake[0], mistake[1], mistake[2]),
     )
     rows = [
-        [_text(names[row]), _text(names[column]), f"{count:,}", f"{count / sum(matrix[row]):.1%}"]
+        [escaped(names[row]), escaped(names[column]), f"{count:,}", f"{count / sum(matrix[row]):.1%}"]
         for count, row, column in mistakes[:CONFUSIONS]
         if count
     ]
     if not rows:
-        return _section("Most frequent mistakes", '<p class="quiet">There are none: every answer was right.</p>')
+        return section("Most frequent mistakes", '<p class="quiet">There are none: every answer was right.</p>')
     head = ["true", "taken for", "times", "of the true class"]
-    return _section("Most frequent mistakes", _table(head, rows, texts=2))
+    return section("Most frequent mistakes", table(head, rows, texts=2))
 
 
 def _outputs(scores: Mapping[str, Any]) -> str:
@@ -297,48 +276,48 @@ def _outputs(scores: Mapping[str, Any]) -> str:
     if not isinstance(outputs, Sequence) or isinstance(outputs, str):
         return ""
     keys = [key for key in outputs[0] if key != "name"]
-    rows = [[_text(entry["name"]), *(_figure(entry[key]) for key in keys)] for entry in outputs]
+    rows = [[escaped(entry["name"]), *(figure_text(entry[key]) for key in keys)] for entry in outputs]
     head = ["output", *(key.replace("_", " ") for key in keys)]
-    return _section("Outputs", _folded(_table(head, rows), len(rows), f"{len(outputs)} outputs"))
+    return section("Outputs", _folded(table(head, rows), len(rows), f"{len(outputs)} outputs"))
 
 
 def _data(plan: Mapping[str, Any]) -> str:
     datasets = plan.get("data") or {}
     blocks = []
     for name, entry in datasets.items():
-        facts: list[tuple[str, str]] = [("address", f"<code>{_text(entry.get('uri', ''))}</code>")]
-        facts.append(("fingerprint", f"<code>{_text(entry.get('fingerprint', ''))}</code>"))
+        facts: list[tuple[str, str]] = [("address", f"<code>{escaped(entry.get('uri', ''))}</code>")]
+        facts.append(("fingerprint", f"<code>{escaped(entry.get('fingerprint', ''))}</code>"))
         if isinstance(entry.get("bytes"), int):
             facts.append(("size", f"{format_size(entry['bytes'])} in {entry.get('files', 1)} file(s)"))
         for key, value in (entry.get("summary") or {}).items():
             if value not in (None, [], {}, "") and key != "complete":
                 facts.append((key.replace("_", " "), _short_value(value)))
-        title = f"<h3>{_text(name)}</h3>" if len(datasets) > 1 else ""
-        blocks.append(title + _facts(facts))
-    return _section("Data", "".join(blocks)) if blocks else ""
+        title = f"<h3>{escaped(name)}</h3>" if len(datasets) > 1 else ""
+        blocks.append(title + facts_list(facts))
+    return section("Data", "".join(blocks)) if blocks else ""
 
 
 def _what_was_run(report: Report) -> str:
     plan = report.plan
     job = plan.get("job") or {}
     facts = [
-        ("plan", f"<code>{_text(plan.get('digest', ''))}</code>"),
-        ("module", f"<code>{_text((job.get('module') or {}).get('_target_', ''))}</code>"),
-        ("seed", _text(job.get("seed", ""))),
-        ("python", _text(plan.get("python", ""))),
+        ("plan", f"<code>{escaped(plan.get('digest', ''))}</code>"),
+        ("module", f"<code>{escaped((job.get('module') or {}).get('_target_', ''))}</code>"),
+        ("seed", escaped(job.get("seed", ""))),
+        ("python", escaped(plan.get("python", ""))),
     ]
     if commit := (plan.get("created") or {}).get("git_commit"):
-        facts.append(("git commit", f"<code>{_text(commit)}</code>"))
+        facts.append(("git commit", f"<code>{escaped(commit)}</code>"))
     if report.timing:
         total = sum(seconds for _, seconds in report.timing)
-        parts = ", ".join(f"{_text(name)} {format_span(seconds)}" for name, seconds in report.timing)
+        parts = ", ".join(f"{escaped(name)} {format_span(seconds)}" for name, seconds in report.timing)
         facts.append(("time", f"{format_span(total)} ({parts})"))
-    rows = [[f"<code>{_text(key)}</code>", f"<code>{_text(value)}</code>"] for key, value in _flat(job)]
-    config = _details(f"Configuration ({len(rows)} values)", _table(["key", "value"], rows, texts=2))
+    rows = [[f"<code>{escaped(key)}</code>", f"<code>{escaped(value)}</code>"] for key, value in _flat(job)]
+    config = details(f"Configuration ({len(rows)} values)", table(["key", "value"], rows, texts=2))
     packages = plan.get("packages") or {}
-    lines = [[_text(name), f"<code>{_text(version)}</code>"] for name, version in sorted(packages.items())]
-    installed = _details(f"Packages ({len(lines)})", _table(["package", "version"], lines, texts=2))
-    return _section("What was run", _facts(facts) + config + (installed if lines else ""))
+    lines = [[escaped(name), f"<code>{escaped(version)}</code>"] for name, version in sorted(packages.items())]
+    installed = details(f"Packages ({len(lines)})", table(["package", "version"], lines, texts=2))
+    return section("What was run", facts_list(facts) + config + (installed if lines else ""))
 
 
 def _next_steps(report: Report) -> str:
@@ -350,38 +329,12 @@ def _next_steps(report: Report) -> str:
         ("Run the same again", f"ai4sdk rerun {run}"),
         ("Compare with another run", f"ai4sdk diff {run} OTHER"),
     ]
-    items = [f"<dt>{_text(label)}</dt><dd><pre>{_text(command)}</pre></dd>" for label, command in steps]
-    return _section("Go on", f'<dl class="steps">{"".join(items)}</dl>')
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{_text(title)}</h2>{body}</section>\n"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
-    """Return a table of ready HTML cells; all but the first ``texts`` columns hold numbers."""
-
-    def cells(tag: str, values: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}>{value}</{tag}>" if index < texts else f'<{tag} class="n">{value}</{tag}>'
-            for index, value in enumerate(values)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    items = "".join(f"<dt>{_text(key)}</dt><dd>{value}</dd>" for key, value in facts)
-    return f'<dl class="facts-list">{items}</dl>'
+    items = [f"<dt>{escaped(label)}</dt><dd><pre>{escaped(command)}</pre></dd>" for label, command in steps]
+    return section("Go on", f'<dl class="steps">{"".join(items)}</dl>')
 
 
 def _folded(body: str, rows: int, label: str) -> str:
-    return body if rows <= TABLE_ROWS_OPEN else _details(label, body)
-
-
-def _details(label: str, body: str) -> str:
-    return f"<details><summary>{_text(label)}</summary>{body}</details>"
+    return body if rows <= TABLE_ROWS_OPEN else details(label, body)
 
 
 def _bar(share: float | None) -> str:
@@ -389,14 +342,6 @@ def _bar(share: float | None) -> str:
     if share is None:
         return '<span class="quiet">n/a</span>'
     return f'<span class="bar" style="--share:{min(max(share, 0.0), 1.0):.4f}">{share:.3f}</span>'
-
-
-def _figure(value: Any) -> str:
-    if value is None:
-        return "n/a"
-    if isinstance(value, float):
-        return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.4g}"
-    return _text(value)
 
 
 def _aspect(png: bytes) -> float:
@@ -411,7 +356,7 @@ def _short_value(value: Any) -> str:
         text = ", ".join(map(str, value))
     else:
         text = value if isinstance(value, str) else json.dumps(value)
-    return _text(text if len(text) <= 300 else f"{text[:300]}…")
+    return escaped(text if len(text) <= 300 else f"{text[:300]}…")
 
 
 def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
@@ -421,11 +366,3 @@ def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
             yield from _flat(part, f"{name}.{key}" if name else str(key))
     else:
         yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _written(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y, %H:%M UTC")
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value), quote=True)

@@ -1,6 +1,21 @@
-"""How a report looks: light, dark and on paper."""
+"""The page that reports are written as: one look in the light, in the dark and on paper, and nothing to be fetched."""
 
-__all__ = ["STYLE"]
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ai4sdk._version import __version__
+
+__all__ = ["details", "document", "escaped", "facts_list", "figure_text", "section", "table", "written_at"]
+
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+"""Characters that HTML and XML know no way to write."""
 
 STYLE = """
 :root { color-scheme: light dark; --ink:#1c2430; --quiet:#5d6878; --line:#dfe4ea; --page:#f6f7f9; --card:#fff;
@@ -51,3 +66,94 @@ footer { color:var(--quiet); font-size:.85rem; margin-top:1.4rem }
 @media (max-width:720px) { .figures { grid-template-columns:minmax(0, 1fr) } }
 @media print { body { background:#fff; max-width:none; padding:0 } section { break-inside:avoid; border-color:#ccc } }
 """
+
+
+def document(title: str, header: str, main: str, *, style: str = "", script: str = "") -> str:
+    """Return a whole page of ready HTML.
+
+    Parameters
+    ----------
+    title
+        Plain text.
+    header, main
+        Ready HTML: what is above the sections, and the sections.
+    style
+        Further CSS of this kind of page.
+    script
+        JavaScript of ours. The page's policy names its hash, so that nothing else can run, whatever the page contains.
+    """
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    if script:
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        policy += f"; script-src 'sha256-{digest}'"
+    alone = "it loads nothing" if script else "it loads nothing and runs nothing"
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="generator" content="ai4sdk {escaped(__version__)}">
+<title>{escaped(title)}</title>
+<style>{STYLE}{style}</style>
+</head>
+<body>
+<header>
+{header}
+</header>
+<main>
+{main}
+</main>
+<footer>Written by ai4sdk {escaped(__version__)}. This page stands alone: {alone}.</footer>
+{f"<script>{script}</script>" if script else ""}
+</body>
+</html>
+"""
+
+
+def section(title: str, body: str) -> str:
+    """Return a section of ready HTML under a title of plain text."""
+    return f"<section><h2>{escaped(title)}</h2>{body}</section>\n"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
+    """Return a table of ready HTML cells; all but the first ``texts`` columns hold numbers."""
+
+    def cells(tag: str, values: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}>{value}</{tag}>" if index < texts else f'<{tag} class="n">{value}</{tag}>'
+            for index, value in enumerate(values)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f'<div class="scroll"><table><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def facts_list(facts: Sequence[tuple[str, str]]) -> str:
+    """Return a list of facts: names of plain text, values of ready HTML."""
+    items = "".join(f"<dt>{escaped(key)}</dt><dd>{value}</dd>" for key, value in facts)
+    return f'<dl class="facts-list">{items}</dl>'
+
+
+def details(label: str, body: str) -> str:
+    """Return ready HTML folded under a label of plain text."""
+    return f"<details><summary>{escaped(label)}</summary>{body}</details>"
+
+
+def figure_text(value: Any) -> str:
+    """Write a figure with four digits, as HTML."""
+    if value is None:
+        return "n/a"
+    if isinstance(value, float):
+        return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.4g}"
+    return escaped(value)
+
+
+def written_at(at: float) -> str:
+    """Write a Unix time as a date."""
+    return datetime.fromtimestamp(at, UTC).strftime("%d %B %Y, %H:%M UTC")
+
+
+def escaped(value: Any) -> str:
+    """Write a value so that it is only text in HTML, in an attribute and in SVG."""
+    return html.escape(UNPRINTABLE.sub("\ufffd", str(value)), quote=True)
