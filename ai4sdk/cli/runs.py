@@ -21,6 +21,7 @@ from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
 from ai4sdk.runs.store import find_run, list_runs, read_progress
 from ai4sdk.spec.units import format_span
+from ai4sdk.studies.layout import study_of
 
 WHICH = "run: id, unique prefix, job name, folder, or latest"
 
@@ -206,5 +207,5 @@ def _tracking(run: RunPaths) -> str:
     except (OSError, ValueError):
         return ""
     if record.get("last_error"):
-        return f"not all sent: {record['last_error']}  → ai4sdk sync {run.id}"
+        return f"not all sent: {record['last_error']}  → ai4sdk sync {(study_of(run.root) or run).id}"
     return f"MLflow run {record.get('mlflow_run_id') or record.get('run_id')}"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["README", "StudyPaths"]
+__all__ = ["README", "StudyPaths", "is_study", "study_of"]
 
 README = """\
 A study of ai4sdk: many points of one config. `ai4sdk study show {id}` tells how it stands.
@@ -57,3 +57,22 @@ class StudyPaths(RunPaths):
     def point(self, number: int) -> RunPaths:
         """Return the files of a point's run; their names have as many digits as sort well."""
         return RunPaths(self.points / f"{number:05d}")
+
+    @staticmethod
+    def membership(point: RunPaths) -> Path:
+        """Return the file in a point's run directory that says which study's point it is, and which one."""
+        return point.root / "point.json"
+
+
+def is_study(folder: Path) -> bool:
+    """Tell whether a folder is a study directory."""
+    return StudyPaths(folder).study.is_file()
+
+
+def study_of(run: Path) -> StudyPaths | None:
+    """Return the study that a run directory belongs to as a point, or ``None`` for a run of its own.
+
+    Where the folder lies decides, so that a study may be moved, and a point that was taken out of it is a run.
+    """
+    study = StudyPaths(run.parent.parent)
+    return study if run.parent == study.points and is_study(study.root) else None
