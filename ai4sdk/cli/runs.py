@@ -20,6 +20,7 @@ from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
 from ai4sdk.runs.store import find_run, list_runs, read_progress
 from ai4sdk.spec.units import format_span
+from ai4sdk.studies.layout import study_of
 from ai4sdk.tracking.ledger import read_ledger
 
 WHICH = "run: id, unique prefix, job name, folder, or latest"
@@ -203,5 +204,5 @@ def _note(run: RunPaths, state: RunState) -> str:
 def _tracking(run: RunPaths) -> str:
     ledger = read_ledger(run.tracking)
     if ledger.last_error:
-        return f"not all sent: {ledger.last_error}  → ai4sdk sync {run.id}"
+        return f"not all sent: {ledger.last_error}  → ai4sdk sync {(study_of(run.root) or run).id}"
     return f"MLflow run {ledger.run_id}" if ledger.run_id else ""

@@ -145,7 +145,7 @@ class RunPaths:
         return self.root / "tracking.json"
 
     @property
-    def point(self) -> Path:
+    def membership(self) -> Path:
         """Of which study this is a point, and what to report to it; only points have it."""
         return self.root / "point.json"
 

@@ -140,3 +140,8 @@ def is_alive(paths: RunPaths) -> bool:
 def is_run(folder: Path) -> bool:
     """Tell whether a folder is a run directory."""
     return (folder / "plan.json").is_file() and (folder / "state.json").is_file()
+
+
+def is_study(folder: Path) -> bool:
+    """Tell whether a folder is a study directory."""
+    return (folder / "study.json").is_file() and (folder / "state.json").is_file()

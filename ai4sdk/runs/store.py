@@ -7,7 +7,7 @@ import random
 import re
 import string
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,19 @@ from typing import Any
 from ai4sdk.errors import EnvironmentFault, NotFound
 from ai4sdk.runs.files import read_json, write_text
 from ai4sdk.runs.layout import README, RunPaths
-from ai4sdk.runs.state import RunState, State, hold_lock, is_run, read_state, write_state
+from ai4sdk.runs.state import RunState, State, hold_lock, is_run, is_study, read_state, write_state
 
-__all__ = ["FoundRun", "create_run", "fill_run", "find_run", "list_runs", "read_progress"]
+__all__ = [
+    "FoundRun",
+    "create_run",
+    "fill_run",
+    "find_run",
+    "find_study",
+    "list_runs",
+    "list_studies",
+    "new_folder",
+    "read_progress",
+]
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,12 @@ def create_run(runs: Path, name: str, files: dict[str, str]) -> tuple[RunPaths, 
     EnvironmentFault
         If the folder cannot be written.
     """
+    folder = new_folder(runs, name)
+    return RunPaths(folder), fill_run(folder, files)
+
+
+def new_folder(runs: Path, name: str) -> Path:
+    """Make a folder with an id of its own in the runs folder; raises `EnvironmentFault` if it cannot be made."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
         while True:
@@ -75,16 +91,15 @@ def create_run(runs: Path, name: str, files: dict[str, str]) -> tuple[RunPaths, 
             folder = runs / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{suffix}"
             try:
                 folder.mkdir()
-                break
+                return folder
             except FileExistsError:
                 continue
     except OSError as error:
         raise _unwritable(runs, error) from error
-    return RunPaths(folder), fill_run(folder, files)
 
 
-def fill_run(folder: Path, files: dict[str, str]) -> int:
-    """Make a run directory of a folder, its lock held and its state queued.
+def fill_run(folder: Path, files: dict[str, str], readme: str = README) -> int:
+    """Make a run directory of a folder, or a study's, its lock held and its state queued.
 
     Parameters
     ----------
@@ -92,6 +107,8 @@ def fill_run(folder: Path, files: dict[str, str]) -> int:
         The folder, made if it is missing; one that a kill left half made is completed. Its name is the run's id.
     files
         File name → text to write into it (plan.json, config.yaml).
+    readme
+        What explains the folder; ``{id}`` stands for its name.
 
     Returns
     -------
@@ -111,7 +128,7 @@ def fill_run(folder: Path, files: dict[str, str]) -> int:
         paths.logs.mkdir(parents=True, exist_ok=True)
         lock = hold_lock(paths)
         assert lock is not None, "a folder that is no run yet has no other user"
-        write_text(paths.readme, README.format(id=paths.id), durable=False)
+        write_text(paths.readme, readme.format(id=paths.id), durable=False)
         for file_name, text in files.items():
             write_text(folder / file_name, text)
         write_state(paths, RunState(State.QUEUED, created=time.time()))
@@ -131,17 +148,26 @@ def _unwritable(runs: Path, error: OSError) -> EnvironmentFault:
 
 def list_runs(runs: Path) -> list[FoundRun]:
     """Return the runs of a folder, oldest first; folders that hold no run are passed over."""
+    return _list(runs, is_run)
+
+
+def list_studies(runs: Path) -> list[FoundRun]:
+    """Return the studies of a folder, oldest first; folders that hold no study are passed over."""
+    return _list(runs, is_study)
+
+
+def _list(runs: Path, wanted: Callable[[Path], bool]) -> list[FoundRun]:
     found = []
     try:
-        folders = [entry for entry in runs.iterdir() if is_run(entry)]
+        folders = [entry for entry in runs.iterdir() if wanted(entry)]
     except OSError:
         return []
     for folder in folders:
-        paths = RunPaths(folder)
+        paths = RunPaths(folder.resolve())
         try:
             found.append(FoundRun(paths, read_state(paths)))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # being deleted, or no run after all
+        except (OSError, ValueError, KeyError):
+            continue
     return sorted(found, key=lambda run: (run.state.created, run.id))
 
 
@@ -151,7 +177,8 @@ def find_run(reference: str, runs: Path) -> RunPaths:
     Parameters
     ----------
     reference
-        ``latest``, an id, the unique beginning of one, the name of a job (its latest run), or a run's folder.
+        Its id, a unique prefix or the last four letters of it, the name of its job (the newest of that name), its
+        folder, ``latest``, or ``STUDY/NUMBER`` for a point of a study.
     runs
         The runs folder.
 
@@ -160,40 +187,74 @@ def find_run(reference: str, runs: Path) -> RunPaths:
     NotFound
         If nothing fits, or several runs do.
     """
+    study, slash, number = reference.rpartition("/")
+    if slash and number.isdigit() and not is_run(Path(reference)):
+        folder = find_study(study, runs).root / "points" / f"{int(number):05d}"
+        if not is_run(folder):
+            raise NotFound(f"point {number} of {study} has not run here", hint=f"ai4sdk study show {study}")
+        return RunPaths(folder)
+    try:
+        return _find(reference, runs, "run", list_runs, is_run)
+    except NotFound as error:
+        studies = [entry.name for entry in _folders(runs, is_study) if reference and entry.name.startswith(reference)]
+        if studies:
+            raise NotFound(f"{reference} is a study, not a run", hint=f"ai4sdk study show {studies[-1]}") from error
+        raise
+
+
+def find_study(reference: str, runs: Path) -> RunPaths:
+    """Find a study as `find_run` finds a run; raises `NotFound` if none fits, or several do."""
+    return _find(reference, runs, "study", list_studies, is_study)
+
+
+def _find(
+    reference: str,
+    runs: Path,
+    what: str,
+    listed: Callable[[Path], list[FoundRun]],
+    wanted: Callable[[Path], bool],
+) -> RunPaths:
     folder = Path(reference)
-    if is_run(folder):
+    if wanted(folder):
         return RunPaths(folder.resolve())
-    ids = _ids(runs)
+    several = {"run": "runs", "study": "studies"}[what]
+    ids = sorted(entry.name for entry in _folders(runs, wanted))
     if not ids:
-        raise NotFound(f"there are no runs in {runs}", hint="ai4sdk run config=quickstart")
+        first = (
+            "ai4sdk run config=quickstart"
+            if what == "run"
+            else "ai4sdk run -m config=quickstart optimizer.lr=1e-2,1e-3"
+        )
+        raise NotFound(f"there are no {several} in {runs}", hint=first)
     if reference in ids:
         return RunPaths((runs / reference).resolve())
     if reference == "latest":
-        return list_runs(runs)[-1].paths
-    named = [run_id for run_id in ids if name_of(run_id) == reference]
+        return listed(runs)[-1].paths
+    named = [one for one in ids if name_of(one) == reference]
     if named:
-        return next(run.paths for run in reversed(list_runs(runs)) if run.name == reference)
-    fitting = [run_id for run_id in ids if reference and run_id.startswith(reference)]
-    fitting = fitting or [run_id for run_id in ids if reference and run_id.endswith(f"-{reference}")]
+        return next(found.paths for found in reversed(listed(runs)) if found.name == reference)
+    fitting = [one for one in ids if reference and one.startswith(reference)]
+    fitting = fitting or [one for one in ids if reference and one.endswith(f"-{reference}")]
     if len(fitting) == 1:
         return RunPaths((runs / fitting[0]).resolve())
     if fitting:
-        raise NotFound(f"{len(fitting)} runs begin with {reference!r}", hint=f"one of: {_some(fitting)}")
+        raise NotFound(f"{len(fitting)} {several} begin with {reference!r}", hint=f"one of: {_some(fitting)}")
+    command = "ai4sdk ps" if what == "run" else "ai4sdk study list"
     raise NotFound(
-        f"there is no run {reference!r} in {runs}", hint=f"ai4sdk ps lists them; the latest: {_some(ids[-3:])}"
+        f"there is no {what} {reference!r} in {runs}", hint=f"{command} lists them; the latest: {_some(ids[-3:])}"
     )
+
+
+def _folders(runs: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    try:
+        return sorted(entry for entry in runs.iterdir() if wanted(entry))
+    except OSError:
+        return []
 
 
 def _some(ids: Iterable[str]) -> str:
     listed = list(ids)
     return ", ".join(listed[-5:]) + (", …" if len(listed) > 5 else "")
-
-
-def _ids(runs: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in runs.iterdir() if is_run(entry))
-    except OSError:
-        return []
 
 
 def read_progress(paths: RunPaths) -> dict[str, Any]:

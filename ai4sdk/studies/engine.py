@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -13,6 +16,7 @@ from typing import Any
 
 from ai4sdk.backends.base import Ended, Pool, PoolBackend
 from ai4sdk.backends.launch import make_run, requeue_run
+from ai4sdk.backends.local.task import write_last
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.config.project import Project
 from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
@@ -41,7 +45,9 @@ _FREE_LOCK = 120.0
 """Seconds that processes of a killed engine have to write their last checkpoints and end."""
 
 _NOT_THE_CODE = (3, 5, 7)
-"""Exit codes of a run that failed for reasons outside its code: data out of reach, killed, a machine that lacks something."""
+"""Exit codes of a run that failed for reasons outside its code: data out of reach, killed, a lack of the machine."""
+_TRACKING_PATIENCE = 600.0
+"""Longest time, in seconds, that records may still be sent after the last point."""
 
 
 def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False) -> None:
@@ -56,20 +62,14 @@ def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False) -> None:
     failed_too
         Whether to try points again that failed by their own code.
     """
-    state = replace(
-        read_state(paths),
-        state=State.RUNNING,
-        started=time.time(),
-        ended=None,
-        cause=None,
-        exit_code=None,
-        pid=os.getpid(),
-    )
+    state = replace(read_state(paths), state=State.RUNNING, started=time.time(), ended=None, pid=os.getpid())
+    state = replace(state, cause=None, exit_code=None)
     write_state(paths, state)
+    records: subprocess.Popen[bytes] | None = None
     try:
-        project = Project(Path.cwd())
-        engine = Engine(paths, read_study_file(paths.study, project), project, failed_too=failed_too)
-        state = engine.run(state)
+        study = read_study_file(paths.study, Project(Path.cwd()))
+        records = _ship_records(paths, study)
+        state = Engine(paths, study, Project(Path.cwd()), failed_too=failed_too).run(state)
     except Ai4Error as error:
         state = replace(state, state=State.FAILED, cause=error.message, exit_code=error.exit_code, ended=time.time())
     except OSError as error:
@@ -77,8 +77,27 @@ def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False) -> None:
             return  # the study was deleted, and there is nowhere left to say so
         cause = f"the study's folder cannot be written: {error.strerror or error}"
         state = replace(state, state=State.FAILED, cause=cause, exit_code=7, ended=time.time())
-    write_state(paths, state)
-    os.close(lock)
+    write_last(paths, state)
+    os.close(lock)  # the study has ended; who resumes it need not wait for its records
+    if records is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            records.wait(_TRACKING_PATIENCE)
+        records.kill()
+
+
+def _ship_records(paths: StudyPaths, study: StudyPlan) -> subprocess.Popen[bytes] | None:
+    """Start the process that ships the study and its points to MLflow."""
+    if study.job["tracking"]["kind"] == "none":
+        return None
+    with open(paths.log("tracking"), "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "ai4sdk.tracking", "--study", str(paths.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            process_group=0,
+        )
 
 
 class Engine:
@@ -139,7 +158,7 @@ class Engine:
                 self._pool.close()
             self._ledger.close()
         ended = self._ending(state)
-        finish(view_of(self._paths, state=str(ended.state), ended=ended.ended), self._paths, self._study)
+        finish(view_of(self._paths, state=str(ended.state), ended=ended.ended), self._paths)
         return ended
 
     def _by_sweeper(self, deadline: float | None) -> None:
@@ -214,9 +233,9 @@ class Engine:
             self._twins.setdefault(point.digest, []).append(point)
             return
         run = self._paths.point(point.number)
-        if (done := find_success(self._runs, point.digest)) is not None and done.root != run.root.resolve():
-            if self._reuse(point, done, search):
-                return
+        done = find_success(self._runs, point.digest)
+        if done is not None and done.root != run.root.resolve() and self._reuse(point, done, search):
+            return
         plan = self._study.planner.plan(point.params)
         if plan.digest != point.digest:
             raise EnvironmentFault(
@@ -245,7 +264,7 @@ class Engine:
         """Make the run of a point, or queue it again; ``None`` if it has succeeded already."""
         if not is_run(run.root):
             lock = make_run(plan, run.root)
-            write_json(run.point, self._about(point), durable=False)
+            write_json(run.membership, self._about(point), durable=False)
             return lock
         until = time.monotonic() + _FREE_LOCK
         while (held := hold_lock(run)) is None:  # workers of an engine that was killed write their last checkpoints
@@ -255,7 +274,7 @@ class Engine:
         os.close(held)
         if read_state(run).state is State.SUCCEEDED:
             return None
-        write_json(run.point, self._about(point), durable=False)
+        write_json(run.membership, self._about(point), durable=False)
         return requeue_run(run, plan)
 
     def _about(self, point: Point) -> dict[str, Any]:
@@ -314,12 +333,12 @@ class Engine:
             found, values = PointState.PRUNED, (list(result.reports.values())[-1],)
         elif found is PointState.FAILED and state.exit_code in _NOT_THE_CODE:
             found = PointState.INTERRUPTED
-        if found is PointState.INTERRUPTED and self._told_to_stop is None:
-            if self._tries.get(point.number, 0) <= self._study.sweep.retries:
-                add_event(self._paths, "again", number=point.number, cause=cause)
-                self._results[point.number] = replace(result, state=PointState.WAITING)
-                self._again.append(point)
-                return
+        may_again = self._tries.get(point.number, 0) <= self._study.sweep.retries
+        if found is PointState.INTERRUPTED and may_again and self._told_to_stop is None:
+            add_event(self._paths, "again", number=point.number, cause=cause)
+            self._results[point.number] = replace(result, state=PointState.WAITING)
+            self._again.append(point)
+            return
         took = (state.ended or time.time()) - state.started if state.started else None
         self._ledger.write(
             "ended", number=point.number, state=str(found), values=_listed_values(values), cause=cause, took=took

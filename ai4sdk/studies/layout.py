@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import is_study
 
-__all__ = ["README", "StudyPaths"]
+__all__ = ["README", "StudyPaths", "study_of"]
 
 README = """\
 A study of ai4sdk: many points of one config. `ai4sdk study show {id}` tells how it stands.
@@ -57,3 +58,12 @@ class StudyPaths(RunPaths):
     def point(self, number: int) -> RunPaths:
         """Return the files of a point's run; their names have as many digits as sort well."""
         return RunPaths(self.points / f"{number:05d}")
+
+
+def study_of(run: Path) -> StudyPaths | None:
+    """Return the study that a run directory belongs to as a point, or ``None`` for a run of its own.
+
+    Where the folder lies decides, so that a study may be moved, and a point that was taken out of it is a run.
+    """
+    study = StudyPaths(run.parent.parent)
+    return study if run.parent == study.points and is_study(study.root) else None

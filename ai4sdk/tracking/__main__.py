@@ -1,4 +1,4 @@
-"""``python -m ai4sdk.tracking RUN_DIR``: ship a run to MLflow while it goes on."""
+"""``python -m ai4sdk.tracking FOLDER``: ship a run or a study to MLflow while it goes on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ai4sdk.errors import Ai4Error, EnvironmentFault
+from ai4sdk.runs.state import is_study
 from ai4sdk.tracking.catch_up import sync
 from ai4sdk.tracking.ship import PATIENCE, main
 
@@ -29,7 +30,8 @@ def _catch_up(run: Path, patience: float) -> int:
 
 
 parser = argparse.ArgumentParser(prog="python -m ai4sdk.tracking", description=__doc__)
-parser.add_argument("run_dir", type=Path, help="the run directory")
+parser.add_argument("folder", type=Path, help="the run directory, or the study directory")
+parser.add_argument("--study", action="store_true", help="the folder must be a study's")
 what = parser.add_mutually_exclusive_group()
 what.add_argument("--once", action="store_true", help="ship what there is, and stop")
 what.add_argument("--sync", action="store_true", help="the same, and say what came of it")
@@ -37,6 +39,8 @@ parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds to
 
 if __name__ == "__main__":
     arguments = parser.parse_args()
+    if arguments.study and not is_study(arguments.folder):
+        parser.error(f"{arguments.folder} is no study directory: it has no study.json")
     if arguments.sync:
-        sys.exit(_catch_up(arguments.run_dir, arguments.patience))
-    sys.exit(main(arguments.run_dir, once=arguments.once, patience=arguments.patience))
+        sys.exit(_catch_up(arguments.folder, arguments.patience))
+    sys.exit(main(arguments.folder, once=arguments.once, patience=arguments.patience))

@@ -11,7 +11,7 @@ from typing import Any
 from ai4sdk.tracking.names import ValidNames, cut, flatten
 from ai4sdk.tracking.settings import CREDENTIALS, Redactor, credentials_in
 
-__all__ = ["DatasetInput", "datasets_of", "environment_of", "figures_of", "params_of", "tags_of"]
+__all__ = ["DatasetInput", "datasets_of", "environment_of", "figures_of", "params_of", "study_params_of", "tags_of"]
 
 PARAM_LIMIT = 6000
 TAG_LIMIT = 8000
@@ -45,6 +45,20 @@ def params_of(job: Mapping[str, Any]) -> dict[str, str]:
     names = ValidNames()
     redact = Redactor()
     return {names(key): cut(redact(value), PARAM_LIMIT) for key, value in flatten(_masked(shown))}
+
+
+def study_params_of(study: Mapping[str, Any]) -> dict[str, str]:
+    """Return a study as parameters: its axes, under the names that the points have their values by, and its search."""
+    objectives = study.get("objectives")
+    shown = {
+        **_part(study, "axes"),
+        "config": study.get("config"),
+        "search": study.get("search"),
+        "objectives": ", ".join(f"{entry['name']} ({entry['direction']})" for entry in objectives or ()),
+    }
+    names = ValidNames()
+    redact = Redactor(credentials_in(_part(study, "job")))
+    return {names(key): cut(redact(value), PARAM_LIMIT) for key, value in flatten(shown) if value}
 
 
 def _masked(value: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState
+from ai4sdk.studies.layout import StudyPaths
 
 __all__ = ["Ledger", "ending_of", "read_ledger", "unsent_records", "write_ledger"]
 
@@ -26,8 +27,10 @@ class Ledger:
         Where to, as it may be shown.
     experiment, experiment_id, run_id
         The experiment's name, and MLflow's ids.
+    parent
+        MLflow's id of the study's run that this one was put under, as a point of it.
     offset
-        Bytes of metrics.jsonl that have arrived.
+        Bytes of metrics.jsonl, of a study points.jsonl, that have arrived.
     described
         Whether parameters, tags, datasets and environment have arrived.
     files
@@ -54,6 +57,7 @@ class Ledger:
     experiment: str = ""
     experiment_id: str | None = None
     run_id: str | None = None
+    parent: str | None = None
     offset: int = 0
     described: bool = False
     files: dict[str, list[int]] = field(default_factory=dict)
@@ -98,10 +102,10 @@ def ending_of(state: RunState) -> str | None:
 
 
 def unsent_records(paths: RunPaths, offset: int) -> int:
-    """Count the complete lines of metrics.jsonl beyond an offset in bytes."""
+    """Count the complete lines of metrics.jsonl, of a study points.jsonl, beyond an offset in bytes."""
     count = 0
     try:
-        with open(paths.metrics, "rb") as file:
+        with open(paths.ledger if isinstance(paths, StudyPaths) else paths.metrics, "rb") as file:
             if file.seek(0, 2) < offset:
                 offset = 0  # another file than the one that was shipped
             file.seek(offset)

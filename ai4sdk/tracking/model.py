@@ -80,7 +80,7 @@ def _find_or_create(recorder: Recorder, digest: str) -> Any:
         experiment_id,
         name=slug(str(job.get("name") or "model")),
         source_run_id=recorder.run_id,
-        tags={DIGEST_TAG: digest, "ai4sdk.run_id": recorder.paths.id},
+        tags={DIGEST_TAG: digest, "ai4sdk.run_id": recorder.settings.identity},
         params=params_of(job),
         model_type=str(task) if task and task != "auto" else None,
     )
@@ -116,8 +116,16 @@ def _link(recorder: Recorder, model_id: str, step: int) -> None:
         recorder.client.log_outputs(recorder.run_id, [LoggedModelOutput(model_id, step)])
 
 
-def register(recorder: Recorder, model_id: str) -> None:
-    """Enter the model into the registry under the job's ``register_as``, once, and give it the alias."""
+def register(recorder: Recorder, model_id: str, run_id: str) -> None:
+    """Enter a model into the registry under the job's ``register_as``, once, and give it the alias.
+
+    Parameters
+    ----------
+    recorder
+        The run, or the study, that registers it.
+    model_id, run_id
+        MLflow's ids of the model and of the run that made it.
+    """
     from mlflow.exceptions import MlflowException
 
     tracking, ledger, client = recorder.settings.tracking, recorder.ledger, recorder.client
@@ -129,22 +137,22 @@ def register(recorder: Recorder, model_id: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = _version_of(recorder, name, model_id)
+    version = _version_of(recorder, name, model_id, run_id)
     if tracking.alias:
         client.set_registered_model_alias(name, tracking.alias, version)
     ledger.registered = {"name": name, "version": version, "model_id": model_id}
 
 
-def _version_of(recorder: Recorder, name: str, model_id: str) -> str:
+def _version_of(recorder: Recorder, name: str, model_id: str, run_id: str) -> str:
     quote = '"' if "'" in name else "'"
     for found in recorder.client.search_model_versions(f"name = {quote}{name}{quote}"):
-        if found.run_id == recorder.run_id and found.source == f"models:/{model_id}":
+        if found.run_id == run_id and found.source == f"models:/{model_id}":
             return str(found.version)
     created = recorder.client.create_model_version(
         name,
         f"models:/{model_id}",
-        run_id=recorder.run_id,
-        tags={"ai4sdk.run_id": recorder.paths.id},
+        run_id=run_id,
+        tags={"ai4sdk.run_id": recorder.settings.identity},
         await_creation_for=60,
         model_id=model_id,
     )

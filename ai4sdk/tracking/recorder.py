@@ -6,14 +6,15 @@ import getpass
 import json
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State
-from ai4sdk.tracking.describe import datasets_of, environment_of, params_of, tags_of
+from ai4sdk.studies.layout import StudyPaths
+from ai4sdk.tracking.describe import TAG_LIMIT, datasets_of, environment_of, params_of, study_params_of, tags_of
 from ai4sdk.tracking.faults import RunGone
 from ai4sdk.tracking.ledger import Ledger
 from ai4sdk.tracking.names import cut, slug
@@ -29,6 +30,8 @@ METRICS_A_CALL = 1000
 ENTRIES_A_CALL = 100
 RUN_TAG = "ai4sdk.run_id"
 DIGEST_TAG = "ai4sdk.digest"
+OF_THE_JOB = frozenset({"plan.json", "config.yaml", "study.json", "best.yaml"})
+"""Files that hold the job, and so what somebody may have spelled out in it."""
 
 STATUS = {
     State.QUEUED: "SCHEDULED",
@@ -136,11 +139,12 @@ class Recorder:
         raise EnvironmentFault(f"the MLflow experiment {name!r} can neither be found nor created")
 
     def _tagged_run(self) -> Any:
-        quote = '"' if "'" in self.paths.id else "'"
+        identity = self.settings.identity
+        quote = '"' if "'" in identity else "'"
         digest = self.settings.plan.get("digest", "")
         found = self.client.search_runs(
             [self.ledger.experiment_id],
-            filter_string=f"tags.`{RUN_TAG}` = {quote}{self.paths.id}{quote} AND tags.`{DIGEST_TAG}` = '{digest}'",
+            filter_string=f"tags.`{RUN_TAG}` = {quote}{identity}{quote} AND tags.`{DIGEST_TAG}` = '{digest}'",
             order_by=["attributes.start_time ASC"],
             max_results=1,
         )
@@ -151,29 +155,40 @@ class Recorder:
         return self.client.create_run(
             self.ledger.experiment_id,
             start_time=int(started * 1000) or None,
-            tags=tags_of(self.paths.id, self.settings.plan, _user()),
-            run_name=self.paths.id,
+            tags=self._tags(),
+            run_name=self.settings.title,
         )
 
     # -- what it is
 
     def describe(self) -> None:
-        """Send parameters, tags, datasets and environment, once."""
-        if self.ledger.described:
+        """Send parameters, tags, datasets and environment, once, and again when it comes under another parent."""
+        parent = self.settings.parent
+        if self.ledger.described and self.ledger.parent == parent:
             return
-        from mlflow.entities import Param, RunTag
+        from mlflow.entities import Param
 
-        wanted = params_of(self.settings.job)
+        wanted = (
+            study_params_of(self.settings.plan) if isinstance(self.paths, StudyPaths) else params_of(self.settings.job)
+        )
         sent = self.client.get_run(self.run_id).data.params  # a parameter cannot be changed once it is there
         params = [Param(key, value) for key, value in wanted.items() if key not in sent]
         for some in chunks(params, ENTRIES_A_CALL):
             self.client.log_batch(self.run_id, params=some)
-        tags = [RunTag(*pair) for pair in tags_of(self.paths.id, self.settings.plan, _user()).items()]
-        for some in chunks(tags, ENTRIES_A_CALL):
-            self.client.log_batch(self.run_id, tags=some)
+        self.tag(self._tags())
         self._send_datasets()
         self._send_environment()
-        self.ledger.described = True
+        self.ledger.described, self.ledger.parent = True, parent
+
+    def _tags(self) -> dict[str, str]:
+        return tags_of(self.settings.identity, self.settings.plan, _user()) | dict(self.settings.tags)
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Set tags."""
+        from mlflow.entities import RunTag
+
+        for some in chunks([RunTag(*pair) for pair in tags.items()], ENTRIES_A_CALL):
+            self.client.log_batch(self.run_id, tags=some)
 
     def _send_datasets(self) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -225,7 +240,7 @@ class Recorder:
             return
         folder = name.rpartition("/")[0] or None
         with uploading(), tempfile.TemporaryDirectory() as scratch:
-            sent = self._shown(file, Path(scratch)) if name in ("plan.json", "config.yaml") else file
+            sent = self._shown(file, Path(scratch)) if name in OF_THE_JOB else file
             self.client.log_artifact(self.run_id, str(sent), folder)
         self.ledger.files[name] = version
 
@@ -243,11 +258,8 @@ class Recorder:
 
     def end(self, state: RunState) -> None:
         """Say how the run ended."""
-        from mlflow.entities import RunTag
-
-        tags = {"ai4sdk.state": str(state.state), "ai4sdk.attempts": str(state.attempt)}
-        tags["ai4sdk.cause"] = cut(state.cause or "", 8000)
-        self.client.log_batch(self.run_id, tags=[RunTag(*pair) for pair in tags.items()])
+        cause = cut(state.cause or "", TAG_LIMIT)
+        self.tag({"ai4sdk.state": str(state.state), "ai4sdk.attempts": str(state.attempt), "ai4sdk.cause": cause})
         ended = int(state.ended * 1000) if state.ended else None
         self.client.set_terminated(self.run_id, STATUS[state.state], ended)
 

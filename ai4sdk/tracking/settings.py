@@ -12,6 +12,10 @@ from urllib.parse import quote
 from ai4sdk.errors import EnvironmentFault, NotFound
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import is_study
+from ai4sdk.studies.layout import StudyPaths, study_of
+from ai4sdk.tracking.ledger import read_ledger
+from ai4sdk.tracking.names import cut
 
 if TYPE_CHECKING:
     from ai4sdk.spec import Tracking
@@ -20,6 +24,13 @@ __all__ = ["CREDENTIALS", "Redactor", "Settings", "credentials_in", "read_settin
 
 CREDENTIALS = frozenset({"username", "password", "token"})
 """Fields of ``tracking`` and ``storage`` whose values are never shown."""
+
+KIND_TAG = "ai4sdk.kind"
+STUDY_TAG = "ai4sdk.study"
+POINT_TAG = "ai4sdk.point"
+PARENT_TAG = "mlflow.parentRunId"
+"""The tag by which MLflow's page draws runs as a tree."""
+TITLE_LIMIT = 120
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 _REFERENCE = re.compile(r"\$\{secret:[^}]*\}")
@@ -42,7 +53,13 @@ class Settings:
     artifacts
         Folder for artifacts of a store without a server; ``None`` for a server, which has its own place.
     plan
-        The plan, as plain values.
+        The plan, as plain values; of a study, study.json.
+    identity
+        What tells the run from all others: the run directory's path inside the runs folder.
+    title
+        Name of the run in MLflow.
+    tags
+        Tags beside those of the plan: that it is a study, or which study's point it is.
     """
 
     tracking: Tracking
@@ -51,6 +68,19 @@ class Settings:
     database: Path | None
     artifacts: Path | None
     plan: Mapping[str, Any]
+    identity: str
+    title: str
+    tags: Mapping[str, str]
+
+    @property
+    def parent(self) -> str | None:
+        """MLflow's id of the study's run that this one, a point of it, belongs under."""
+        return self.tags.get(PARENT_TAG)
+
+    @property
+    def to_sync(self) -> str:
+        """What `ai4sdk sync` is to be given: the run, or the study it is a point of."""
+        return self.tags.get(STUDY_TAG, self.identity)
 
     @property
     def enabled(self) -> bool:
@@ -75,12 +105,12 @@ class Settings:
 
 
 def read_settings(run: Path) -> Settings:
-    """Read where a run is recorded.
+    """Read where a run or a study is recorded; a point of a study where its study is.
 
     Parameters
     ----------
     run
-        The run directory.
+        The run directory, or the study directory.
 
     Raises
     ------
@@ -95,7 +125,7 @@ def read_settings(run: Path) -> Settings:
 
     paths = RunPaths(run.absolute())
     try:
-        plan = read_json(paths.plan)
+        plan = read_json(StudyPaths(paths.root).study if is_study(paths.root) else paths.plan)
         job = plan["job"]
         tracking = Tracking.model_validate(job.get("tracking") or {})
         name = str(job.get("name") or plan.get("name") or "ai4sdk")
@@ -107,10 +137,33 @@ def read_settings(run: Path) -> Settings:
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotFound(f"the plan of {paths.id} cannot be read: {error}", hint=f"ls {paths.root}") from error
+    study = study_of(paths.root)
+    runs = (study or paths).root.parent
     created = plan.get("created")
     project = created.get("project") if isinstance(created, dict) else None
-    uri, database, artifacts = _places(tracking, paths.root.parent, Path(project or paths.root.parent))
-    return Settings(tracking, tracking.experiment or name, uri, database, artifacts, plan)
+    uri, database, artifacts = _places(tracking, runs, Path(project or runs))
+    title, tags = paths.id, {KIND_TAG: "study"} if is_study(paths.root) else {}
+    if study is not None:
+        # Of a study, its best point is registered: not each of them, by whoever ships it.
+        tracking = tracking.model_copy(update={"register_as": None})
+        title, tags = _as_point(paths, study, without_user(uri))
+    identity = paths.root.relative_to(runs).as_posix()
+    return Settings(tracking, tracking.experiment or name, uri, database, artifacts, plan, identity, title, tags)
+
+
+def _as_point(paths: RunPaths, study: StudyPaths, uri: str) -> tuple[str, dict[str, str]]:
+    """Return the title and the tags of a point: ``00007 lr=0.1``, and the study's run that it belongs under."""
+    try:
+        params = read_json(paths.membership)["params"]
+        values = ", ".join(f"{str(axis).rpartition('.')[2]}={value}" for axis, value in params.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        values = ""
+    number = str(int(paths.id)) if paths.id.isdecimal() else paths.id
+    tags = {KIND_TAG: "point", STUDY_TAG: study.id, POINT_TAG: number}
+    parent = read_ledger(study.tracking)
+    if parent.run_id is not None and parent.uri == uri:
+        tags[PARENT_TAG] = parent.run_id
+    return cut(Redactor()(f"{paths.id} {values}".rstrip()), TITLE_LIMIT), tags
 
 
 def _places(tracking: Tracking, runs: Path, project: Path) -> tuple[str, Path | None, Path | None]:

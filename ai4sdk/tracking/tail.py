@@ -1,18 +1,19 @@
-"""Following metrics.jsonl: every value once, in the order of the file, in bounded memory."""
+"""Following files of JSON lines: every value once, in the order of the file, in bounded memory."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ai4sdk.tracking.names import ValidNames
 
-__all__ = ["Batch", "MetricsTail", "Point"]
+__all__ = ["Batch", "MetricsTail", "Point", "Tail", "milliseconds", "number_in"]
 
 log = logging.getLogger(__name__)
 
@@ -58,30 +59,23 @@ class _Seen:
         return True
 
 
-class MetricsTail:
-    """Reads metrics.jsonl as it grows.
+class Tail(ABC):
+    """Reads a file of JSON lines as it grows, and what values of metrics its records stand for.
 
-    A resumed training may append steps again that were logged before it was killed: of a metric and a step the first
-    value in the file counts, and is yielded once. A line without an end is left for later. A line that was cut short
-    by a kill, so that the next record follows in it, gives that next record.
+    A line without an end is left for later. A line that was cut short by a kill, so that the next record follows in
+    it, gives that next record. Lines that make no sense are left out.
 
     Parameters
     ----------
     path
         The file; it may not exist yet.
-    offset
-        Bytes from the beginning that are known already: they are read to learn what they hold, and not yielded.
     """
 
-    def __init__(self, path: Path, offset: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.offset = 0
         self.last_step = 0
-        self._names = ValidNames()
-        self._seen = _Seen()
         self._complained = False
-        while self.offset < offset and (batch := self._read(1 << 16, until=offset)):
-            self.offset = batch.end
 
     def next_batch(self, limit: int = 1000) -> Batch | None:
         """Return the next points, and consider them taken.
@@ -106,6 +100,11 @@ class MetricsTail:
             self.offset = batch.end
         return batch
 
+    def _skip_to(self, offset: int) -> None:
+        """Learn what the first bytes hold, and do not yield it."""
+        while self.offset < offset and (batch := self._read(1 << 16, until=offset)):
+            self.offset = batch.end
+
     def _read(self, limit: int, until: int | None = None) -> Batch | None:
         try:
             file = open(self.path, "rb")  # noqa: SIM115 - closed below
@@ -118,20 +117,50 @@ class MetricsTail:
             file.seek(self.offset)
             batch = Batch(end=self.offset)
             for line in _lines(file):
+                place = batch.end
                 batch.end += len(line)
                 batch.records += 1
-                batch.points.extend(self._points(line, batch.end - len(line)))
+                record = _record(line)
+                if record is not None:
+                    batch.points.extend(self._points(record, place))
+                elif line.strip():
+                    self._complain(place)
                 if len(batch.points) >= limit or (until is not None and batch.end >= until):
                     break
         return batch if batch.records else None
 
-    def _points(self, line: bytes, place: int) -> Iterator[Point]:
-        record = _record(line)
-        if record is None:
-            if line.strip():
-                self._complain(place)
-            return
-        time, step = _milliseconds(record.get("time")), record.get("step")
+    @abstractmethod
+    def _points(self, record: Mapping[str, Any], place: int) -> Iterator[Point]:
+        """Yield the values that a record adds; ``place`` is its first byte."""
+
+    def _complain(self, place: int) -> None:
+        if not self._complained:
+            log.warning("%s, byte %d: no record that is known; such lines are left out", self.path.name, place)
+        self._complained = True
+
+
+class MetricsTail(Tail):
+    """Reads metrics.jsonl as it grows.
+
+    A resumed training may append steps again that were logged before it was killed: of a metric and a step the first
+    value in the file counts, and is yielded once.
+
+    Parameters
+    ----------
+    path
+        The file; it may not exist yet.
+    offset
+        Bytes from the beginning that are known already: they are read to learn what they hold, and not yielded.
+    """
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        super().__init__(path)
+        self._names = ValidNames()
+        self._seen = _Seen()
+        self._skip_to(offset)
+
+    def _points(self, record: Mapping[str, Any], place: int) -> Iterator[Point]:
+        time, step = milliseconds(record.get("time")), record.get("step")
         metrics = record.get("metrics")
         whole = isinstance(step, int) and not isinstance(step, bool) and abs(step) <= _LARGEST_STEP
         if time is None or not whole or not isinstance(metrics, dict):
@@ -140,18 +169,13 @@ class MetricsTail:
         assert isinstance(step, int)
         self.last_step = max(self.last_step, step)
         for name, value in metrics.items():
-            number = _number(value)
+            number = number_in(value)
             if number is None:
                 self._complain(place)
                 continue
             valid = self._names(name)
             if self._seen.add(valid, step):
                 yield Point(valid, number, time, step)
-
-    def _complain(self, place: int) -> None:
-        if not self._complained:
-            log.warning("%s, byte %d: no record of metrics; such lines are left out", self.path.name, place)
-        self._complained = True
 
 
 def _lines(file: Any) -> Iterator[bytes]:
@@ -176,14 +200,16 @@ def _record(line: bytes) -> dict[str, Any] | None:
     return None
 
 
-def _milliseconds(time: Any) -> int | None:
-    number = _number(time)
+def milliseconds(time: Any) -> int | None:
+    """Return a Unix time in seconds as milliseconds; ``None`` if it is none."""
+    number = number_in(time)
     if number is None or not math.isfinite(number) or not 0 <= number * 1000 < _LARGEST_TIME:
         return None
     return round(number * 1000)
 
 
-def _number(value: Any) -> float | None:
+def number_in(value: Any) -> float | None:
+    """Return a number of a JSON file; ``None`` if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:

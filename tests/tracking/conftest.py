@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import pytest
 from ai4sdk.runs.files import append_json_line, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, hold_lock
+from ai4sdk.studies.layout import StudyPaths
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTED = 1_772_360_100.0
@@ -159,6 +160,68 @@ class Run:
         return file.read_text(encoding="utf-8") if file.exists() else ""
 
 
+class Study(Run):
+    """A study directory that a test writes as its engine would, with points that ran."""
+
+    paths: StudyPaths
+
+    def __init__(self, folder: Path, plan: dict[str, Any], objectives: dict[str, str]) -> None:
+        self.paths = StudyPaths(folder)
+        self.paths.points.mkdir(parents=True)
+        self.paths.logs.mkdir()
+        self.plan = plan
+        record = {
+            "format": "ai4sdk.study/1",
+            "id": self.paths.id,
+            "name": plan["name"],
+            "config": "digits",
+            "search": "grid",
+            "axes": {"training.lr": "0.1,0.01", "module.hidden": "range(1,5)"},
+            "objectives": [{"name": name, "direction": direction} for name, direction in objectives.items()],
+            "job": plan["job"],
+            "created": plan["created"],
+            "digest": "sha256:" + "5" * 64,
+        }
+        write_json(self.paths.study, record)
+        self.processes = []
+        self.lock = None
+        self.say("running")
+
+    def event(self, event: str, number: int, **details: Any) -> None:
+        """Append to points.jsonl."""
+        append_json_line(self.paths.ledger, {"time": STARTED + number, "event": event, "number": number, **details})
+
+    def start_point(self, number: int, *, attempt: int = 1, steps: int = 3) -> Run:
+        """Start a point: its run directory, and records of a training."""
+        params = {"training.lr": 0.1 / (number + 1), "module.hidden": number}
+        digest = f"sha256:{number:064d}"
+        if attempt == 1:
+            self.event("asked", number, params=params, overrides=[], digest=digest)
+        self.event("started", number, run=f"points/{number:05d}", attempt=attempt)
+        job = {**self.plan["job"], "module": {**self.plan["job"]["module"], "hidden": number}}
+        point = Run(self.paths.point(number).root, {**self.plan, "job": job, "digest": digest})
+        write_json(point.paths.membership, {"study": self.paths.id, "number": number, "params": params})
+        for step in range(steps):
+            point.log(step, loss=number + step / 10)
+        return point
+
+    def end_point(self, point: Run, *values: float, state: str = "succeeded", **details: Any) -> None:
+        """End a point."""
+        point.end("failed" if state == "pruned" else state, **details)
+        self.event("ended", int(point.paths.id), state=state, values=list(values) or None, took=1.5)
+
+    def run_point(self, number: int, *values: float, state: str = "succeeded") -> Run:
+        """Start a point and end it."""
+        point = self.start_point(number)
+        self.end_point(point, *values, state=state)
+        return point
+
+    def leave_results(self) -> None:
+        """Write what an engine leaves."""
+        self.paths.report.write_text("<html>study</html>", encoding="utf-8")
+        self.paths.best.write_text("training: {lr: 0.1}\n", encoding="utf-8")
+
+
 def write_package(folder: Path) -> None:
     """Write a package that MLflow loads: a function of the user's code, no weights."""
     import mlflow
@@ -183,6 +246,16 @@ def wait_until(true: Callable[[], Any], what: str, seconds: float = 120) -> None
         time.sleep(0.05)
 
 
+def stop(runs: Iterable[Run]) -> None:
+    """Let go of runs, and kill what was started for them."""
+    for run in runs:
+        run.let_go()
+        for process in run.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Make run directories in one runs folder; what was started for them is stopped at the end."""
@@ -196,12 +269,22 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., Run]]:
         return made[-1]
 
     yield make
-    for run in made:
-        run.let_go()
-    for process in (process for run in made for process in run.processes):
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+    stop(made)
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Iterator[Callable[..., Study]]:
+    """Make study directories in the same runs folder as `make_run`."""
+    made: list[Study] = []
+
+    def make(objectives: dict[str, str] | None = None, **tracking: Any) -> Study:
+        folder = tmp_path / "runs" / f"20260301-101500-digits-{next(NUMBERS):04d}"
+        plan = plan_of(**{"flush_every": 0.2, **tracking})
+        made.append(Study(folder, plan, {"val/acc": "max"} if objectives is None else objectives))
+        return made[-1]
+
+    yield make
+    stop(made)
 
 
 def free_port() -> int:

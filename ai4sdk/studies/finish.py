@@ -1,0 +1,39 @@
+"""What a study leaves when it has ended: the best point as a config, and the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ai4sdk.runs.files import read_json, write_text
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.studies.importance import find_importances
+from ai4sdk.studies.layout import StudyPaths
+from ai4sdk.studies.point import Result, StudyView
+from ai4sdk.studies.report import render
+from ai4sdk.studies.results import best
+
+__all__ = ["finish"]
+
+
+def finish(view: StudyView, paths: StudyPaths) -> None:
+    """Write ``best.yaml`` and ``report.html``; raises OSError if they cannot be written."""
+    text: str | None = None
+    winner = best(view)
+    if winner is not None and winner.run is not None:
+        text = _config_of(winner, view)
+        write_text(paths.best, text, durable=False)
+    importances = find_importances(view) if view.objectives else None
+    write_text(paths.report, render(view, importances, text, folder=paths.root), durable=False)
+
+
+def _config_of(winner: Result, view: StudyView) -> str:
+    import yaml
+
+    assert winner.run is not None
+    job = read_json(RunPaths(Path(winner.run)).plan)["job"]
+    job.pop("sweep", None)
+    values = ", ".join(
+        f"{objective.name} {value:.6g}" for objective, value in zip(view.objectives, winner.values or (), strict=False)
+    )
+    head = f"# Point {winner.point.number} of {view.id}: {values}\n"
+    return head + str(yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=120))

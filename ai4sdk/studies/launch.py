@@ -1,0 +1,122 @@
+"""Starting, resuming and stopping studies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from ai4sdk.errors import EnvironmentFault, UsageError
+from ai4sdk.runs.files import read_json, write_text
+from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_state
+from ai4sdk.runs.store import fill_run, new_folder
+from ai4sdk.studies.layout import README, StudyPaths
+from ai4sdk.studies.plan import StudyPlan
+
+__all__ = ["cancel_study", "resume_study", "start_study"]
+
+
+def start_study(study: StudyPlan, project: Path) -> StudyPaths:
+    """Make a study's folder and start its engine.
+
+    Parameters
+    ----------
+    study
+        What to run.
+    project
+        Folder that relative addresses of data and the runs folder start at.
+
+    Returns
+    -------
+    StudyPaths
+        The study, queued or running by now.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the folder cannot be written or the engine not started; nothing is left behind then.
+    """
+    folder = new_folder(Path(project, study.job["runs"]), study.name)
+    paths = StudyPaths(folder)
+    try:
+        lock = fill_run(folder, {"study.json": study.to_json()}, README)
+        _start_engine(paths, project, lock)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return paths
+
+
+def resume_study(paths: StudyPaths, *, failed_too: bool = False) -> None:
+    """Go on with a study that was interrupted or cancelled, or failed in part.
+
+    Parameters
+    ----------
+    paths
+        Files of the study.
+    failed_too
+        Whether to try points again that failed by their own code.
+
+    Raises
+    ------
+    UsageError
+        If it still runs, or there is nothing left to run.
+    EnvironmentFault
+        If its engine cannot be started.
+    """
+    state = read_state(paths)
+    if state.state is State.SUCCEEDED and state.cause is None:
+        raise UsageError(f"{paths.id} has succeeded; there is nothing to resume", hint=f"ai4sdk study show {paths.id}")
+    project = Path(read_json(paths.study)["created"]["project"])
+    if not project.is_dir():
+        raise UsageError(f"{paths.id} belongs to the project {project}, which is gone", hint=f"bring back {project}")
+    lock = hold_lock(paths)
+    if lock is None:
+        raise UsageError(f"{paths.id} is {state.state}", hint=f"ai4sdk study show {paths.id}")
+    try:
+        paths.cancel_request.unlink(missing_ok=True)
+        queued = replace(state, state=State.QUEUED, cause=None, exit_code=None, attempt=state.attempt + 1, ended=None)
+        write_state(paths, queued)
+    except OSError as error:
+        os.close(lock)
+        raise EnvironmentFault(f"{paths.id} cannot be resumed: {error.strerror or error}") from error
+    _start_engine(paths, project, lock, *(["--failed"] if failed_too else []))
+
+
+def cancel_study(paths: StudyPaths, *, now: bool = False) -> None:
+    """Ask a study to stop: its running points write a checkpoint, or with ``now`` do not.
+
+    Raises
+    ------
+    UsageError
+        If it has ended already.
+    """
+    state = read_state(paths)
+    if state.state.ended:
+        raise UsageError(f"{paths.id} is not running: it is {state.state}", hint=f"ai4sdk study show {paths.id}")
+    add_event(paths, "cancel requested", now=now)
+    write_text(paths.cancel_request, "now" if now else "stop", durable=False)
+
+
+def _start_engine(paths: StudyPaths, project: Path, lock: int, *options: str) -> None:
+    """Start the engine in a session of its own, and hand it the study's lock."""
+    try:
+        with open(paths.log("engine"), "ab") as log:
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "ai4sdk.studies", str(paths.root), str(lock), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=project,
+                start_new_session=True,
+                pass_fds=[lock],
+            )
+    except OSError as error:
+        raise EnvironmentFault(f"the study cannot be started: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(lock)
