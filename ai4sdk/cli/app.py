@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cancel": ("runs", "stop a run with a checkpoint"),
     "resume": ("runs", "go on with a run that was interrupted, cancelled or failed"),
     "rerun": ("runs", "run the plan of a run again"),
+    "study": ("study", "show, list, resume and cancel studies (`run -m` starts one)"),
     "predict": ("predict", "let a trained model predict"),
     "sync": ("runs", "send to MLflow what could not be sent yet"),
     "configs": ("configs", "list config groups and their options"),

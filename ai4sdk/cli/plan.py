@@ -11,9 +11,9 @@ from typing import Any
 
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.cli.arguments import Parser, split_config
-from ai4sdk.config.load import load_job
-from ai4sdk.config.project import display_path, find_project
-from ai4sdk.errors import EnvironmentFault
+from ai4sdk.config.load import Loaded, has_axes, inspect_job
+from ai4sdk.config.project import Project, display_path, find_project
+from ai4sdk.errors import ConfigError, EnvironmentFault
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import write_text
@@ -37,10 +37,16 @@ def main(command: str, argv: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="write the plan to a file")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument("--deep", action="store_true", help="build the module and the data in a separate process, too")
+    parser.add_argument("-m", "--multirun", action="store_true", help="of a study: values may be several, as in a=1,2")
     args = parser.parse(argv)
     config, overrides = split_config(command, args.overrides)
     project = find_project()
-    plan = make_plan(load_job(config, overrides), command=["ai4sdk", command, *argv])
+    composition, job, problems = inspect_job(config, overrides)
+    if args.multirun or has_axes(composition):
+        return _show_study(config, overrides, project, as_json=args.json)
+    if job is None:
+        raise ConfigError(problems)
+    plan = make_plan(Loaded(job, composition), command=["ai4sdk", command, *argv])
     deep = _look_deep(plan, project.root) if args.deep else None
     if args.out:
         try:
@@ -57,6 +63,21 @@ def main(command: str, argv: Sequence[str]) -> int:
         print(f"\nwritten to {args.out}\n  → ai4sdk run --plan {args.out}")
     else:
         print(f"\n  → ai4sdk run {' '.join(args.overrides)}")
+    return 0
+
+
+def _show_study(config: str, overrides: Sequence[str], project: Project, *, as_json: bool) -> int:
+    from ai4sdk.cli.study import study_lines
+    from ai4sdk.studies.plan import make_study
+
+    study = make_study(config, overrides, project)
+    if as_json:
+        points = [{"number": p.number, "params": p.params, "digest": p.digest} for p in study.points]
+        print(json.dumps({"digest": study.digest, "total": study.total, "points": points}, indent=2))
+        return 0
+    for line in study_lines(study, project):
+        print(line)
+    print(f"\n  → ai4sdk run -m config={config} {' '.join(overrides)}")
     return 0
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ai4sdk.backends.launch import start_run
 from ai4sdk.cli.arguments import Parser, split_config
-from ai4sdk.config.load import load_job
+from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import find_project
-from ai4sdk.errors import UsageError
+from ai4sdk.errors import ConfigError, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, read_plan_file
 
@@ -20,6 +20,7 @@ examples:
   ai4sdk run config=quickstart training.max_epochs=3 optimizer.lr=1e-3
   ai4sdk run config=my/job.yaml --detach
   ai4sdk run --plan plan.json
+  ai4sdk run -m config=quickstart optimizer.lr=1e-2,1e-3 'seed=range(5)'     a study: every combination
 """
 
 
@@ -31,9 +32,23 @@ def main(command: str, argv: Sequence[str]) -> int:
     )
     parser.add_argument("--plan", metavar="FILE", help="run exactly this plan")
     parser.add_argument("-d", "--detach", action="store_true", help="return at once; see `ai4sdk ps`, `ai4sdk logs -f`")
+    parser.add_argument("-m", "--multirun", action="store_true", help="a study: values may be several, as in a=1,2")
     args = parser.parse(argv)
     project = find_project()
-    plan = _plan(args.plan, args.overrides, [command, *argv])
+    if args.multirun and args.plan is not None:
+        raise UsageError("a plan is a single run; -m cannot be given with --plan", hint="leave out -m")
+    if args.multirun:
+        return _study(args.overrides, [command, *argv], detach=args.detach)
+    if args.plan is not None:
+        plan = _read(args.plan, args.overrides)
+    else:
+        config, overrides = split_config(command, args.overrides)
+        composition, job, problems = inspect_job(config, overrides)
+        if has_axes(composition):
+            return _study(args.overrides, [command, *argv], detach=args.detach)
+        if job is None:
+            raise ConfigError(problems)
+        plan = make_plan(Loaded(job, composition), command=["ai4sdk", command, *argv])
     run = start_run(plan, project.root)
     if args.detach:
         print(run.id)
@@ -44,10 +59,14 @@ def main(command: str, argv: Sequence[str]) -> int:
     return watch(run, plan)
 
 
-def _plan(file: str | None, words: Sequence[str], command: list[str]) -> Plan:
-    if file is None:
-        config, overrides = split_config(command[0], words)
-        return make_plan(load_job(config, overrides), command=["ai4sdk", *command])
+def _study(words: Sequence[str], command: list[str], *, detach: bool) -> int:
+    from ai4sdk.cli.study import run_study
+
+    config, overrides = split_config(command[0], words)
+    return run_study(config, overrides, ["ai4sdk", *command], detach=detach)
+
+
+def _read(file: str, words: Sequence[str]) -> Plan:
     if words:
         raise UsageError(
             f"a plan is run as it is; {words[0]} cannot be given with --plan",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
 from typing import Any
 
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.cli.closing import closing_lines
+from ai4sdk.cli.interrupts import interrupts_stop
 from ai4sdk.errors import RunFailed
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.layout import RunPaths
@@ -36,31 +36,15 @@ def watch(run: RunPaths, plan: Plan) -> int:
     Ctrl-C once asks it to stop with a checkpoint, twice at once; a third time leaves it and returns.
     """
     backend = get_backend(plan.job["backend"]["kind"])
-    interrupts = 0
-
-    def interrupt(*_: object) -> None:
-        nonlocal interrupts
-        interrupts += 1
-        if interrupts > 2:
-            raise KeyboardInterrupt
-        backend.cancel(run, now=interrupts == 2)
-        note = "stopping with a checkpoint; Ctrl-C again stops at once" if interrupts == 1 else "stopping at once"
-        display.note(note)
-
     display = _Live(run) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else _Lines(run)
-    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        with display:
-            while True:
-                state = _state(run)
-                display.show(read_progress(run), state)
-                if state.state.ended:
-                    break
-                time.sleep(INTERVAL)
-            _wait_for_records(run, display)
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with display, interrupts_stop(lambda now: backend.cancel(run, now=now), display.note):
+        while True:
+            state = _state(run)
+            display.show(read_progress(run), state)
+            if state.state.ended:
+                break
+            time.sleep(INTERVAL)
+        _wait_for_records(run, display)
     for line in closing_lines(run, state):
         print(line, file=sys.stderr if state.exit_code else sys.stdout)
     return state.exit_code or 0

@@ -14,7 +14,7 @@ from ai4sdk.config.validate import validate
 from ai4sdk.errors import ConfigError, Problem
 from ai4sdk.spec import Job
 
-__all__ = ["Loaded", "inspect_job", "load_job"]
+__all__ = ["Loaded", "has_axes", "inspect_job", "load_job"]
 
 
 @dataclass(frozen=True)
@@ -73,3 +73,9 @@ def inspect_job(
     composition = compose_layers(config, overrides, project)
     job, problems = validate(composition)
     return composition, job, problems
+
+
+def has_axes(composition: Composition) -> bool:
+    """Tell whether a config has axes of its own, so that running it is a study."""
+    section = composition.values.get("sweep")
+    return isinstance(section, dict) and bool(section.get("axes"))

@@ -29,7 +29,7 @@ from ai4sdk.studies.point import Objective, Point
 from ai4sdk.studies.search import check_search
 from ai4sdk.studies.space import active, check, grid, listed, sample, size
 
-__all__ = ["FORMAT", "PointPlanner", "StudyPlan", "axes_of", "make_study", "read_study_file"]
+__all__ = ["FORMAT", "PointPlanner", "StudyPlan", "axis_text", "make_study", "read_study_file"]
 
 FORMAT = "ai4sdk.study/1"
 
@@ -192,14 +192,6 @@ def axis_text(axis: Axis, most: int | None = 20) -> str:
 
 def _condition_text(axis: Axis) -> str:
     return f" when {axis.when[0]}={axis.when[1]}" if axis.when else ""
-
-
-def axes_of(config: str, overrides: Sequence[str], project: Project | None = None) -> bool:
-    """Tell whether a config has axes of its own, so that running it is a study."""
-    composer = Composer(config, project)
-    fixed, _, _ = split_sweeps(overrides, composer.repository)
-    section = composer.compose(fixed).values.get("sweep")
-    return isinstance(section, Mapping) and bool(section.get("axes"))
 
 
 def make_study(

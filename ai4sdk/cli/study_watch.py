@@ -1,0 +1,163 @@
+"""Watching a study in the foreground: how far it is, the best so far, Ctrl-C, and the closing words."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+
+from ai4sdk.cli.interrupts import interrupts_stop
+from ai4sdk.cli.study_table import seed_lines, table_lines
+from ai4sdk.config.project import display_path
+from ai4sdk.errors import RunFailed
+from ai4sdk.runs.state import RunState, State, read_state
+from ai4sdk.spec.units import format_span
+from ai4sdk.studies.launch import cancel_study
+from ai4sdk.studies.layout import StudyPaths
+from ai4sdk.studies.point import PointState, StudyView
+from ai4sdk.studies.results import best, estimate
+from ai4sdk.studies.view import StudyReader
+from ai4sdk.tracking.ledger import read_ledger
+
+__all__ = ["closing_lines", "standing", "watch_study"]
+
+INTERVAL = 0.2
+"""Seconds between two looks at the study."""
+PAUSE = 2.0
+"""Seconds between two lines, where lines are printed."""
+
+
+def watch_study(paths: StudyPaths) -> int:
+    """Show a study until it ends, and return the status the command should end with."""
+    display = _Live(paths) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else _Lines(paths)
+    reader = StudyReader(paths)
+    with display, interrupts_stop(lambda now: _stop(paths, now), display.note):
+        while True:
+            state = _state(paths)
+            display.show(reader.read())
+            if state.state.ended:
+                break
+            time.sleep(INTERVAL)
+    for line in closing_lines(paths, reader.read(), state):
+        print(line, file=sys.stdout)
+    if state.exit_code:
+        print(f"{paths.id} {state.state}: {state.cause}\n  → {_next(paths, state)}", file=sys.stderr)
+    return state.exit_code or 0
+
+
+def _stop(paths: StudyPaths, now: bool) -> None:
+    if not read_state(paths).state.ended:
+        cancel_study(paths, now=now)
+
+
+def _state(paths: StudyPaths) -> RunState:
+    try:
+        return read_state(paths)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(f"the folder of {paths.id} was deleted while it ran; it was stopped") from error
+
+
+def _next(paths: StudyPaths, state: RunState) -> str:
+    if state.state is State.FAILED:
+        return f"ai4sdk logs {paths.id}/NUMBER; ai4sdk study resume {paths.id} --failed tries them again"
+    return f"ai4sdk study resume {paths.id}"
+
+
+def closing_lines(paths: StudyPaths, view: StudyView, state: RunState, most: int = 20) -> list[str]:
+    """Return the table of a study, and what to type next."""
+    width = shutil.get_terminal_size((100, 24)).columns
+    took = f" in {format_span(state.ended - state.started)}" if state.ended and state.started else ""
+    lines = [f"{paths.id} {state.state}{took}", "", *table_lines(view, width, most)]
+    if seeds := seed_lines(view, width):
+        lines += ["", *seeds]
+    lines.append("")
+    if paths.best.exists():
+        lines.append(f"  best       ai4sdk run config={display_path(paths.best)}")
+    if paths.report.exists():
+        lines.append(f"  report     {display_path(paths.report)}")
+    ledger = read_ledger(paths.tracking)
+    if ledger.last_error:
+        lines.append(f"  records    not all sent ({ledger.last_error}); ai4sdk sync {paths.id}")
+    elif ledger.uri:
+        shown = f"mlflow ui --backend-store-uri {ledger.uri}" if ledger.uri.startswith("sqlite:") else ledger.uri
+        lines.append(f"  records    {shown}")
+    return lines
+
+
+def standing(view: StudyView, *, short: bool = False) -> str:
+    """Return in one line how far a study is and what was best."""
+    done = sum(result.state.final for result in view.results)
+    running = sum(result.state is PointState.RUNNING for result in view.results)
+    parts = [] if short else [f"{done} of {view.total} points"]
+    if failed := sum(result.state is PointState.FAILED for result in view.results):
+        parts.append(f"{failed} failed")
+    found = best(view)
+    if found is not None and found.values:
+        figures = "  ".join(
+            f"{objective.name} {value:.4g}" for objective, value in zip(view.objectives, found.values, strict=False)
+        )
+        parts.append(f"best {figures} (point {found.point.number})")
+    if running and (left := estimate(view, running)) is not None:
+        parts.append(f"about {format_span(round(left))} left")
+    return "  ".join(parts)
+
+
+class _Lines:
+    """For files and pipes: a line now and then."""
+
+    def __init__(self, paths: StudyPaths) -> None:
+        self._id = paths.id
+        self._last, self._at = "", 0.0
+
+    def __enter__(self) -> _Lines:
+        self.note(self._id)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    def show(self, view: StudyView) -> None:
+        text, now = standing(view), time.monotonic()
+        if text != self._last and now - self._at >= PAUSE:
+            self._last, self._at = text, now
+            self.note(text)
+
+
+class _Live:
+    """For terminals: a bar that moves."""
+
+    def __init__(self, paths: StudyPaths) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._id = paths.id
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("points"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[figures]}", style="cyan"),
+            console=Console(stderr=True),
+        )
+        self._task = self._progress.add_task("points", total=None, figures="")
+
+    def __enter__(self) -> _Live:
+        self._progress.console.print(f"[bold]{self._id}[/]", highlight=False)
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        self._progress.console.print(text, style="yellow", highlight=False)
+
+    def show(self, view: StudyView) -> None:
+        done = sum(result.state.final for result in view.results)
+        figures = standing(view, short=True)
+        self._progress.update(self._task, completed=done, total=view.total or None, figures=figures)
