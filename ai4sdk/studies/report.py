@@ -199,9 +199,8 @@ def _pareto(view: StudyView) -> str:
     if not chart:
         return ""
     more = " Further objectives are in the table." if len(view.objectives) > 2 else ""
-    caption = (
-        f"Green: the {len(pareto_front(view))} that no other point beats in one objective without losing in another."
-    )
+    front = len(pareto_front(view))
+    caption = f"Green: the {front} that no other point beats in one objective without losing in another."
     return section("Pareto front", _figure(chart, caption + more))
 
 
