@@ -77,7 +77,7 @@ def test_the_page_says_what_a_reader_needs():
         "59 points done of 64",
         "50 min 0 s took",
         "4 waiting, 1 running, 48 succeeded, 4 failed, 7 pruned, 5 reused",
-        "Point 8",
+        f"Point 8 training.optimizer.lr {fish().results[8].point.params['training.optimizer.lr']}",
         "ai4sdk run config=runs/20260101-120000-fish-abcd/best.yaml",
         "Left out: momentum.",
         "90%",
