@@ -128,7 +128,8 @@ def _fanova(columns: dict[str, list[float]], targets: Sequence[float]) -> dict[s
         study.add_trials(trials)
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
         try:
-            found = evaluator.evaluate(study)
+            # Not normalised by Optuna, which makes all alike where nothing matters.
+            found = optuna.importance.get_param_importances(study, evaluator=evaluator, normalize=False)
         except RuntimeError:
             # How it says that no tree found anything to split by: points of the same parameters and different values.
             return dict.fromkeys(columns, 0.0)
@@ -137,7 +138,7 @@ def _fanova(columns: dict[str, list[float]], targets: Sequence[float]) -> dict[s
 
 @contextmanager
 def _quiet(optuna: Any) -> Iterator[None]:
-    """Keep Optuna from announcing a study that nobody asked for."""
+    """Keep Optuna from announcing a study that nobody asked for, and from warning of what is meant."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:

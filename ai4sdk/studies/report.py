@@ -11,7 +11,7 @@ from urllib.parse import quote
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.page import details, document, escaped, facts_list, section, table, written_at
 from ai4sdk.spec.units import format_span
-from ai4sdk.studies.axes import all_axes, as_number, figure, shortened, value_text
+from ai4sdk.studies.axes import all_axes, as_number, figure, shortened, value_key, value_text
 from ai4sdk.studies.charts import (
     CHART_STYLE,
     MOST_DOTS,
@@ -130,8 +130,10 @@ def _best(view: StudyView, best_yaml: str | None) -> str:
     first = best(view)
     if first is None:
         return section("Best point", '<p class="quiet">No point has succeeded with a value yet.</p>')
-    facts = [(axis, f"<code>{escaped(value_text(value))}</code>") for axis, value in first.point.params.items()] or [
-        ("parameters", "none")
+    # Exact, as one may want to copy them; the table has four digits.
+    facts = [
+        (axis, f"<code>{escaped(value if isinstance(value, str) else value_key(value))}</code>")
+        for axis, value in first.point.params.items()
     ]
     several = " (the first of the Pareto front)" if len(view.objectives) > 1 else ""
     body = f"<p>Point {first.point.number}{several}</p>{facts_list(facts)}"
@@ -199,9 +201,8 @@ def _pareto(view: StudyView) -> str:
     if not chart:
         return ""
     more = " Further objectives are in the table." if len(view.objectives) > 2 else ""
-    caption = (
-        f"Green: the {len(pareto_front(view))} that no other point beats in one objective without losing in another."
-    )
+    front = len(pareto_front(view))
+    caption = f"Green: the {front} that no other point beats in one objective without losing in another."
     return section("Pareto front", _figure(chart, caption + more))
 
 

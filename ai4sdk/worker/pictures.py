@@ -238,17 +238,16 @@ def predicted_and_true(targets: Array, predictions: Array, names: Sequence[str] 
     names
         Names of the outputs.
     """
-    figure, panels = _panels(min(targets.shape[1], MAX_OUTPUTS_DRAWN), width=4.6, height=4.4)
+    figure, panels = _output_panels(targets.shape[1], names, height=4.4)
     rows = _sample_of(len(targets))
-    labels = _output_names(targets.shape[1], names)
-    for index, axes in enumerate(panels):
+    for index, (axes, name) in enumerate(panels):
         truth, guess = targets[rows, index], predictions[rows, index]
         low, high = min(truth.min(), guess.min()), max(truth.max(), guess.max())
         margin = (high - low) * 0.04 or 1.0
         ends = [low - margin, high + margin]
         axes.plot(ends, ends, color=GREY, linewidth=1, linestyle=":")
         axes.scatter(truth, guess, s=14, alpha=_opacity(len(rows)), color=BLUE, linewidths=0)
-        axes.set(xlabel="true", ylabel="predicted", xlim=ends, ylim=ends, title=labels[index] or "Predicted and true")
+        axes.set(xlabel="true", ylabel="predicted", xlim=ends, ylim=ends, title=name or "Predicted and true")
         axes.set_aspect("equal")
         axes.grid(alpha=0.3)
     return _png(figure)
@@ -264,9 +263,8 @@ def residuals(targets: Array, predictions: Array, names: Sequence[str] = ()) -> 
     names
         Names of the outputs.
     """
-    figure, panels = _panels(min(targets.shape[1], MAX_OUTPUTS_DRAWN), width=4.6, height=3.6)
-    labels = _output_names(targets.shape[1], names)
-    for index, axes in enumerate(panels):
+    figure, panels = _output_panels(targets.shape[1], names, height=3.6)
+    for index, (axes, name) in enumerate(panels):
         errors = predictions[:, index] - targets[:, index]
         mean, spread = errors.mean(), np.ptp(errors)
         if spread <= 1e-9 * max(abs(mean), 1e-300):  # too narrow to be cut into bins
@@ -276,7 +274,7 @@ def residuals(targets: Array, predictions: Array, names: Sequence[str] = ()) -> 
         axes.hist(errors, bins=int(np.clip(np.sqrt(len(errors)) * 1.5, 8, 60)), range=ends, color=BLUE, alpha=0.8)
         axes.axvline(0, color="black", linewidth=1)
         axes.axvline(mean, color=ORANGE, linewidth=1.8, linestyle="--", label=f"mean {mean:.3g}")
-        axes.set(xlabel="predicted minus true", ylabel="samples", title=labels[index] or "Errors")
+        axes.set(xlabel="predicted minus true", ylabel="samples", title=name or "Errors")
         axes.legend(fontsize=8, frameon=False)
     return _png(figure)
 
@@ -377,6 +375,13 @@ def _panels(count: int, *, width: float, height: float) -> tuple[Figure, list[Ax
     return figure, panels[:count]
 
 
+def _output_panels(count: int, names: Sequence[str], *, height: float) -> tuple[Figure, list[tuple[Axes, str]]]:
+    """Make a panel an output, each with the output's name; a single output may have none."""
+    figure, panels = _panels(min(count, MAX_OUTPUTS_DRAWN), width=4.6, height=height)
+    labels = names or [""] if count == 1 else class_names_for(count, names)
+    return figure, [(axes, _short(name) if name else "") for axes, name in zip(panels, labels, strict=False)]
+
+
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -400,12 +405,6 @@ def _short(name: Any, width: int = 24) -> str:
 def _nice(name: str) -> str:
     words = {"f1": "F1", "lr": "learning rate", "loss": "loss", "acc": "accuracy", "mae": "MAE", "rmse": "RMSE"}
     return words.get(name, name.replace("_", " ")).replace("$", r"\$")
-
-
-def _output_names(count: int, names: Sequence[str]) -> list[str]:
-    if count == 1:
-        return [_short(names[0]) if names else ""]
-    return [_short(name) for name in class_names_for(count, names)]
 
 
 def _number(value: Any) -> float | None:

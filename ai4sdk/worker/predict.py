@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import itertools
 import json
 import os
@@ -208,4 +209,6 @@ def _opened(output: str | None, stdout: IO[str]) -> Iterator[IO[str]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    gc.freeze()  # or the end of the process takes most of a second, see `ai4sdk.worker.__main__`
+    sys.exit(status)
