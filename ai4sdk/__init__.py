@@ -21,18 +21,35 @@ from ai4sdk._version import __version__
 if TYPE_CHECKING:
     from ai4sdk.errors import Ai4Error, ConfigError
     from ai4sdk.sdk import Run, compose, load_model, open_run, plan, run
+    from ai4sdk.studies.sdk import Study, open_study, study
 
-__all__ = ["Ai4Error", "ConfigError", "Run", "__version__", "compose", "load_model", "open_run", "plan", "run"]
+__all__ = [
+    "Ai4Error",
+    "ConfigError",
+    "Run",
+    "Study",
+    "__version__",
+    "compose",
+    "load_model",
+    "open_run",
+    "open_study",
+    "plan",
+    "run",
+    "study",
+]
 
 _HOMES = {
     "Ai4Error": "ai4sdk.errors",
     "ConfigError": "ai4sdk.errors",
     "Run": "ai4sdk.sdk",
+    "Study": "ai4sdk.studies.sdk",
     "compose": "ai4sdk.sdk",
     "load_model": "ai4sdk.sdk",
     "open_run": "ai4sdk.sdk",
+    "open_study": "ai4sdk.studies.sdk",
     "plan": "ai4sdk.sdk",
     "run": "ai4sdk.sdk",
+    "study": "ai4sdk.studies.sdk",
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ai4sdk.backends.launch import cancel_run, resume_run, start_run
 from ai4sdk.config.load import Loaded, load_job
 from ai4sdk.config.project import Project, find_project
-from ai4sdk.errors import NotFound
+from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.display import html_table
@@ -51,12 +51,14 @@ def compose(config: str | Path, *overrides: str, project: str | Path | None = No
     ConfigError
         With every mistake found, each with its place and fix.
     """
-    return load_job(str(config), list(overrides), _project(project))
+    return load_job(str(config), list(overrides), project_of(project))
 
 
 def plan(config: str | Path | Loaded, *overrides: str, project: str | Path | None = None) -> Plan:
     """Freeze a config into a plan; see `compose` for the parameters and errors."""
     loaded = config if isinstance(config, Loaded) else compose(config, *overrides, project=project)
+    if loaded.job.sweep.axes:
+        raise UsageError(f"{config} has axes: it is a study of many plans", hint=f"ai4sdk.study({str(config)!r})")
     return make_plan(loaded)
 
 
@@ -81,7 +83,7 @@ def run(what: str | Path | Loaded | Plan, *overrides: str, project: str | Path |
     RunFailed, RunInterrupted, RunCancelled
         If ``wait`` and the run did not succeed.
     """
-    found = _project(project)
+    found = project_of(project)
     if isinstance(what, Plan):
         frozen = what
     elif isinstance(what, str | Path) and str(what).endswith(".json"):
@@ -94,7 +96,7 @@ def run(what: str | Path | Loaded | Plan, *overrides: str, project: str | Path |
 
 def open_run(reference: str | Path = "latest", *, project: str | Path | None = None) -> Run:
     """Open a run by id, unique prefix, job name, folder, or ``latest``; raises `NotFound`."""
-    return Run(find_run(str(reference), _project(project).root / "runs"))
+    return Run(find_run(str(reference), project_of(project).root / "runs"))
 
 
 def load_model(source: str | Path | Run, *, project: str | Path | None = None, **options: Any) -> Model:
@@ -258,5 +260,6 @@ class Run:
         return html_table(self.id, {**facts, **figures})
 
 
-def _project(folder: str | Path | None) -> Project:
+def project_of(folder: str | Path | None) -> Project:
+    """Return the project around a folder, by default around the current one."""
     return find_project(Path(folder)) if folder is not None else find_project()

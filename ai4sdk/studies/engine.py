@@ -330,7 +330,8 @@ class Engine:
                 known = ", ".join(sorted(known_figures(run))) or "nothing"
                 found, cause = PointState.FAILED, f"it has no {wanted}; it has {known}"
         elif point.number in self._pruned:
-            found, values = PointState.PRUNED, (list(result.reports.values())[-1],)
+            step, value = list(result.reports.items())[-1]
+            found, values, cause = PointState.PRUNED, (value,), f"given up after epoch {step}"
         elif found is PointState.FAILED and state.exit_code in _NOT_THE_CODE:
             found = PointState.INTERRUPTED
         may_again = self._tries.get(point.number, 0) <= self._study.sweep.retries

@@ -25,6 +25,7 @@ from ai4sdk.errors import RunFailed
 from ai4sdk.spec import Checkpoint
 from ai4sdk.worker.checkpoint import checkpoint_due, write_checkpoint
 from ai4sdk.worker.records import Records
+from ai4sdk.worker.reporting import Reporter
 from ai4sdk.worker.resume import STATE_KEY, ExactState
 
 __all__ = ["BestWeights", "Monitors", "RunLogger", "WorkerCallback"]
@@ -216,10 +217,20 @@ class WorkerCallback(CheckpointCallback):
         Chooses the best weights.
     monitors
         Checks the names of metrics.
+    reporter
+        Tells a study how the training stands.
     """
 
-    def __init__(self, state: ExactState, records: Records, best: BestWeights, monitors: Monitors) -> None:
+    def __init__(
+        self,
+        state: ExactState,
+        records: Records,
+        best: BestWeights,
+        monitors: Monitors,
+        reporter: Reporter | None = None,
+    ) -> None:
         self._state, self._records, self._best, self._monitors = state, records, best, monitors
+        self._reporter = reporter
         self.ended: dict[str, Any] | None = None
         self._validated = False
         self._from_validation = False
@@ -283,6 +294,9 @@ class WorkerCallback(CheckpointCallback):
         monitor = self._best.monitor
         if monitor is not None and not self._from_validation and monitor in trainer.callback_metrics:
             self._best.consider(float(trainer.callback_metrics[monitor]), trainer)
+        if self._reporter is not None and self._reporter.metric in trainer.callback_metrics:
+            value = float(trainer.callback_metrics[self._reporter.metric])
+            self._reporter.report(trainer.current_epoch, value)
 
 
 for _hook in (

@@ -107,7 +107,7 @@ def failure_of(error: BaseException, *, phase: str = "") -> Failure:
     """
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, StopTraining):
-        if error.reason == "wall time reached":
+        if error.reason != "stopped on request":
             return Failure(error.reason, "interrupted", RunInterrupted.exit_code)
         return Failure(error.reason, "cancelled", 130)
     if isinstance(error, KeyboardInterrupt):

@@ -14,7 +14,7 @@ from typing import Literal
 
 __all__ = ["Reason", "StopRequest", "StopTraining"]
 
-Reason = Literal["stopped on request", "wall time reached"]
+Reason = Literal["stopped on request", "wall time reached", "pruned"]
 
 _AGAIN = 0.5
 """Seconds after which a second signal counts as impatience; a process group may get one signal twice."""

@@ -26,6 +26,7 @@ from ai4sdk.worker.checkpoint import AtomicCheckpointIO, checkpoint_due, read_la
 from ai4sdk.worker.instantiate import instantiate, instantiate_all
 from ai4sdk.worker.optimizers import configure_optimizers
 from ai4sdk.worker.records import Records
+from ai4sdk.worker.reporting import Reporter
 from ai4sdk.worker.resume import STATE_KEY, ExactState, ResumableEpochLoop
 from ai4sdk.worker.signals import StopRequest, StopTraining
 
@@ -143,7 +144,7 @@ def fit(
     configure_optimizers(module, job.optimizer, job.scheduler)
     state = ExactState(module, datamodule)
     best = BestWeights(paths.best_checkpoint, job.training.checkpoint)
-    ours = WorkerCallback(state, records, best, Monitors(_watched(job)))
+    ours = WorkerCallback(state, records, best, Monitors(_watched(job)), Reporter.of(paths))
     trainer = make_trainer(job, paths, records, ours, AtomicCheckpointIO(paths.last_checkpoint, last))
     pause = _Pause(job, paths, records, best, stop, due)
     ResumableEpochLoop(trainer, state, pause)
