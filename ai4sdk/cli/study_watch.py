@@ -59,6 +59,8 @@ def _state(paths: StudyPaths) -> RunState:
 
 
 def _next(paths: StudyPaths, state: RunState) -> str:
+    if state.exit_code == 2:
+        return "start it again with another sweep.objective; points that succeeded are not run again"
     if state.state is State.FAILED:
         return f"ai4sdk logs {paths.id}/NUMBER; ai4sdk study resume {paths.id} --failed tries them again"
     return f"ai4sdk study resume {paths.id}"

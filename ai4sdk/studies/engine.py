@@ -18,6 +18,7 @@ from ai4sdk.backends.base import Ended, Pool, PoolBackend
 from ai4sdk.backends.launch import make_run, requeue_run
 from ai4sdk.backends.local.task import write_last
 from ai4sdk.backends.registry import get_backend
+from ai4sdk.config.keys import nearest
 from ai4sdk.config.project import Project
 from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
 from ai4sdk.planning.plan import Plan
@@ -41,6 +42,7 @@ __all__ = ["Engine", "execute"]
 _POLL = 0.2
 _POLL_REPORTS = 0.01
 """Seconds between two looks at reports: a worker waits for the answer."""
+_NO_OBJECTIVE = "no objective"
 _FREE_LOCK = 120.0
 """Seconds that processes of a killed engine have to write their last checkpoints and end."""
 
@@ -234,7 +236,8 @@ class Engine:
             return
         run = self._paths.point(point.number)
         done = find_success(self._runs, point.digest)
-        if done is not None and done.root != run.root.resolve() and self._reuse(point, done, search):
+        if done is not None and done.root != run.root.resolve():
+            self._reuse(point, done, search)
             return
         plan = self._study.planner.plan(point.params)
         if plan.digest != point.digest:
@@ -295,17 +298,32 @@ class Engine:
             add_event(self._paths, "pool opened", slots=self._pool.slots)
         return self._pool
 
-    def _reuse(self, point: Point, done: RunPaths, search: Search) -> bool:
+    def _reuse(self, point: Point, done: RunPaths, search: Search) -> None:
+        """Take the values of a run that has succeeded with this digest; running it again would give the same."""
+        result = self._results[point.number]
         values = values_of(done, self._study.objectives, self._monitor)
         if values is None and self._study.objectives:
-            return False  # it did not measure what is asked for now
+            cause = self._unmeasured(done)
+            self._ledger.write("ended", number=point.number, state="failed", values=None, cause=cause, took=None)
+            self._results[point.number] = replace(result, state=PointState.FAILED, cause=cause)
+            search.tell(point.number, None, PointState.FAILED)
+            return
         run = os.path.relpath(done.root, self._runs.resolve())
         self._ledger.write("reused", number=point.number, run=run, values=_listed_values(values))
         self._results[point.number] = replace(
-            self._results[point.number], state=PointState.SUCCEEDED, reused=True, run=done.root, values=values
+            result, state=PointState.SUCCEEDED, reused=True, run=done.root, values=values
         )
         search.tell(point.number, values, PointState.SUCCEEDED)
-        return True
+
+    def _unmeasured(self, run: RunPaths) -> str:
+        """Say which objective a run does not have; if none has had it so far, no further point is worth its time."""
+        known = known_figures(run)
+        missing = [objective.name for objective in self._study.objectives if objective.name not in known]
+        near = nearest(missing[0], known) if missing else None
+        if all(result.values is None for result in self._results.values()):
+            self._told_to_stop = self._told_to_stop or _NO_OBJECTIVE
+        has = f"{near}, if that is meant" if near else ", ".join(sorted(known)) or "no figures"
+        return f"it has no {', '.join(missing)}; it has {has}"
 
     def _end(self, ended: Ended, search: Search) -> None:
         if not self._paths.root.exists():
@@ -326,9 +344,7 @@ class Engine:
             link_success(self._runs, point.digest, run)
             values = values_of(run, self._study.objectives, self._monitor)
             if values is None and self._study.objectives:
-                wanted = ", ".join(objective.name for objective in self._study.objectives)
-                known = ", ".join(sorted(known_figures(run))) or "nothing"
-                found, cause = PointState.FAILED, f"it has no {wanted}; it has {known}"
+                found, cause = PointState.FAILED, self._unmeasured(run)
         elif point.number in self._pruned:
             step, value = list(result.reports.items())[-1]
             found, values, cause = PointState.PRUNED, (value,), f"given up after epoch {step}"
@@ -384,7 +400,10 @@ class Engine:
         left = total - sum(count for kind, count in counts.items() if kind.final)
         found, code, cause = State.SUCCEEDED, 0, None
         failed = [result for result in self._results.values() if result.state is PointState.FAILED]
-        if self._told_to_stop == "cancelled":
+        if self._told_to_stop == _NO_OBJECTIVE:
+            found, code = State.FAILED, 2
+            cause = f"no point has what is to be optimised: point {failed[0].point.number}: {failed[0].cause}"
+        elif self._told_to_stop == "cancelled":
             found, code, cause = State.CANCELLED, 130, f"stopped on request, {left} of {total} points left"
         elif self._told_to_stop:
             found, code, cause = State.INTERRUPTED, 5, f"told to stop (SIGTERM), {left} of {total} points left"
