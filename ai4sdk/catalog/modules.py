@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ai4sdk.catalog.metadata import METADATA_FILE, read_metadata, validate_metadata
-from ai4sdk.catalog.shipped import shipped_modules
+from ai4sdk.catalog.shipped import module_folders, shipped_modules
 from ai4sdk.errors import ConfigError, NotFound, Problem
 
 __all__ = ["CatalogModule", "find_modules"]
@@ -68,7 +68,7 @@ def find_modules(folders: Iterable[Path]) -> list[CatalogModule]:
     """
     found: dict[str, CatalogModule] = {}
     for parent in folders:
-        for folder in _subfolders(parent):
+        for folder in module_folders(parent):
             if folder.name not in found and (module := _read(folder)) is not None:
                 found[folder.name] = module
     return [found[name] for name in sorted(found)]
@@ -92,12 +92,6 @@ def _read(folder: Path) -> CatalogModule | None:
     return CatalogModule(
         folder.name, folder, "shipped" if shipped else "project", metadata, packages, options, problems
     )
-
-
-def _subfolders(parent: Path) -> list[Path]:
-    if not parent.is_dir():
-        return []
-    return sorted(entry for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith((".", "_")))
 
 
 def _packages(folder: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Where the configs and modules that come with ai4sdk are."""
+"""Where configs and modules are: those that come with ai4sdk, and those of a folder of modules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ai4sdk.errors import EnvironmentFault
 
-__all__ = ["shipped_configs", "shipped_modules"]
+__all__ = ["module_folders", "shipped_configs", "shipped_modules"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -19,6 +19,14 @@ def shipped_configs() -> Path:
 def shipped_modules() -> Path:
     """Return the folder of our catalogue modules; raises `EnvironmentFault` if the installation lost it."""
     return _shipped("modules")
+
+
+def module_folders(parent: Path) -> list[Path]:
+    """Return the folders of the modules in a folder, sorted; one that is missing or cannot be read holds none."""
+    try:
+        return sorted(entry for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith((".", "_")))
+    except OSError:
+        return []
 
 
 def _shipped(name: str) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from ai4sdk.cli.arguments import Parser, split_config
 from ai4sdk.config.compose import compose_layers
 from ai4sdk.config.history import history
-from ai4sdk.config.keys import all_keys, describe, field_at, nearest_key
+from ai4sdk.config.keys import all_keys, describe, field_at, nearest_key, value_at
 from ai4sdk.config.validate import validate
 from ai4sdk.errors import NotFound
 
@@ -34,7 +34,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     composition = compose_layers(config, overrides)
     job, _ = validate(composition)
     values = job.model_dump(mode="json", by_alias=True) if job else composition.values
-    value = _at(values, key)
+    value = value_at(values, key, _NOTHING)
     origins = history(composition, key)
     if value is _NOTHING and not origins and field_at(key) is None:
         near = nearest_key(key, [*all_keys(), *_keys(values)])
@@ -60,18 +60,6 @@ examples:
   ai4sdk why training.max_epochs config=quickstart
   ai4sdk why optimizer.lr config=quickstart optimizer=sgd
 """
-
-
-def _at(values: Any, key: str) -> Any:
-    node = values
-    for part in key.split("."):
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            return _NOTHING
-    return node
 
 
 def _keys(value: Any, prefix: str = "") -> list[str]:

@@ -26,6 +26,7 @@ __all__ = [
     "nearest",
     "nearest_key",
     "valid_keys",
+    "value_at",
 ]
 
 
@@ -44,6 +45,18 @@ def field_at(key: str) -> FieldInfo | None:
 def is_known(key: str) -> bool:
     """Tell whether the models name this key, so that setting it needs no ``+``."""
     return field_at(key) is not None
+
+
+def value_at(values: Any, key: str, missing: Any = None) -> Any:
+    """Return the value at a dotted key of nested mappings and lists, ``missing`` where there is none."""
+    for part in key.split(".") if key else []:
+        if isinstance(values, dict) and part in values:
+            values = values[part]
+        elif isinstance(values, list) and part.isdigit() and int(part) < len(values):
+            values = values[int(part)]
+        else:
+            return missing
+    return values
 
 
 def valid_keys(section: str) -> list[str] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ai4sdk.catalog.shipped import shipped_configs, shipped_modules
+from ai4sdk.catalog.shipped import module_folders, shipped_configs, shipped_modules
 
 __all__ = ["MARKER", "Project", "find_project"]
 
@@ -28,9 +28,9 @@ class Project:
     def config_folders(self) -> list[tuple[str, Path]]:
         """Return the folders configs are looked for in, as (whose, folder), first wins."""
         own = [("project", self.root / "configs")]
-        own += [(f"module {folder.name}", folder / "configs") for folder in _modules(self.root / "modules")]
+        own += [(f"module {folder.name}", folder / "configs") for folder in module_folders(self.root / "modules")]
         ours = [("ai4sdk", shipped_configs())]
-        ours += [(f"ai4sdk module {folder.name}", folder / "configs") for folder in _modules(shipped_modules())]
+        ours += [(f"ai4sdk module {folder.name}", folder / "configs") for folder in module_folders(shipped_modules())]
         seen: set[Path] = set()
         folders = []
         for whose, folder in own + ours:
@@ -41,12 +41,8 @@ class Project:
 
     def code_folders(self) -> list[Path]:
         """Return the folders the user's and the catalogue's code is imported from, first wins."""
-        folders = [*_modules(self.root / "modules"), self.root, *_modules(shipped_modules())]
+        folders = [*module_folders(self.root / "modules"), self.root, *module_folders(shipped_modules())]
         return list(dict.fromkeys(folder.resolve() for folder in folders))
-
-    def display(self, path: Path) -> str:
-        """Return a path as the user would type it: relative to the current folder where that is shorter."""
-        return display_path(path)
 
 
 def display_path(path: Path) -> str:
@@ -75,10 +71,3 @@ def find_project(start: Path | None = None) -> Project:
         if (folder / MARKER).exists():
             return Project(folder)
     return Project(start)
-
-
-def _modules(folder: Path) -> list[Path]:
-    try:
-        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "_")))
-    except OSError:
-        return []

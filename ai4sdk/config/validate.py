@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ai4sdk.config.compose import COMMAND_LINE, Composition
 from ai4sdk.config.history import history, place
-from ai4sdk.config.keys import all_keys, describe, field_at, nearest, valid_keys
+from ai4sdk.config.keys import all_keys, describe, field_at, nearest, valid_keys, value_at
 from ai4sdk.errors import Problem
 from ai4sdk.spec import Job
 from ai4sdk.spec.base import complete
@@ -154,7 +154,7 @@ def _rename(composition: Composition, key: str, to: str) -> str:
 
 
 def _wrong(composition: Composition, values: dict[str, Any], key: str, details: list[Any]) -> Problem:
-    value = _at(values, key)
+    value = value_at(values, key)
     detail = details[0]
     reason = _reason(details)
     shown = "" if detail["type"] == "value_error" and not key else f", not {_shown(value)}"
@@ -236,31 +236,12 @@ def _example(composition: Composition, key: str) -> str | None:
     info = field_at(key)
     meaning = describe(key)
     if info is not None and not info.is_required() and info.default_factory is None and info.default is not None:
-        default = (
-            {True: "true", False: "false"}.get(info.default, info.default)
-            if isinstance(info.default, bool)
-            else info.default
-        )
-        return (
-            f"{_assign(composition, key, str(default))}   ({meaning})"
-            if meaning
-            else _assign(composition, key, str(default))
-        )
+        default = str(info.default).lower() if isinstance(info.default, bool) else str(info.default)
+        example = _assign(composition, key, default)
+        return f"{example}   ({meaning})" if meaning else example
     if key in ("module", "dataset"):
         return f"add a {key}: `ai4sdk configs {key}` lists those there are; then +{key}=NAME"
     return meaning or (f"{key}=VALUE" if key else None)
-
-
-def _at(values: Any, key: str) -> Any:
-    node = values
-    for part in key.split(".") if key else []:
-        if isinstance(node, dict):
-            node = node.get(part)
-        elif isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-        else:
-            return None
-    return node
 
 
 def _shown(value: Any) -> str:
