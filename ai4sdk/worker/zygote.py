@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     start_logging()
     _import(arguments[2:])
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if threads:
+    if threads:  # of Python's; the threads of numerical libraries come back in the child by themselves
         log.warning("%s was started by an import: workers start cold, for a fork would lack it", ", ".join(threads))
     gc.collect()
     gc.freeze()  # no collection in a worker touches, and thereby copies, what they all share
@@ -184,7 +184,7 @@ class _Zygote:
             if self._cold:
                 os.set_inheritable(lock, True)
                 os.execv(sys.executable, [sys.executable, "-P", "-m", "ai4sdk.worker", request.run, request.task])
-            log.info("forked with torch %s", "imported" if "torch" in sys.modules else "not imported")
+            log.info("forked; torch is %simported", "" if "torch" in sys.modules else "not ")
             sys.argv = [worker_file, request.run, request.task]
             status = _as_program(lambda: worker_main([request.run, request.task]))
         except BaseException:  # nothing of it may reach the zygote's loop

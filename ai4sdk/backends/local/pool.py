@@ -98,7 +98,8 @@ class LocalPool:
 
     def __init__(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> None:
         self._tasks = {task.name: task for task in plan.tasks}
-        self._modules = [*dict.fromkeys([*(_NEEDED[task.kind] for task in plan.tasks), *plan.code["external"]])]
+        needed = [_NEEDED[task.kind] for task in plan.tasks if task.kind in _NEEDED]
+        self._modules = [*dict.fromkeys([*needed, *plan.code["external"]])]
         self._grace = float(plan.job["backend"]["grace"])
         self._project = project
         self._log = folder / "zygote.log"
@@ -185,7 +186,7 @@ class LocalPool:
         forget_failure(entry.run)
         entry.state = replace(entry.state, task=command.name)
         write_state(entry.run, entry.state)
-        if stop_request(entry.run):
+        if entry.stop or stop_request(entry.run):
             return self._end(entry, _CANCELLED)
         entry.zygote = self._zygote(command.env)
         if entry.zygote.ready:
