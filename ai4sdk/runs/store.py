@@ -166,8 +166,8 @@ def _list(runs: Path, wanted: Callable[[Path], bool]) -> list[FoundRun]:
         paths = RunPaths(folder.resolve())
         try:
             found.append(FoundRun(paths, read_state(paths)))
-        except (OSError, ValueError, KeyError):
-            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # being deleted, or no run after all
     return sorted(found, key=lambda run: (run.state.created, run.id))
 
 
@@ -228,11 +228,11 @@ def _find(
         raise NotFound(f"there are no {several} in {runs}", hint=first)
     if reference in ids:
         return RunPaths((runs / reference).resolve())
-    if reference == "latest":
-        return listed(runs)[-1].paths
-    named = [one for one in ids if name_of(one) == reference]
-    if named:
-        return next(found.paths for found in reversed(listed(runs)) if found.name == reference)
+    if reference == "latest" or any(name_of(one) == reference for one in ids):
+        # Of all folders only those with a state that can be read are listed.
+        for found in reversed(listed(runs)):
+            if reference in ("latest", found.name):
+                return found.paths
     fitting = [one for one in ids if reference and one.startswith(reference)]
     fitting = fitting or [one for one in ids if reference and one.endswith(f"-{reference}")]
     if len(fitting) == 1:

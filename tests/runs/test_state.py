@@ -28,6 +28,15 @@ def test_a_new_run_is_queued_while_its_lock_is_held(tmp_path):
     assert state.exit_code == 5
 
 
+@pytest.mark.parametrize("reference", ["latest", "job"])
+def test_a_run_without_a_readable_state_is_no_latest_run(tmp_path, reference):
+    run, lock = create_run(tmp_path, "job", FILES)
+    os.close(lock)
+    run.state.write_text("{")
+    with pytest.raises(NotFound, match="there is no run"):
+        find_run(reference, tmp_path)
+
+
 def test_a_run_whose_process_is_killed_is_interrupted(tmp_path):
     run, lock = create_run(tmp_path, "job", FILES)
     write_state(run, RunState(State.RUNNING, created=time.time()))
