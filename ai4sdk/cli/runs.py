@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from ai4sdk.backends.launch import cancel_run, resume_run, start_run
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
@@ -18,7 +19,7 @@ from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.planning.plan import read_plan_file
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
-from ai4sdk.runs.store import find_run, list_runs, read_progress
+from ai4sdk.runs.store import find_run, find_study, list_runs, list_studies, read_progress
 from ai4sdk.spec.units import format_span
 from ai4sdk.studies.layout import study_of
 from ai4sdk.tracking.ledger import read_ledger
@@ -52,12 +53,16 @@ def _ps(command: str, argv: Sequence[str]) -> int:
             json.dumps([{"id": run.id, "folder": str(run.paths.root), **asdict(run.state)} for run in runs], indent=2)
         )
         return 0
-    if not runs:
+    studies = list_studies(folder)
+    if not runs and not studies:
         print(f"no runs in {display_path(folder)}\n  → ai4sdk run config=quickstart")
         return 0
-    width = max(len(run.id) for run in runs)
+    width = max((len(run.id) for run in runs), default=0)
     for run in runs:
         print(f"{run.id:{width}}  {run.state.state:11}  {_took(run.state):>9}  {_note(run.paths, run.state)}".rstrip())
+    if studies:
+        count = "a study" if len(studies) == 1 else f"{len(studies)} studies"
+        print(f"and {count}: ai4sdk study list")
     return 0
 
 
@@ -132,13 +137,22 @@ def _sync(command: str, argv: Sequence[str]) -> int:
     add_runs_option(parser)
     args = parser.parse(argv)
     folder = runs_folder(args, find_project().root)
-    runs = [find_run(args.run, folder)] if args.run else [run.paths for run in list_runs(folder)]
+    runs = [_run_or_study(args.run, folder)] if args.run else []
+    if not args.run:
+        runs = [run.paths for run in (*list_runs(folder), *list_studies(folder))]
     status = 0
     for run in runs:
         # In a process of its own: this one must not pay for importing MLflow, nor die with it.
         command_line = [sys.executable, "-P", "-m", "ai4sdk.tracking", "--sync", str(run.root)]
         status = max(status, subprocess.run(command_line, check=False).returncode)
     return status
+
+
+def _run_or_study(reference: str, folder: Path) -> RunPaths:
+    try:
+        return find_study(reference, folder)
+    except NotFound:
+        return find_run(reference, folder)
 
 
 def _one(

@@ -6,30 +6,30 @@ import os
 from pathlib import Path
 
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import State, read_state
+from ai4sdk.runs.state import State, is_study, read_state
 
 __all__ = ["find_success", "link_success"]
 
 _FOLDER = "by-digest"
 
 
-def link_success(runs: Path, digest: str, run: RunPaths) -> None:
+def link_success(digest: str, run: RunPaths) -> None:
     """Link a run under its digest; do so before its state says succeeded, so that no kill loses the link.
 
     Parameters
     ----------
-    runs
-        The runs folder.
     digest
         Of the run's plan.
     run
-        The run, somewhere below the runs folder.
+        The run, in a runs folder or among the points of a study there.
 
     Raises
     ------
     OSError
         If the link cannot be made.
     """
+    study = run.root.parent.parent
+    runs = study.parent if is_study(study) else run.root.parent
     folder = runs / _FOLDER
     folder.mkdir(exist_ok=True)
     scratch = folder / f".{os.getpid()}.part"

@@ -14,7 +14,7 @@ from typing import Any
 from ai4sdk.runs.files import append_json_line, read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["RunState", "State", "add_event", "hold_lock", "is_alive", "read_state", "write_state"]
+__all__ = ["RunState", "State", "add_event", "hold_lock", "is_alive", "read_state", "write_last", "write_state"]
 
 
 class State(StrEnum):
@@ -96,6 +96,17 @@ def write_state(paths: RunPaths, state: RunState) -> None:
     write_json(paths.state, asdict(state))
     details = {"cause": state.cause} if state.cause else {}
     add_event(paths, str(state.state), attempt=state.attempt, **details)
+
+
+def write_last(paths: RunPaths, state: RunState) -> None:
+    """Write the final state, waiting out a full disk for a while: the one thing that must not be lost."""
+    for attempt in range(20):
+        try:
+            return write_state(paths, state)
+        except OSError:
+            if attempt == 19 or not paths.root.exists():
+                raise
+            time.sleep(0.5)
 
 
 def add_event(paths: RunPaths, event: str, **details: Any) -> None:

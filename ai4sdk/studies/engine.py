@@ -16,16 +16,15 @@ from typing import Any
 
 from ai4sdk.backends.base import Ended, Pool, PoolBackend
 from ai4sdk.backends.launch import make_run, requeue_run
-from ai4sdk.backends.local.task import write_last
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.config.keys import nearest
 from ai4sdk.config.project import Project
-from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
+from ai4sdk.errors import Ai4Error, ConfigError, EnvironmentFault, RunCancelled, UsageError
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.digests import find_success, link_success
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, add_event, hold_lock, is_run, read_state, write_state
+from ai4sdk.runs.state import RunState, State, add_event, hold_lock, is_run, read_state, write_last, write_state
 from ai4sdk.studies.finish import finish
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.ledger import Ledger, LedgerReader
@@ -33,8 +32,9 @@ from ai4sdk.studies.outcome import known_figures, values_of
 from ai4sdk.studies.plan import StudyPlan, axis_text, read_study_file
 from ai4sdk.studies.planned import PlannedSearch, make_search
 from ai4sdk.studies.point import Point, PointState, Result
-from ai4sdk.studies.reports import ReportTail, answer
+from ai4sdk.studies.reports import ReportTail
 from ai4sdk.studies.search import Search
+from ai4sdk.studies.space import identity
 from ai4sdk.studies.view import view_of
 
 __all__ = ["Engine", "execute"]
@@ -151,7 +151,8 @@ class Engine:
         deadline = time.time() + self._study.sweep.max_time if self._study.sweep.max_time is not None else None
         try:
             if self._study.sweep.search.startswith("hydra:"):
-                self._by_sweeper(deadline)
+                with contextlib.suppress(RunCancelled):
+                    self._by_sweeper(deadline)
             else:
                 self._search.restore([result for _, result in sorted(self._results.items())])
                 self._drain(self._search, deadline)
@@ -166,19 +167,21 @@ class Engine:
     def _by_sweeper(self, deadline: float | None) -> None:
         from ai4sdk.studies.hydra_sweeper import run_sweeper
 
-        numbers = {result.point.digest: number for number, result in self._results.items()}
+        numbers = {identity(dict(result.point.params)): number for number, result in self._results.items()}
 
         def launch(batch: list[list[str]]) -> list[Any]:
             asked = []
             for texts in batch:
                 params = self._study.planner.composer.read(texts)
-                digest = self._study.planner.plan(params).digest
-                number = numbers.setdefault(digest, len(numbers))
-                self._known(Point(number, params, tuple(texts), digest))
+                number = numbers.setdefault(identity(params), len(numbers))
+                if number not in self._results:
+                    self._plan_point(number, params)
                 asked.append(number)
             search = PlannedSearch()
             search.restore([self._results[number] for number in dict.fromkeys(asked)])
             self._drain(search, deadline)
+            if self._told_to_stop or (deadline is not None and time.time() > deadline):
+                raise RunCancelled("the study was told to stop")
             return [self._value(number) for number in asked]
 
         sweep = self._study.sweep
@@ -211,22 +214,32 @@ class Engine:
         return self._pool is None or len(self._running) < self._pool.slots
 
     def _next(self, search: Search) -> Point | None:
-        asked = search.ask()
-        if asked is None:
-            return self._again.popleft() if self._again else None
-        number, params = asked
-        if number in self._results:
-            return self._results[number].point
-        texts = self._study.planner.composer.texts(params)
-        return self._known(Point(number, params, texts, self._study.planner.plan(params).digest))
+        while (asked := search.ask()) is not None:
+            number, params = asked
+            if number not in self._results:
+                self._plan_point(number, params)
+            result = self._results[number]
+            if not result.state.final:
+                return result.point
+            search.tell(number, None, result.state)
+        return self._again.popleft() if self._again else None
 
-    def _known(self, point: Point) -> Point:
+    def _plan_point(self, number: int, params: Mapping[str, Any]) -> None:
+        """Plan a point that was not known beforehand; one that cannot be planned has failed."""
+        texts = self._study.planner.composer.texts(params)
+        try:
+            self._known(Point(number, params, texts, self._study.planner.plan(params).digest))
+        except ConfigError as error:
+            self._known(Point(number, params, texts, ""))
+            cause = f"cannot be planned: {error.problems[0].message}"
+            self._ledger.write("ended", number=number, state="failed", values=None, cause=cause, took=None)
+            self._results[number] = replace(self._results[number], state=PointState.FAILED, cause=cause)
+
+    def _known(self, point: Point) -> None:
         """Write down a point that was not known beforehand."""
-        if point.number not in self._results:
-            details = {"params": dict(point.params), "overrides": list(point.overrides), "digest": point.digest}
-            self._ledger.write("asked", number=point.number, **details)
-            self._results[point.number] = Result(point)
-        return point
+        details = {"params": dict(point.params), "overrides": list(point.overrides), "digest": point.digest}
+        self._ledger.write("asked", number=point.number, **details)
+        self._results[point.number] = Result(point)
 
     # ------------------------------------------------------------------ one point
 
@@ -330,7 +343,8 @@ class Engine:
             raise FileNotFoundError(self._paths.root)
         point, _ = self._running.pop(ended.run.root)
         self._answer_reports(search)
-        self._tails.pop(point.number, None)
+        if (tail := self._tails.pop(point.number, None)) is not None and tail.given_up:
+            self._pruned.add(point.number)
         self._take_end(point, ended.run, ended.state, search)
         for twin in self._twins.pop(point.digest, []):
             self._again.append(twin)
@@ -341,7 +355,7 @@ class Engine:
         cause, found = state.cause, PointState(str(state.state))
         result = self._results[point.number]
         if found is PointState.SUCCEEDED:
-            link_success(self._runs, point.digest, run)
+            link_success(point.digest, run)
             values = values_of(run, self._study.objectives, self._monitor)
             if values is None and self._study.objectives:
                 found, cause = PointState.FAILED, self._unmeasured(run)
@@ -370,15 +384,10 @@ class Engine:
         for number, tail in self._tails.items():
             for step, value in tail.read():
                 result = self._results[number]
-                if step in result.reports:
-                    go_on = number not in self._pruned
-                else:
+                if step not in result.reports:
                     self._ledger.write("report", number=number, step=step, value=value)
                     self._results[number] = replace(result, reports={**result.reports, step: value})
-                    go_on = search.report(number, step, value)
-                if not go_on:
-                    self._pruned.add(number)
-                answer(tail.run, step, go_on)
+                tail.answer(step, search.report(number, step, value))
 
     def _listen(self) -> None:
         if not self._paths.root.exists():

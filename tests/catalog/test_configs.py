@@ -19,7 +19,18 @@ FOLDERS = [shipped_configs(), *sorted(shipped_modules().glob("*/configs"))]
 FILES = [file for folder in FOLDERS for file in sorted(folder.rglob("*.yaml"))]
 JOBS = [file.stem for folder in FOLDERS for file in sorted(folder.glob("*.yaml")) if file.stem != "base"]
 OPTIONS = [(file.parent.name, file.stem) for folder in FOLDERS for file in sorted(folder.glob("*/*.yaml"))]
-GROUPS = {"backend", "dataset", "hardware", "module", "optimizer", "scheduler", "storage", "tracking", "training"}
+GROUPS = {
+    "backend",
+    "dataset",
+    "hardware",
+    "module",
+    "optimizer",
+    "scheduler",
+    "storage",
+    "sweep",
+    "tracking",
+    "training",
+}
 
 
 def composed(config, *overrides):

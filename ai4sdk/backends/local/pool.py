@@ -20,14 +20,14 @@ from typing import Any
 
 from ai4sdk.backends.base import Command, Ended, Submission
 from ai4sdk.backends.local.machine import group_memory, slots_for, visible_gpus
-from ai4sdk.backends.local.task import Outcome, forget_failure, outcome, stop_request, task_ended, write_last
+from ai4sdk.backends.local.task import Outcome, forget_failure, outcome, stop_request, task_ended
 from ai4sdk.backends.local.zygote import Zygote
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.planning.plan import Plan
 from ai4sdk.processes import signal_group
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, add_event, is_alive, read_state, write_state
+from ai4sdk.runs.state import RunState, State, add_event, is_alive, read_state, write_last, write_state
 
 __all__ = ["LocalPool"]
 

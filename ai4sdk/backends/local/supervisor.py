@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,12 +16,12 @@ from ai4sdk.backends.local.task import (
     outcome,
     stop_request,
     task_ended,
-    write_last,
 )
 from ai4sdk.processes import die_with_parent, signal_group, signal_leader
+from ai4sdk.runs.digests import link_success
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import State, add_event, read_state, write_state
+from ai4sdk.runs.state import State, add_event, read_state, write_last, write_state
 
 __all__ = ["supervise"]
 
@@ -78,6 +79,9 @@ class _Supervisor:
                 raise FileNotFoundError(self.run.root) from error
             ended = Outcome(State.FAILED, 7, f"the run's folder cannot be written: {error.strerror or error}")
         state = replace(state, state=ended.state, cause=ended.cause, exit_code=ended.exit_code, ended=time.time())
+        if ended.state is State.SUCCEEDED:
+            with contextlib.suppress(OSError):  # without the link a study runs it again, no more
+                link_success(read_json(self.run.plan)["digest"], self.run)
         write_last(self.run, state)
         self._wait_for(sidecars)
 

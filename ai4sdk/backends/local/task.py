@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import time
 from dataclasses import dataclass
 
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, add_event, write_state
+from ai4sdk.runs.state import State, add_event
 
-__all__ = ["Outcome", "forget_failure", "outcome", "stop_request", "task_ended", "write_last"]
+__all__ = ["Outcome", "forget_failure", "outcome", "stop_request", "task_ended"]
 
 
 @dataclass(frozen=True)
@@ -79,17 +78,6 @@ def task_ended(run: RunPaths, task: str, code: int, *, stop: str | None) -> Outc
     ended = outcome(code, _failure(run), finished=_finished(run), stop=stop)
     add_event(run, "task ended", task=task, status=code)
     return ended
-
-
-def write_last(run: RunPaths, state: RunState) -> None:
-    """Write the final state, waiting out a full disk for a while: the one thing that must not be lost."""
-    for attempt in range(20):
-        try:
-            return write_state(run, state)
-        except OSError:
-            if attempt == 19 or not run.root.exists():
-                raise
-            time.sleep(0.5)
 
 
 def _failure(run: RunPaths) -> dict[str, str] | None:
