@@ -28,7 +28,7 @@ from ai4sdk.runs.state import RunState, State, add_event, hold_lock, is_run, rea
 from ai4sdk.studies.finish import finish
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.ledger import Ledger, LedgerReader
-from ai4sdk.studies.outcome import known_figures, values_of
+from ai4sdk.studies.outcome import first_objective, known_figures, values_of
 from ai4sdk.studies.plan import StudyPlan, axis_text, read_study_file
 from ai4sdk.studies.planned import PlannedSearch, make_search
 from ai4sdk.studies.point import Point, PointState, Result
@@ -122,8 +122,10 @@ class Engine:
         self._runs = paths.root.parent
         self._backend = get_backend(study.job["backend"]["kind"])
         self._monitor = study.job["training"]["checkpoint"]["monitor"]
-        self._reader = LedgerReader(paths, study.points)
-        self._results = dict(self._reader.read())
+        reader = LedgerReader(paths, study.points)
+        self._results = dict(reader.read())
+        judged_by = reader.objective
+        self._objectives = study.objectives or ((judged_by,) if judged_by is not None else ())
         self._ledger = Ledger(paths)
         self._pool: Pool | None = None
         self._running: dict[Path, tuple[Point, Plan]] = {}
@@ -314,7 +316,7 @@ class Engine:
     def _reuse(self, point: Point, done: RunPaths, search: Search) -> None:
         """Take the values of a run that has succeeded with this digest; running it again would give the same."""
         result = self._results[point.number]
-        values = values_of(done, self._study.objectives, self._monitor)
+        values = self._values_of(done)
         if values is None and self._study.objectives:
             cause = self._unmeasured(done)
             self._ledger.write("ended", number=point.number, state="failed", values=None, cause=cause, took=None)
@@ -327,6 +329,12 @@ class Engine:
             result, state=PointState.SUCCEEDED, reused=True, run=done.root, values=values
         )
         search.tell(point.number, values, PointState.SUCCEEDED)
+
+    def _values_of(self, run: RunPaths) -> tuple[float, ...] | None:
+        if not self._objectives and (found := first_objective(run)) is not None:
+            self._ledger.write("objective", name=found.name, direction=found.direction)
+            self._objectives = (found,)
+        return values_of(run, self._objectives, self._monitor)
 
     def _unmeasured(self, run: RunPaths) -> str:
         """Say which objective a run does not have; if none has had it so far, no further point is worth its time."""
@@ -356,7 +364,7 @@ class Engine:
         result = self._results[point.number]
         if found is PointState.SUCCEEDED:
             link_success(point.digest, run)
-            values = values_of(run, self._study.objectives, self._monitor)
+            values = self._values_of(run)
             if values is None and self._study.objectives:
                 found, cause = PointState.FAILED, self._unmeasured(run)
         elif point.number in self._pruned:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.studies.layout import StudyPaths
-from ai4sdk.studies.point import Point, PointState, Result
+from ai4sdk.studies.point import Objective, Point, PointState, Result
 
 __all__ = ["Ledger", "LedgerReader"]
 
@@ -31,6 +31,8 @@ class LedgerReader:
     def __init__(self, paths: StudyPaths, points: tuple[Point, ...] = ()) -> None:
         self.paths = paths
         self.results: dict[int, Result] = {point.number: Result(point) for point in points}
+        self.objective: Objective | None = None
+        """What a study without an objective is judged by, once its first run has shown figures."""
         self._runs = paths.root.parent
         self._position = 0
         self._line = 0
@@ -80,6 +82,8 @@ class LedgerReader:
             if kind == "asked":
                 point = Point(event["number"], event["params"], tuple(event["overrides"]), event["digest"])
                 self.results.setdefault(point.number, Result(point))
+            elif kind == "objective":
+                self.objective = Objective(event["name"], event["direction"])
             elif kind in ("started", "reused", "ended", "report"):
                 number = event["number"]
                 self.results[number] = _after(self.results[number], event, self.paths.root, self._runs)

@@ -7,11 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ai4sdk.errors import UsageError
-from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import read_state
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.ledger import LedgerReader
-from ai4sdk.studies.outcome import first_objective, values_of
 from ai4sdk.studies.plan import FORMAT
 from ai4sdk.studies.point import Objective, Point, PointState, Result, StudyView
 
@@ -50,9 +48,7 @@ class StudyReader:
         """Return the study as it stands; ``state`` and ``ended`` in place of what its folder says."""
         found = read_state(self.paths)
         results = tuple(result for _, result in sorted(self._ledger.read().items()))
-        objectives = self._objectives
-        if not objectives:
-            objectives, results = _judged(results)
+        objectives = self._objectives or ((self._ledger.objective,) if self._ledger.objective else ())
         alive = state is None and not found.state.ended
         facts = self._facts
         return StudyView(
@@ -68,21 +64,6 @@ class StudyReader:
             started=found.started,
             ended=ended or found.ended,
         )
-
-
-def _judged(results: tuple[Result, ...]) -> tuple[tuple[Objective, ...], tuple[Result, ...]]:
-    """Give a study without an objective the first usual figure that its runs have."""
-    runs = [result for result in results if result.state is PointState.SUCCEEDED and result.run is not None]
-    objective = next((found for result in runs if (found := first_objective(RunPaths(result.run)))), None)  # type: ignore[arg-type]
-    if objective is None:
-        return (), results
-    return (objective,), tuple(_with_value(result, objective) for result in results)
-
-
-def _with_value(result: Result, objective: Objective) -> Result:
-    if result.state is not PointState.SUCCEEDED or result.run is None:
-        return result
-    return replace(result, values=values_of(RunPaths(result.run), [objective], None))
 
 
 def _at_rest(result: Result) -> Result:

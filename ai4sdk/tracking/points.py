@@ -33,11 +33,7 @@ class PointsTail(Tail):
 
     def __init__(self, path: Path, objectives: Sequence[Objective], offset: int = 0) -> None:
         super().__init__(path)
-        names = ValidNames()
-        self._objectives = [
-            (objective, names(f"point.{objective.name}"), names(f"best.{objective.name}")) for objective in objectives
-        ]
-        self._best: list[float | None] = [None] * len(objectives)
+        self._optimise(objectives)
         self._valued: set[int] = set()
         self._states: dict[int, PointState] = {}
         self.reused: dict[int, str] = {}
@@ -45,6 +41,13 @@ class PointsTail(Tail):
         self.best_point: int | None = None
         """Number of the best point, where there is one objective."""
         self._skip_to(offset)
+
+    def _optimise(self, objectives: Sequence[Objective]) -> None:
+        names = ValidNames()
+        self._objectives = [
+            (objective, names(f"point.{objective.name}"), names(f"best.{objective.name}")) for objective in objectives
+        ]
+        self._best: list[float | None] = [None] * len(objectives)
 
     @property
     def running(self) -> list[int]:
@@ -66,6 +69,8 @@ class PointsTail(Tail):
 
     def _points(self, record: Mapping[str, Any], place: int) -> Iterator[Point]:
         event, number, time = record.get("event"), record.get("number"), milliseconds(record.get("time"))
+        if event == "objective" and not self._objectives:  # a study without one is judged as its first run can be
+            self._optimise([Objective(str(record.get("name")), "max" if record.get("direction") == "max" else "min")])
         if event not in ("asked", "started", "reused", "ended"):
             return
         if not isinstance(number, int) or isinstance(number, bool) or number < 0 or time is None:
