@@ -5,7 +5,6 @@ Nothing here keeps state: each call looks at the files, and two notebooks can us
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,10 @@ from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.display import html_table
-from ai4sdk.runs.ending import failure_of
 from ai4sdk.runs.files import read_json, read_json_lines
-from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, is_run, read_state
-from ai4sdk.runs.store import find_run, name_of
+from ai4sdk.runs.handle import Handle
+from ai4sdk.runs.state import State, is_run
+from ai4sdk.runs.store import find_run
 
 if TYPE_CHECKING:
     from ai4sdk.worker.model import Model
@@ -126,7 +124,7 @@ def load_model(source: str | Path | Run, *, project: str | Path | None = None, *
     return load(open_run(source, project=project).folder, **options)
 
 
-class Run:
+class Run(Handle):
     """A run: its state, metrics, scores, report and model, read from its folder each time they are asked for.
 
     Parameters
@@ -135,72 +133,10 @@ class Run:
         Files of the run.
     """
 
-    def __init__(self, paths: RunPaths) -> None:
-        self.paths = paths
-
-    @property
-    def id(self) -> str:
-        """The run's id."""
-        return self.paths.id
-
-    @property
-    def name(self) -> str:
-        """Name of its job."""
-        return name_of(self.id)
-
-    @property
-    def folder(self) -> Path:
-        """The run directory."""
-        return self.paths.root
-
-    @property
-    def status(self) -> RunState:
-        """How it stands."""
-        try:
-            return read_state(self.paths)
-        except (OSError, ValueError, KeyError) as error:
-            raise NotFound(f"the run {self.id} is gone: {self.folder} cannot be read") from error
-
-    @property
-    def state(self) -> State:
-        """Its state."""
-        return self.status.state
-
     @property
     def plan(self) -> Plan:
         """The plan it executes."""
         return read_plan_file(self.folder)
-
-    def wait(self, *, timeout: float | None = None, check: bool = True) -> Run:
-        """Wait until it has ended.
-
-        Parameters
-        ----------
-        timeout
-            Seconds; without it, as long as it takes.
-        check
-            Whether to raise if it did not succeed.
-
-        Raises
-        ------
-        TimeoutError
-            If it has not ended in time.
-        RunFailed, RunInterrupted, RunCancelled
-            If ``check`` and it did not succeed.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not (status := self.status).state.ended:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{self.id} is still {status.state}")
-            time.sleep(0.1)
-        if check:
-            self.check()
-        return self
-
-    def check(self) -> None:
-        """Raise the error that fits how it ended; return if it succeeded or has not ended."""
-        if error := failure_of(self.paths, self.status):
-            raise error
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return what was logged: ``{"time", "step", "epoch", "metrics"}`` each, the last word on each step."""

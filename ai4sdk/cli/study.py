@@ -8,6 +8,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
 from ai4sdk.cli.study_watch import closing_lines, standing, watch_study
@@ -20,9 +21,11 @@ from ai4sdk.runs.store import find_study, list_runs, list_studies
 from ai4sdk.spec.units import format_span
 from ai4sdk.studies.launch import cancel_study, resume_study, start_study
 from ai4sdk.studies.layout import StudyPaths
-from ai4sdk.studies.plan import StudyPlan, axis_text, make_study
 from ai4sdk.studies.results import records
 from ai4sdk.studies.view import view_of
+
+if TYPE_CHECKING:
+    from ai4sdk.studies.plan import StudyPlan
 
 __all__ = ["main", "run_study", "study_lines"]
 
@@ -72,6 +75,8 @@ def main(command: str, argv: Sequence[str]) -> int:
 
 def run_study(config: str, overrides: Sequence[str], command: Sequence[str], *, detach: bool) -> int:
     """Plan a study, say what it will be, and run it."""
+    from ai4sdk.studies.plan import make_study
+
     project = find_project()
     study = make_study(config, overrides, project, command=command)
     for line in study_lines(study, project):
@@ -81,6 +86,8 @@ def run_study(config: str, overrides: Sequence[str], command: Sequence[str], *, 
 
 def study_lines(study: StudyPlan, project: Project) -> list[str]:
     """Return what a study will do, as a person reads it: axes, points, what is done already, how long it may take."""
+    from ai4sdk.studies.plan import axis_text
+
     runs = Path(project.root, study.job["runs"])
     done = sum(find_success(runs, digest) is not None for digest in {point.digest for point in study.points})
     count = "as many points as its sweeper asks for" if study.total is None else f"{study.total} points"

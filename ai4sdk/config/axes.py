@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,11 +19,12 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException, OverrideParseException
 
 from ai4sdk.config.compose import COMMAND_LINE, override_problem
+from ai4sdk.config.encode import encode
 from ai4sdk.config.keys import nearest
 from ai4sdk.config.repository import Repository
 from ai4sdk.errors import Origin, Problem
 
-__all__ = ["Axis", "Choice", "Interval", "Space", "encode", "read_axes", "split_sweeps"]
+__all__ = ["Axis", "Choice", "Interval", "Space", "read_axes", "split_sweeps"]
 
 MOST_VALUES = 100_000
 """Values on one axis beyond which it is refused: `range(10**9)` is a slip of the pen."""
@@ -86,29 +86,6 @@ class Axis:
 
 
 Space = tuple[Axis, ...]
-
-
-def encode(value: Any) -> str:
-    """Write a plain value so that Hydra's grammar reads it as the same value.
-
-    The inverse of reading: ``parse_override(f"x={encode(value)}").value() == value``.
-    """
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(encode(item) for item in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{encode(key)}:{encode(item)}" for key, item in value.items()) + "}"
-    text = str(value)
-    if re.fullmatch(r"[A-Za-z_][\w./-]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
-        return text
-    # A backslash is special only before a quote or at the end (override grammar of Hydra 1.1 and later).
-    inner = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)
-    return f"'{inner}'"
 
 
 def split_sweeps(texts: Sequence[str], repository: Repository) -> tuple[list[str], list[Axis], list[Problem]]:

@@ -19,8 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ai4sdk.config.axes import encode
 from ai4sdk.config.compose import Composer, Composition, Layer, apply_override, compose_layers, resolve
+from ai4sdk.config.encode import encode, texts_of
 from ai4sdk.config.project import Project, find_project
 
 __all__ = ["PointComposer"]
@@ -68,12 +68,8 @@ class PointComposer:
         self._keys: dict[str, Override] = {}
         self._groups: dict[str, bool] = {}
 
-    def texts(self, params: Mapping[str, Any]) -> tuple[str, ...]:
-        """Return a point as overrides that one could type."""
-        return tuple(f"{key}={encode(value)}" for key, value in params.items())
-
     def read(self, texts: Iterable[str]) -> dict[str, Any]:
-        """Return overrides with one value each as a point; the inverse of `texts`."""
+        """Return overrides with one value each as a point; the inverse of `texts_of`."""
         overrides = OverridesParser.create().parse_overrides(list(texts))
         return {str(override.get_key_element()): override.value() for override in overrides}
 
@@ -93,7 +89,7 @@ class PointComposer:
         found = self._quickly(params)
         if found is not None:
             return found
-        return compose_layers(self.config, [*self.overrides, *self.texts(params)], self.project)
+        return compose_layers(self.config, [*self.overrides, *texts_of(params)], self.project)
 
     def freeze(self) -> dict[str, Any]:
         """Return what was read from YAML so far, as JSON values: with it, `thaw` needs no files."""
@@ -126,7 +122,7 @@ class PointComposer:
         values = {key: value for key, value in params.items() if key not in options}
         if not all(map(_is_simple, values.values())):
             return None
-        shape = self._shape(self.texts(options))
+        shape = self._shape(texts_of(options))
         if shape is None:
             return None
         overrides = [self._override(key, value) for key, value in values.items()]

@@ -17,6 +17,7 @@ from typing import Any
 from ai4sdk.backends.base import Ended, Pool, PoolBackend
 from ai4sdk.backends.launch import make_run, requeue_run
 from ai4sdk.backends.registry import get_backend
+from ai4sdk.config.encode import texts_of
 from ai4sdk.config.keys import nearest
 from ai4sdk.config.project import Project
 from ai4sdk.errors import Ai4Error, ConfigError, EnvironmentFault, RunCancelled, UsageError
@@ -228,7 +229,7 @@ class Engine:
 
     def _plan_point(self, number: int, params: Mapping[str, Any]) -> None:
         """Plan a point that was not known beforehand; one that cannot be planned has failed."""
-        texts = self._study.planner.composer.texts(params)
+        texts = texts_of(params)
         try:
             self._known(Point(number, params, texts, self._study.planner.plan(params).digest))
         except ConfigError as error:

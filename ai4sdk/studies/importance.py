@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ai4sdk.studies.axes import all_axes, as_number, value_key
 from ai4sdk.studies.point import PointState, Result, StudyView
 from ai4sdk.studies.results import objective_value
+from ai4sdk.studies.samplers import quiet
 
 __all__ = ["Importances", "find_importances"]
 
@@ -123,7 +122,7 @@ def _fanova(columns: dict[str, list[float]], targets: Sequence[float]) -> dict[s
         )
         for row, target in enumerate(targets)
     ]
-    with _quiet(optuna):
+    with quiet():
         study = optuna.create_study()
         study.add_trials(trials)
         evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=TREES, seed=0)
@@ -134,16 +133,3 @@ def _fanova(columns: dict[str, list[float]], targets: Sequence[float]) -> dict[s
             # How it says that no tree found anything to split by: points of the same parameters and different values.
             return dict.fromkeys(columns, 0.0)
     return {axis: float(value) for axis, value in found.items()}
-
-
-@contextmanager
-def _quiet(optuna: Any) -> Iterator[None]:
-    """Keep Optuna from announcing a study that nobody asked for, and from warning of what is meant."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

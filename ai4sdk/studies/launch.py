@@ -9,13 +9,16 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.runs.files import read_json, write_text
 from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_state
 from ai4sdk.runs.store import fill_run, new_folder
 from ai4sdk.studies.layout import README, StudyPaths
-from ai4sdk.studies.plan import StudyPlan
+
+if TYPE_CHECKING:
+    from ai4sdk.studies.plan import StudyPlan
 
 __all__ = ["cancel_study", "resume_study", "start_study"]
 

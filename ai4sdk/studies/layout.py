@@ -8,7 +8,10 @@ from pathlib import Path
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import is_study
 
-__all__ = ["README", "StudyPaths", "study_of"]
+__all__ = ["FORMAT", "README", "StudyPaths", "study_of"]
+
+FORMAT = "ai4sdk.study/1"
+"""Format of study.json."""
 
 README = """\
 A study of ai4sdk: many points of one config. `ai4sdk study show {id}` tells how it stands.

@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ai4sdk.config.axes import Axis, Choice, Interval, encode, read_axes, split_sweeps
+from ai4sdk.config.axes import Axis, Choice, Interval, read_axes, split_sweeps
 from ai4sdk.config.compose import COMMAND_LINE, Composer, Composition
 from ai4sdk.config.delta import PointComposer
+from ai4sdk.config.encode import encode, texts_of
 from ai4sdk.config.history import place
 from ai4sdk.config.load import Loaded
 from ai4sdk.config.project import Project, find_project
@@ -25,13 +26,12 @@ from ai4sdk.planning.plan import Plan, digest_of
 from ai4sdk.spec import Checkpoint, Job, Sweep
 from ai4sdk.spec.base import complete
 from ai4sdk.spec.sweep import Direction
+from ai4sdk.studies.layout import FORMAT
 from ai4sdk.studies.point import Objective, Point
 from ai4sdk.studies.search import check_search
 from ai4sdk.studies.space import active, check, grid, listed, sample, size
 
-__all__ = ["FORMAT", "PointPlanner", "StudyPlan", "axis_text", "make_study", "read_study_file"]
-
-FORMAT = "ai4sdk.study/1"
+__all__ = ["PointPlanner", "StudyPlan", "axis_text", "make_study", "read_study_file"]
 
 _MOST_SHOWN = 20
 _MOST_LOOKED_AT = 2_000
@@ -151,8 +151,7 @@ def read_study_file(path: Path, project: Project) -> StudyPlan:
             raise UsageError(f"{path} is no study of this version of ai4sdk", hint="start the study anew")
         planner = PointPlanner.from_json(values["planner"], project)
         points = tuple(
-            Point(number, params, planner.composer.texts(params), digest)
-            for number, (params, digest) in enumerate(values["points"])
+            Point(number, params, texts_of(params), digest) for number, (params, digest) in enumerate(values["points"])
         )
         complete(Sweep)
         space = tuple(map(_axis_from_json, values["space"]))
@@ -341,7 +340,7 @@ def _of_axis(
     origin = problem.origin
     if origin is None or origin.source != COMMAND_LINE:
         return problem
-    for key, text in zip(params, planner.composer.texts(params), strict=True):
+    for key, text in zip(params, texts_of(params), strict=True):
         if origin.text == text:
             found = None if key in by_hand else place(base, f"sweep.axes.{key}")
             return replace(problem, origin=found or Origin(COMMAND_LINE, text=by_hand.get(key, text)))
@@ -399,7 +398,7 @@ def _points(planner: PointPlanner, sweep: Sweep, space: tuple[Axis, ...]) -> tup
     points: list[Point] = []
     problems: list[Problem] = []
     for number, params in enumerate(chosen):
-        texts = planner.composer.texts(params)
+        texts = texts_of(params)
         try:
             points.append(Point(number, params, texts, planner.plan(params).digest))
         except ConfigError as error:

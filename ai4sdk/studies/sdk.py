@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ai4sdk.errors import NotFound
 from ai4sdk.runs.display import html_table
 from ai4sdk.runs.ending import failure_of
+from ai4sdk.runs.handle import Handle
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, read_state
 from ai4sdk.runs.store import find_study
 from ai4sdk.sdk import Run, project_of
 from ai4sdk.studies.launch import cancel_study, resume_study, start_study
@@ -59,7 +59,7 @@ def open_study(reference: str | Path = "latest", *, project: str | Path | None =
     return Study(StudyPaths(find_study(str(reference), project_of(project).root / "runs").root))
 
 
-class Study:
+class Study(Handle):
     """A study: its points and what became of them, read from its folder each time they are asked for.
 
     Iterating yields each point once it has ended, in that order, until the study has ended.
@@ -70,31 +70,11 @@ class Study:
         Files of the study.
     """
 
+    what = "study"
+    paths: StudyPaths
+
     def __init__(self, paths: StudyPaths) -> None:
-        self.paths = paths
-
-    @property
-    def id(self) -> str:
-        """The study's id."""
-        return self.paths.id
-
-    @property
-    def folder(self) -> Path:
-        """The study directory."""
-        return self.paths.root
-
-    @property
-    def status(self) -> RunState:
-        """How it stands."""
-        try:
-            return read_state(self.paths)
-        except (OSError, ValueError, KeyError) as error:
-            raise NotFound(f"the study {self.id} is gone: {self.folder} cannot be read") from error
-
-    @property
-    def state(self) -> State:
-        """Its state."""
-        return self.status.state
+        super().__init__(paths)
 
     @property
     def view(self) -> StudyView:
@@ -125,17 +105,11 @@ class Study:
                 return
             time.sleep(0.1)
 
-    def wait(self, *, timeout: float | None = None, check: bool = True) -> Study:
-        """Wait until it has ended; see `ai4sdk.Run.wait` for the parameters and errors."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while not (status := self.status).state.ended:
-            if deadline is not None and time.monotonic() > deadline:
-                raise TimeoutError(f"{self.id} is still {status.state}")
-            time.sleep(0.1)
-        if check and (error := failure_of(self.paths, status)):
+    def check(self) -> None:
+        """Raise the error that fits how it ended; return if it succeeded or has not ended."""
+        if error := failure_of(self.paths, self.status):
             error.hint = f"ai4sdk study show {self.id}"
             raise error
-        return self
 
     def cancel(self, *, now: bool = False) -> Study:
         """Stop it, its running points with a checkpoint, or with ``now`` without one."""

@@ -6,11 +6,11 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from ai4sdk.config.encode import texts_of
 from ai4sdk.errors import UsageError
 from ai4sdk.runs.state import read_state
-from ai4sdk.studies.layout import StudyPaths
+from ai4sdk.studies.layout import FORMAT, StudyPaths
 from ai4sdk.studies.ledger import LedgerReader
-from ai4sdk.studies.plan import FORMAT
 from ai4sdk.studies.point import Objective, Point, PointState, Result, StudyView
 
 __all__ = ["StudyReader", "view_of"]
@@ -37,7 +37,8 @@ class StudyReader:
             if self._facts["format"] != FORMAT:
                 raise ValueError(f"its format is {self._facts['format']!r}")
             points = tuple(
-                Point(number, params, (), digest) for number, (params, digest) in enumerate(self._facts["points"])
+                Point(number, params, texts_of(params), digest)
+                for number, (params, digest) in enumerate(self._facts["points"])
             )
             self._objectives = tuple(Objective(**objective) for objective in self._facts["objectives"])
         except (OSError, ValueError, KeyError, TypeError) as error:
