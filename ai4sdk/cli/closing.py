@@ -24,11 +24,11 @@ def closing_lines(run: RunPaths, state: RunState) -> list[str]:
     figures = headline_figures(run)
     width = max((len(name) for name, _ in figures), default=0)
     lines += [f"  {name:{width}}  {value}" for name, value in figures]
-    lines += [
-        "",
-        f"  report     {display_path(run.report)}",
-        f"  predict    ai4sdk predict {run.id} --input FILE",
-    ]
+    lines.append("")
+    if run.report.exists():
+        lines.append(f"  report     {display_path(run.report)}")
+    if run.package.is_dir():
+        lines.append(f"  predict    ai4sdk predict {run.id} --input FILE")
     if records := _records(run):
         lines.append(f"  records    {records}")
     return lines
@@ -50,6 +50,8 @@ def headline_figures(run: RunPaths) -> list[tuple[str, str]]:
         return []
     if not isinstance(scores, dict):
         return []
+    if "task" not in scores:  # what a function returned, under its own names
+        return [(name, f"{value:.6g}") for name, value in scores.items() if isinstance(value, int | float)]
     flat = {**scores, **(scores["scores"] if isinstance(scores.get("scores"), dict) else {})}
     names = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "rmse", "mae", "r2")
     found = [(name, flat[name]) for name in names if isinstance(flat.get(name), int | float)]

@@ -13,7 +13,7 @@ from ai4sdk.backends.registry import get_backend
 from ai4sdk.cli.arguments import Parser, split_config
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import Project, display_path, find_project
-from ai4sdk.errors import ConfigError, EnvironmentFault
+from ai4sdk.errors import ConfigError, EnvironmentFault, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import write_text
@@ -47,6 +47,8 @@ def main(command: str, argv: Sequence[str]) -> int:
     if job is None:
         raise ConfigError(problems)
     plan = make_plan(Loaded(job, composition), command=["ai4sdk", command, *argv])
+    if args.deep and plan.job.get("function"):
+        raise UsageError("--deep looks into modules, and this job calls a function", hint="leave out --deep")
     deep = _look_deep(plan, project.root) if args.deep else None
     if args.out:
         try:
@@ -88,11 +90,15 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     for task in plan.tasks:
         processes = f"{task.processes} process" + ("es" if task.processes > 1 else "")
         rows.append(("task", f"{task.name}: {processes}, {_resources(task.model_dump())}"))
-    rows.append(("module", _target(job["module"])))
-    for name, entry in plan.data.items():
-        rows.append((name, _data(entry, job)))
-    rows.append(("training", _training(job)))
-    rows.append(("optimizer", _target(job["optimizer"]) if job["optimizer"] else "the module's own"))
+    if job.get("function"):
+        rows.append(("function", _target(job["function"])))
+        files = [path for entry in plan.data.values() for path in entry["paths"]]
+        rows += [("files", f"of {', '.join(files)}")] if files else []
+    else:
+        rows.append(("module", _target(job["module"])))
+        rows += [(name, _data(entry, job)) for name, entry in plan.data.items()]
+        rows.append(("training", _training(job)))
+        rows.append(("optimizer", _target(job["optimizer"]) if job["optimizer"] else "the module's own"))
     for name, entry in plan.inputs.items():
         rows.append((name, f"{entry['source']}  {entry['fingerprint'][:19]}"))
     files = plan.code["files"]

@@ -94,10 +94,10 @@ def _status(command: str, argv: Sequence[str]) -> int:
 
 def _logs(command: str, argv: Sequence[str]) -> int:
     args, run = _one(command, "Show what a run printed.", argv, log_options=True)
-    path = run.log(args.task)
+    path = run.log(args.task or read_plan_file(run.root).tasks[0].name)
     if not path.exists() and read_state(run).state.ended:
         tasks = ", ".join(sorted(file.stem for file in run.logs.glob("*.log"))) or "none yet"
-        raise NotFound(f"{run.id} has no log of {args.task!r}", hint=f"logs there are: {tasks}")
+        raise NotFound(f"{run.id} has no log of {path.stem!r}", hint=f"logs there are: {tasks}")
     position = 0
     while True:
         ended = not args.follow or read_state(run).state.ended
@@ -171,7 +171,7 @@ def _one(
         parser.add_argument("--json", action="store_true", help="print as JSON")
     if log_options:
         parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
-        parser.add_argument("--task", default="train", help="which task's log (default: train)")
+        parser.add_argument("--task", help="which task's log (default: the first)")
     if now_option:
         parser.add_argument("--now", action="store_true", help="at once, without a checkpoint")
     if detach_option:

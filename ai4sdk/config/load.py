@@ -25,7 +25,8 @@ class Loaded:
     composition: Composition
 
     def __repr__(self) -> str:
-        return f"<Job {self.job.name}: {self.job.module.target} from config {self.composition.config!r}>"
+        target = (self.job.function or self.job.learner.module).target
+        return f"<Job {self.job.name}: {target} from config {self.composition.config!r}>"
 
     def to_yaml(self) -> str:
         """Return the job as YAML, defaults filled in and secrets as references."""

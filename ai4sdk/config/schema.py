@@ -19,6 +19,7 @@ from ai4sdk.spec import Job
 __all__ = ["GROUPS", "group_schema", "job_schema", "reference_page"]
 
 GROUPS = (
+    "function",
     "module",
     "dataset",
     "optimizer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ai4sdk.data.storage import Entry, Location
 from ai4sdk.errors import DataError
 from ai4sdk.spec import FileDataset, Storage
 
-__all__ = ["Fingerprint", "fingerprint", "fingerprint_path", "fingerprint_source", "require"]
+__all__ = ["Fingerprint", "fingerprint", "fingerprint_path", "fingerprint_source", "require", "require_paths"]
 
 log = logging.getLogger(__name__)
 
@@ -139,3 +139,31 @@ def require(found: Fingerprint, expected: str, source: Source) -> None:
             f"({found.files} files, {found.bytes} bytes), the plan recorded {expected[:19]}…",
             hint="bring the old data back, or make a new plan: ai4sdk plan",
         )
+
+
+def require_paths(expected: Mapping[str, str], arguments: Mapping[str, Any], project: Path, section: str) -> None:
+    """Refuse files, named by arguments of a target, that are not what they were when the plan was made.
+
+    Parameters
+    ----------
+    expected
+        Argument → fingerprint, as the plan recorded them.
+    arguments
+        The target's arguments.
+    project
+        Folder that relative paths start at.
+    section
+        Key of the target in the job.
+
+    Raises
+    ------
+    DataError
+        If a file or folder is gone or has changed.
+    """
+    for argument, value in expected.items():
+        path = project / str(arguments[argument])
+        if not path.exists() or fingerprint_path(path) != value:
+            raise DataError(
+                f"{section}.{argument}: {path} is gone or not what it was when the plan was made",
+                hint="bring the data back, or plan again",
+            )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ai4sdk.config.load import Loaded
 from ai4sdk.config.validate import located
@@ -21,7 +21,7 @@ from ai4sdk.planning.references import fill_in
 from ai4sdk.planning.targets import TargetReport
 from ai4sdk.planning.versions import package_versions
 from ai4sdk.runs.store import find_run
-from ai4sdk.spec import FileDataset, Job
+from ai4sdk.spec import FileDataset, Job, Target
 from ai4sdk.spec.base import complete
 
 __all__ = ["Parts", "make_plan"]
@@ -120,8 +120,12 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
 def _shared_data(
     job: Job, project: Path, parts: Parts, findings: list[Finding], faults: list[Ai4Error]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
-    read = job.dataset.model_dump(mode="json", by_alias=True, exclude={"loader"})
-    key = digest_of([read, job.storage.model_dump(mode="json"), job.task])
+    if job.function is not None:
+        # Only text names files: points that differ in numbers share what was found.
+        key = digest_of({name: value for name, value in job.function.arguments.items() if isinstance(value, str)})
+    else:
+        read = job.learner.dataset.model_dump(mode="json", by_alias=True, exclude={"loader"})
+        key = digest_of([read, job.storage.model_dump(mode="json"), job.task])
     if key not in parts.data:
         found = _data(job, project, findings, faults)
         if faults:
@@ -146,7 +150,7 @@ def _shared_code(job: Job, search: list[Path], parts: Parts) -> dict[str, Any]:
     key = " ".join(targets_of(job))
     if key not in parts.code:
         code = take_snapshot(targets_of(job), search)
-        packages = package_versions(code.external)
+        packages = package_versions(code.external) if job.function is None else package_versions(code.external, ())
         parts.code[key] = {"digest": code.digest, "snapshot": _code(code), "packages": packages}
     return dict(parts.code[key])
 
@@ -157,10 +161,11 @@ def _code(code: CodeSnapshot) -> dict[str, Any]:
 
 def _tasks(job: Job) -> list[TaskPlan]:
     hardware = job.hardware
+    kind: Literal["train", "call"] = "train" if job.function is None else "call"
     return [
         TaskPlan(
-            name="train",
-            kind="train",
+            name=kind,
+            kind=kind,
             cpus=hardware.cpus,
             gpus=hardware.gpus,
             nodes=hardware.nodes,
@@ -175,16 +180,12 @@ def _data(
     job: Job, project: Path, findings: list[Finding], faults: list[Ai4Error]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
     """Fingerprint and summarise the dataset; what is wrong with it is added to the findings."""
-    dataset = job.dataset
+    if job.function is not None:
+        entry = _named_files(job.function, project)
+        return ({"function": entry} if entry["paths"] else {}), {}
+    dataset = job.learner.dataset
     if not isinstance(dataset, FileDataset):
-        paths = {}
-        for name, value in dataset.arguments.items():
-            path = Path(project, value) if isinstance(value, str) and value and len(value) < 1024 else None
-            if path is not None and "\0" not in str(path) and path.exists():
-                from ai4sdk.data.fingerprint import fingerprint_path
-
-                paths[name] = fingerprint_path(path)
-        return {"dataset": {"uri": dataset.target, "fingerprint": digest_of(paths), "paths": paths}}, None
+        return {"dataset": _named_files(dataset, project)}, None
     from ai4sdk.data.fingerprint import fingerprint_source
     from ai4sdk.data.source import find_source
     from ai4sdk.data.summary import summarize_source
@@ -210,6 +211,18 @@ def _data(
         "summary": summary,
     }
     return {"dataset": entry}, _known(summary)
+
+
+def _named_files(target: Target, project: Path) -> dict[str, Any]:
+    """Fingerprint the files and folders that a target's arguments name."""
+    paths = {}
+    for name, value in target.arguments.items():
+        path = Path(project, value) if isinstance(value, str) and value and len(value) < 1024 else None
+        if path is not None and "\0" not in str(path) and path.exists():
+            from ai4sdk.data.fingerprint import fingerprint_path
+
+            paths[name] = fingerprint_path(path)
+    return {"uri": target.target, "fingerprint": digest_of(paths), "paths": paths}
 
 
 def _known(summary: dict[str, Any]) -> dict[str, Any]:

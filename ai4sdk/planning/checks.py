@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.planning.targets import TargetReport, check_target, nearest_name, parameters
-from ai4sdk.spec import Job, TargetDataset
+from ai4sdk.spec import Job, Section, TargetDataset
+from ai4sdk.spec.job import SECTIONS_OF_A_TRAINING
 from ai4sdk.spec.target import HYDRA_KEYS
 
 __all__ = ["Finding", "check_job", "targets_of"]
@@ -136,6 +137,23 @@ def _targets_exist(job: Job, search: list[Path], known: dict[Any, TargetReport])
             )
 
 
+def _function_uses_what_is_given(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if job.function is None:
+        return
+    for name in SECTIONS_OF_A_TRAINING:
+        default = Job.model_fields[name].get_default(call_default_factory=True)
+        for key in _changed(getattr(job, name), default, name):
+            yield Finding(key, f"{key} is about trainings, and this job calls a function", "remove it")
+
+
+def _changed(value: Any, default: Any, key: str) -> Iterator[str]:
+    if isinstance(value, Section) and type(value) is type(default):
+        for name in type(value).model_fields:
+            yield from _changed(getattr(value, name), getattr(default, name), f"{key}.{name}")
+    elif value != default:
+        yield key
+
+
 def _trainer_options_exist(job: Job, search: list[Path]) -> Iterator[Finding]:
     if not job.training.trainer:
         return
@@ -163,7 +181,7 @@ def _schedule_fits_optimizer(job: Job, search: list[Path]) -> Iterator[Finding]:
 
 
 def _evaluated_split_exists(job: Job, search: list[Path]) -> Iterator[Finding]:
-    splits = job.dataset.splits
+    splits = job.dataset.splits if job.dataset else None
     if splits is not None and not getattr(splits, job.evaluation.split):
         yield Finding(
             "evaluation.split",
@@ -173,7 +191,7 @@ def _evaluated_split_exists(job: Job, search: list[Path]) -> Iterator[Finding]:
 
 
 def _monitors_have_validation(job: Job, search: list[Path]) -> Iterator[Finding]:
-    splits = job.dataset.splits
+    splits = job.dataset.splits if job.dataset else None
     monitored = {
         "training.early_stopping.monitor": job.training.early_stopping and job.training.early_stopping.monitor,
         "training.checkpoint.monitor": job.training.checkpoint.monitor,
@@ -213,7 +231,7 @@ def _backend_has_what_is_asked(job: Job, search: list[Path]) -> Iterator[Finding
 
 
 def _one_process_uses_one_gpu(job: Job, search: list[Path]) -> Iterator[Finding]:
-    if job.training.mode == "single" and job.hardware.gpus > 1:
+    if job.function is None and job.training.mode == "single" and job.hardware.gpus > 1:
         yield Finding("hardware.gpus", "training.mode single is one process on at most one GPU", "hardware.gpus=1")
 
 
@@ -223,6 +241,7 @@ def _unfreezing_leaves_something(job: Job, search: list[Path]) -> Iterator[Findi
 
 
 _CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
+    _function_uses_what_is_given,
     _trainer_options_exist,
     _schedule_fits_optimizer,
     _evaluated_split_exists,

@@ -28,8 +28,8 @@ class TaskPlan(_Part):
 
     name: str
     """Name, which a worker is told."""
-    kind: Literal["train"]
-    """What it does."""
+    kind: Literal["train", "call"]
+    """What it does: train a module, or call a function."""
     processes: int = 1
     """Processes that work together."""
     needs: list[str] = []
@@ -82,7 +82,7 @@ class Plan(_Part):
     def _repr_html_(self) -> str:
         rows = {
             "digest": self.digest,
-            "module": self.job["module"]["_target_"],
+            "target": (self.job.get("function") or self.job["module"])["_target_"],
             "data": ", ".join(str(entry.get("uri")) for entry in self.data.values()),
             "tasks": ", ".join(task.name for task in self.tasks),
             "packages": ", ".join(f"{name} {version}" for name, version in self.packages.items()),
@@ -106,8 +106,11 @@ def digest_of(value: Any) -> str:
 
 
 def results_of(job: Job) -> dict[str, Any]:
-    """Return the part of a job that can change results: all but the fields marked as changing nothing."""
-    return _results(job)
+    """Return the part of a job that can change results.
+
+    That is all but the fields marked as changing nothing, and the sections that this job does not use.
+    """
+    return {name: value for name, value in _results(job).items() if name not in job.unused}
 
 
 def _results(section: BaseModel) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def fill_in(value: Any, summary: Mapping[str, Any] | None, key: str = "") -> tup
         A job as plain values.
     summary
         What is known of the dataset: ``features``, ``classes``, ``rows`` (numbers), ``shape`` (list) and ``channels``;
-        ``None`` if its code must run to know.
+        ``None`` if its code must run to know, empty if there is no dataset.
     key
         Dotted key of ``value``.
 
@@ -48,6 +48,7 @@ def fill_in(value: Any, summary: Mapping[str, Any] | None, key: str = "") -> tup
         return value, [Finding(key, f"{value} is no reference to the data's summary", fix)]
     found = (summary or {}).get(match[1])
     if found is None:
-        why = "the dataset is made by code" if summary is None else "the data does not tell"
+        known = "the data does not tell" if summary else "there is no dataset"
+        why = "the dataset is made by code" if summary is None else known
         return value, [Finding(key, f"{value} is not known: {why}", f"write the number: {key}=N")]
     return found, []

@@ -20,13 +20,15 @@ _DISTRIBUTIONS = {"sklearn": "scikit_learn", "PIL": "pillow", "cv2": "opencv_pyt
 """Distributions whose name is not their import name."""
 
 
-def package_versions(imports: Iterable[str]) -> dict[str, str]:
+def package_versions(imports: Iterable[str], always: Iterable[str] = ALWAYS) -> dict[str, str]:
     """Return the versions of ai4sdk, of what trainings compute with, and of what the user's code imports.
 
     Parameters
     ----------
     imports
         Top-level import names.
+    always
+        Further ones; none for a job that trains nothing.
 
     Returns
     -------
@@ -34,7 +36,7 @@ def package_versions(imports: Iterable[str]) -> dict[str, str]:
         Distribution name, lower case with hyphens → version; names that are not installed are left out.
     """
     versions = {"ai4sdk": __version__}
-    for name in sorted({*ALWAYS, *imports}):
+    for name in sorted({*always, *imports}):
         if found := _version(name):
             versions[found[0]] = found[1]
     return dict(sorted(versions.items()))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from ai4sdk.spec.backend import Backend, LocalBackend
 from ai4sdk.spec.base import Section, field_that_changes_nothing
@@ -18,11 +19,23 @@ from ai4sdk.spec.target import Target
 from ai4sdk.spec.tracking import Tracking
 from ai4sdk.spec.training import Training
 
+__all__ = ["SECTIONS_OF_A_TRAINING", "Job", "Learner", "Task"]
+
 Task = Literal["auto", "classification", "regression", "other"]
+
+SECTIONS_OF_A_TRAINING = ("task", "module", "dataset", "optimizer", "scheduler", "training", "evaluation")
+"""Keys that say nothing where a function is called."""
+
+
+class Learner(NamedTuple):
+    """What is trained, and on what."""
+
+    module: Target
+    dataset: Dataset
 
 
 class Job(Section):
-    """A piece of machine learning, described once."""
+    """A piece of machine learning, described once: a ``module`` trained on a ``dataset``, or a ``function`` called."""
 
     name: str = field_that_changes_nothing(default="job", pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
     """Name of the job; runs are found by it and MLflow files them under it."""
@@ -40,10 +53,14 @@ class Job(Section):
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of every random number of the training."""
 
-    module: Target
+    function: Target | None = None
+    """A function to call instead of a training, and its arguments. It returns nothing, a number, or names with
+    numbers; sections about trainings say nothing then."""
+
+    module: Target | None = None
     """The LightningModule to train and its arguments."""
 
-    dataset: Dataset
+    dataset: Dataset | None = None
     """What it learns from."""
 
     optimizer: Target | None = None
@@ -78,3 +95,33 @@ class Job(Section):
 
     log_level: Literal["debug", "info", "warning", "error"] = field_that_changes_nothing(default="info")
     """How much the log of a task says."""
+
+    @field_validator("module", "dataset")
+    @classmethod
+    def _trains_or_calls(cls, value: Any, info: ValidationInfo) -> Any:
+        if "function" not in info.data:  # it is wrong itself
+            return value
+        function = info.data["function"]
+        if function is None and value is None:
+            raise PydanticCustomError("missing", "Field required")
+        if function is not None and value is not None:
+            raise ValueError(f"a job that calls a function has no {info.field_name}; remove one of the two")
+        return value
+
+    @property
+    def learner(self) -> Learner:
+        """Module and dataset of a training.
+
+        Raises
+        ------
+        ValueError
+            If the job calls a function.
+        """
+        if self.module is None or self.dataset is None:
+            raise ValueError(f"the job {self.name} calls a function; it trains nothing")
+        return Learner(self.module, self.dataset)
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Keys that say nothing: those of trainings where a function is called, and ``function`` elsewhere."""
+        return ("function",) if self.function is None else SECTIONS_OF_A_TRAINING

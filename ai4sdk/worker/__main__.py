@@ -12,13 +12,17 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from ai4sdk.errors import EnvironmentFault
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.worker.signals import StopRequest
+
+if TYPE_CHECKING:
+    from ai4sdk.planning.plan import Plan
 
 log = logging.getLogger("ai4sdk.worker")
 
@@ -42,12 +46,13 @@ def main(arguments: Sequence[str]) -> int:
     log.info("task %s of %s, process %d", arguments[1], paths.id, os.getpid())
     try:
         from ai4sdk.worker.failures import failure_of
-        from ai4sdk.worker.phases import execute
+        from ai4sdk.worker.task import read_task
     except ImportError as error:
         cause = f"ai4sdk cannot work here: {error}"
         return _fail(paths, {"cause": cause, "kind": "environment", "traceback": traceback.format_exc()}, 7)
     try:
-        execute(paths, arguments[1], stop)
+        plan, kind = read_task(paths, arguments[1])
+        _executor(kind)(plan, paths, arguments[1], stop)
     except BaseException as error:  # noqa: BLE001 - whatever ends a task is told to the one who reads about it
         failure = failure_of(error, phase=_phase(paths))
         return _fail(paths, failure.to_json(), failure.exit_code)
@@ -61,6 +66,18 @@ def start_logging() -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(message)s", datefmt="%F %T"
     )
     logging.captureWarnings(True)
+
+
+def _executor(kind: str) -> Callable[[Plan, RunPaths, str, StopRequest], None]:
+    """Return what executes a kind of task; a call needs none of the libraries that trainings do."""
+    try:
+        if kind == "call":
+            from ai4sdk.worker.call import execute
+        else:
+            from ai4sdk.worker.phases import execute
+    except ImportError as error:
+        raise EnvironmentFault(f"ai4sdk cannot work here: {error}") from error
+    return execute
 
 
 def _phase(paths: RunPaths) -> str:

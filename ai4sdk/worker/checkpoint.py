@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import logging
 import os
@@ -16,11 +15,11 @@ import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from ai4sdk.errors import Ai4Error, EnvironmentFault, RunFailed
+from ai4sdk.worker.failures import disk_full
 
 __all__ = [
     "AtomicCheckpointIO",
     "checkpoint_due",
-    "disk_full",
     "previous",
     "read_checkpoint",
     "read_last",
@@ -30,7 +29,6 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _SHARE = 0.005
 """Share of the time that checkpoints between epochs may cost."""
 
@@ -61,11 +59,6 @@ def checkpoint_due(*, since: float, cost: float, every: float, epoch_begins: boo
 def previous(path: Path) -> Path:
     """Return the name under which the checkpoint before the last is kept, such as ``last.prev.ckpt``."""
     return path.with_name(f"{path.stem}.prev{path.suffix}")
-
-
-def disk_full(error: BaseException) -> bool:
-    """Tell whether an error means that no more could be written: disk full, quota or largest file reached."""
-    return isinstance(error, OSError) and error.errno in _FULL
 
 
 class _Watched(io.RawIOBase):

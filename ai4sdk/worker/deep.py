@@ -57,7 +57,12 @@ def look(plan: Plan, project: Path) -> dict[str, str]:
     found["parameters"] = f"{total:,}" + (f", {trained:,} of them trained" if trained != total else "")
     found["weights"] = f"{format_size(weights)}; a checkpoint with Adam's state about {format_size(3 * weights)}"
     data = load_data(
-        job.dataset, storage=job.storage, project=project, task=job.task, seed=job.seed, instantiate=instantiate
+        job.learner.dataset,
+        storage=job.storage,
+        project=project,
+        task=job.task,
+        seed=job.seed,
+        instantiate=instantiate,
     )
     data.datamodule.prepare_data()
     data.datamodule.setup("fit")

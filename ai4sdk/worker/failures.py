@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import sys
 import traceback
@@ -9,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault, RunFailed, RunInterrupted
-from ai4sdk.worker.checkpoint import disk_full
 from ai4sdk.worker.signals import StopTraining
 
-__all__ = ["Failure", "environment_fault", "failure_of", "one_line"]
+__all__ = ["Failure", "disk_full", "environment_fault", "failure_of", "one_line"]
 
 Kind = Literal["user", "data", "environment", "interrupted", "cancelled"]
 
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LONGEST = 400
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "is killed by signal: Killed")
 _NO_SHARED_MEMORY = ("insufficient shared memory", "Bus error")
@@ -61,6 +62,11 @@ def one_line(error: BaseException) -> str:
 def _shortened(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def disk_full(error: BaseException) -> bool:
+    """Tell whether an error means that no more could be written: disk full, quota or largest file reached."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 def environment_fault(error: BaseException) -> EnvironmentFault | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from ai4sdk.data.fingerprint import fingerprint_path
+from ai4sdk.data.fingerprint import require_paths
 from ai4sdk.data.module import Data, load_data
-from ai4sdk.errors import DataError, UsageError
-from ai4sdk.planning.plan import Plan, read_plan_file
+from ai4sdk.errors import DataError
+from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.spec import FileDataset, Job
+from ai4sdk.spec import FileDataset
 from ai4sdk.worker.calling import moved, split_batch
 from ai4sdk.worker.evaluate import evaluate
 from ai4sdk.worker.finetune import freeze, load_weights, read_weights
@@ -28,6 +27,7 @@ from ai4sdk.worker.randomness import find_generators, generator_states, set_gene
 from ai4sdk.worker.records import Records
 from ai4sdk.worker.report import write_report
 from ai4sdk.worker.signals import StopRequest
+from ai4sdk.worker.task import Task, open_task
 from ai4sdk.worker.train import fit, make_module, quiet_lightning, trained_weights
 
 __all__ = ["PHASES", "execute"]
@@ -38,11 +38,13 @@ PHASES = ("fit", "evaluate", "package")
 _EXAMPLES = 8
 
 
-def execute(paths: RunPaths, task: str, stop: StopRequest) -> None:
+def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
     """Execute a task of a run's plan to its end.
 
     Parameters
     ----------
+    plan
+        What runs.
     paths
         Files of the run; its code is unpacked.
     task
@@ -57,26 +59,17 @@ def execute(paths: RunPaths, task: str, stop: StopRequest) -> None:
     Ai4Error
         For everything that is known to go wrong; the user's code may raise anything.
     """
-    plan = read_plan_file(paths.root)
-    job = plan.as_job()
-    if task not in [known.name for known in plan.tasks]:
-        raise UsageError(f"the plan has no task {task!r}; it has {', '.join(known.name for known in plan.tasks)}")
-    logging.getLogger().setLevel(job.log_level.upper())
     quiet_lightning()
-    sys.path[:0] = [str(paths.code / path) for path in plan.code["paths"]]
-    stop.limit(job.hardware.wall_time)
-    records = Records(paths)
-    try:
-        _Work(plan, job, paths, records, stop).do()
-    finally:
-        records.close()
+    with open_task(plan, paths, task, stop) as opened:
+        _Work(opened).do()
 
 
 class _Work:
     """The phases of a task, and what they share."""
 
-    def __init__(self, plan: Plan, job: Job, paths: RunPaths, records: Records, stop: StopRequest) -> None:
-        self.plan, self.job, self.paths, self.records, self.stop = plan, job, paths, records, stop
+    def __init__(self, task: Task) -> None:
+        self.plan, self.job, self.paths, self.records = task.plan, task.job, task.paths, task.records
+        self.stop = task.stop
 
     def do(self) -> None:
         progress = self.records.progress
@@ -122,16 +115,11 @@ class _Work:
 
     def _data(self) -> Data:
         job, recorded, project = self.job, self.plan.data.get("dataset", {}), Path.cwd()
-        dataset = job.dataset
+        dataset = job.learner.dataset
         if isinstance(dataset, FileDataset):
             dataset = dataset.model_copy(update={"fingerprint": recorded.get("fingerprint", dataset.fingerprint)})
-        for argument, expected in recorded.get("paths", {}).items():
-            path = project / str(dataset.arguments[argument]) if not isinstance(dataset, FileDataset) else project
-            if not path.exists() or fingerprint_path(path) != expected:
-                raise DataError(
-                    f"dataset.{argument}: {path} is gone or not what it was when the plan was made",
-                    hint="bring the data back, or plan again",
-                )
+        else:
+            require_paths(recorded.get("paths", {}), dataset.arguments, project, "dataset")
         return load_data(
             dataset,
             storage=job.storage,
@@ -174,7 +162,7 @@ class _Work:
         write_package(
             self.paths.package,
             module=self.module,
-            module_target=self.job.module.as_config(),
+            module_target=self.job.learner.module.as_config(),
             preprocessing=self.data.preprocessing,
             task=scores["task"],
             class_names=self._class_names,

@@ -83,17 +83,18 @@ def make_module(job: Job) -> pl.LightningModule:
     RunFailed
         If it is no LightningModule, or making it raised.
     """
-    module = instantiate(job.module.as_config(), key="module")
+    target = job.learner.module
+    module = instantiate(target.as_config(), key="module")
     if isinstance(module, pl.LightningModule):
         return module
     kinds = [kind.__module__ for kind in type(module).__mro__]
     if any(kind.startswith("lightning.") for kind in kinds):
         raise RunFailed(
-            f"{job.module.target} is a LightningModule of the package lightning; here pytorch_lightning trains",
+            f"{target.target} is a LightningModule of the package lightning; here pytorch_lightning trains",
             hint="in its code write: import pytorch_lightning as pl, and class ...(pl.LightningModule)",
         )
     raise RunFailed(
-        f"module: {job.module.target} gives a {type(module).__name__}, which is no LightningModule",
+        f"module: {target.target} gives a {type(module).__name__}, which is no LightningModule",
         hint="name a class that derives from pytorch_lightning.LightningModule",
     )
 

@@ -22,7 +22,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ai4sdk.planning.plan import Plan, TaskPlan, digest_of, results_of
+from ai4sdk.planning.plan import Plan, TaskPlan, digest_of, read_plan_file, results_of
 from ai4sdk.runs.files import read_json, read_json_lines, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.spec import Job
@@ -164,7 +164,7 @@ def run_here(
         if not paths.root.exists():
             make_run(paths.root, job, code)
         try:
-            execute(paths, "train", stop or StopRequest())
+            execute(read_plan_file(paths.root), paths, "train", stop or StopRequest())
         except BaseException as error:  # noqa: BLE001 - as in a worker
             return paths, failure_of(error, phase="fit")
         return paths, None
