@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from ai4sdk.backends.base import Submission
 from ai4sdk.backends.registry import get_backend
+from ai4sdk.config.yaml_files import dump_yaml
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.planning.code import CodeSnapshot, unpack
 from ai4sdk.planning.plan import Plan, read_plan_file
@@ -205,7 +204,7 @@ def _not_resumed(run: RunPaths, error: OSError) -> EnvironmentFault:
 
 def _files(plan: Plan) -> dict[str, str]:
     """Return the texts a run directory begins with."""
-    config = yaml.safe_dump(plan.job, sort_keys=False, allow_unicode=True, width=120)
+    config = dump_yaml(plan.job)
     return {"plan.json": plan.to_json(), "config.yaml": config}
 
 

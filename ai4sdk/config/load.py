@@ -6,11 +6,10 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import yaml
-
 from ai4sdk.config.compose import Composition, compose_layers
 from ai4sdk.config.project import Project
 from ai4sdk.config.validate import validate
+from ai4sdk.config.yaml_files import dump_yaml
 from ai4sdk.errors import ConfigError, Problem
 from ai4sdk.spec import Job
 
@@ -31,7 +30,7 @@ class Loaded:
     def to_yaml(self) -> str:
         """Return the job as YAML, defaults filled in and secrets as references."""
         values = self.job.model_dump(mode="json", by_alias=True)
-        return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120))
+        return dump_yaml(values)
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.to_yaml())}</pre>"

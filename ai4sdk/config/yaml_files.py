@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from omegaconf._utils import get_yaml_loader
 
-__all__ = ["Mark", "YamlMistake", "marks", "parse_yaml"]
+__all__ = ["Mark", "YamlMistake", "dump_yaml", "marks", "parse_yaml"]
 
 MAX_NODES = 200_000
 """Values in one file beyond which it is refused: aliases can make a small file unfold without end."""
@@ -107,6 +107,12 @@ def parse_yaml(text: str) -> dict[Any, Any]:
     if "&" in text and _unfolds_beyond(value, MAX_NODES):
         raise YamlMistake(f"its aliases unfold to more than {MAX_NODES:,} values")
     return value
+
+
+def dump_yaml(values: Any) -> str:
+    """Return plain values as YAML for people, in their own order; written with libyaml where there is one."""
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(values, Dumper=dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
 def _plainly(message: str) -> str:

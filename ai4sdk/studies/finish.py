@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ai4sdk.config.yaml_files import dump_yaml
 from ai4sdk.runs.files import read_json, write_text
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.studies.importance import find_importances
@@ -27,8 +28,6 @@ def finish(view: StudyView, paths: StudyPaths) -> None:
 
 
 def _config_of(winner: Result, view: StudyView) -> str:
-    import yaml
-
     assert winner.run is not None
     job = read_json(RunPaths(Path(winner.run)).plan)["job"]
     job.pop("sweep", None)
@@ -36,4 +35,4 @@ def _config_of(winner: Result, view: StudyView) -> str:
         f"{objective.name} {value:.6g}" for objective, value in zip(view.objectives, winner.values or (), strict=False)
     )
     head = f"# Point {winner.point.number} of {view.id}: {values}\n"
-    return head + str(yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=120))
+    return head + dump_yaml(job)

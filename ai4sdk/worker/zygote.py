@@ -29,7 +29,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.processes import die_with_parent, signal_group, signal_leader
+from ai4sdk.spec import Job
+from ai4sdk.spec.base import complete
 from ai4sdk.worker.__main__ import __file__ as worker_file
 from ai4sdk.worker.__main__ import main as worker_main
 from ai4sdk.worker.__main__ import start_logging
@@ -64,6 +67,8 @@ def main(arguments: Sequence[str]) -> None:
     connection = socket.socket(fileno=int(arguments[0]))
     start_logging()
     _import(arguments[2:])
+    for model in (TaskPlan, Plan, Job):
+        complete(model)  # building a validator takes longer than a small task
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:  # of Python's; the threads of numerical libraries come back in the child by themselves
         log.warning("%s was started by an import: workers start cold, for a fork would lack it", ", ".join(threads))
