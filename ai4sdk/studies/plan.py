@@ -56,15 +56,11 @@ class PointPlanner:
 
     def plan(self, params: Mapping[str, Any]) -> Plan:
         """Return the plan of a point; raises `ConfigError` with every mistake found."""
-        loaded = self._load(params)
-        return make_plan(loaded, command=self.command, parts=self.parts)
-
-    def _load(self, params: Mapping[str, Any]) -> Loaded:
         composition = _alone(self.composer.compose(params))
         job, problems = validate(composition)
         if job is None:
             raise ConfigError(problems)
-        return Loaded(job, composition)
+        return make_plan(Loaded(job, composition), command=self.command, parts=self.parts)
 
     def to_json(self) -> dict[str, Any]:
         """Return all that later plans need, as JSON values."""
@@ -242,14 +238,15 @@ def make_study(
 
     planner = PointPlanner(PointComposer(config, fixed, project), Parts(), command)
     by_hand = {text.partition("=")[0]: text for text in overrides}
-    first, problems = _look_at_values(planner, space, base, by_hand)
+    seen: dict[tuple[str, ...], str] = {}
+    first, problems = _look_at_values(planner, space, base, by_hand, seen)
     if first is None or problems:
         raise ConfigError(_few(problems))
     objectives = _objectives(sweep, first.as_job())
     problems += _search_problems(sweep, space, objectives, base)
     if problems:
         raise ConfigError(problems)
-    points, total = _points(planner, sweep, space)
+    points, total = _points(planner, sweep, space, seen)
     if not points:
         _read_all_shapes(planner, space)
     identity: list[Any] = [sweep.model_dump(mode="json", exclude={"parallel", "retries", "max_time", "axes"})]
@@ -312,15 +309,23 @@ def _some(axis: Axis) -> Sequence[Any]:
 
 
 def _look_at_values(
-    planner: PointPlanner, space: Sequence[Axis], base: Composition, by_hand: Mapping[str, str]
+    planner: PointPlanner,
+    space: Sequence[Axis],
+    base: Composition,
+    by_hand: Mapping[str, str],
+    seen: dict[tuple[str, ...], str],
 ) -> tuple[Plan | None, list[Problem]]:
-    """Plan one point for each value of each axis, so that every wrong value is found whatever it is combined with."""
+    """Plan one point for each value of each axis, so that every wrong value is found whatever it is combined with.
+
+    ``seen`` takes the digests of these points, by their overrides.
+    """
     first: Plan | None = None
     problems: list[Problem] = []
     for params in islice(_corners(space), _MOST_LOOKED_AT):
         try:
             plan = planner.plan(params)
             first = first or plan
+            seen[texts_of(params)] = plan.digest
         except ConfigError as error:
             known = {(problem.key, problem.message) for problem in problems}
             problems += [
@@ -377,13 +382,17 @@ def _search_problems(
 ) -> list[Problem]:
     found = check_search(sweep, space, objectives)
     problems = [located(base, problem.key, problem.message, problem.fix) for problem in found]
-    if sweep.search not in ("grid", "random") and not objectives:
+    learns = sweep.search not in ("grid", "random")
+    if (learns or sweep.pruner is not None) and not objectives:
         fix = "sweep.objective=val_loss, or what your module logs"
-        problems.append(located(base, "sweep.objective", f"{sweep.search} needs something to optimise", fix))
+        who = sweep.search if learns else "a pruner"
+        problems.append(located(base, "sweep.objective", f"{who} needs something to optimise", fix))
     return problems
 
 
-def _points(planner: PointPlanner, sweep: Sweep, space: tuple[Axis, ...]) -> tuple[tuple[Point, ...], int | None]:
+def _points(
+    planner: PointPlanner, sweep: Sweep, space: tuple[Axis, ...], seen: Mapping[tuple[str, ...], str]
+) -> tuple[tuple[Point, ...], int | None]:
     """Plan the points that are known beforehand; those that cannot be planned are reported together."""
     if sweep.search == "grid":
         chosen: Iterator[dict[str, Any]] = grid(space)
@@ -400,7 +409,7 @@ def _points(planner: PointPlanner, sweep: Sweep, space: tuple[Axis, ...]) -> tup
     for number, params in enumerate(chosen):
         texts = texts_of(params)
         try:
-            points.append(Point(number, params, texts, planner.plan(params).digest))
+            points.append(Point(number, params, texts, seen.get(texts) or planner.plan(params).digest))
         except ConfigError as error:
             about = f"with {' '.join(texts)}"
             problems += [replace(problem, message=f"{problem.message} ({about})") for problem in error.problems]

@@ -282,6 +282,8 @@ def check_search(sweep: Sweep, space: Space, objectives: Sequence[Objective]) ->
     if sweep.search.startswith("hydra:"):
         return list(_cannot_prune(sweep))
     problems = [*_space_fits(sweep, space), *_objectives_fit(sweep, objectives)]
+    if sweep.search in ("grid", "random") and sweep.pruner is None and not sweep.options:
+        return problems  # nothing of Optuna's is needed, and importing it takes as long as planning a hundred points
     # What is not even an option would be refused again, in Python's words.
     return [*problems, *(list(wrong_options(sweep)) or _refused(sweep, space, len(objectives)))]
 
