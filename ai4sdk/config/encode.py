@@ -25,7 +25,7 @@ def encode(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{encode(key)}:{encode(item)}" for key, item in value.items()) + "}"
     text = str(value)
-    if re.fullmatch(r"[A-Za-z_][\w./-]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_./-]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
         return text
     # A backslash is special only before a quote or at the end (override grammar of Hydra 1.1 and later).
     inner = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text)

@@ -6,7 +6,7 @@ import getpass
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +31,7 @@ __all__ = ["Parts", "make_plan"]
 class Parts:
     """What plans of one study share, each looked at once: data, inputs, code and proofs of targets.
 
-    All but the proofs can be kept as JSON values, so that plans made from them need no files.
+    All of it can be kept as JSON values, so that plans made from it need no files.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -41,9 +41,19 @@ class Parts:
     targets: dict[Any, TargetReport] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all but the proofs as JSON values."""
+        """Return it as JSON values; of the proofs those that succeeded."""
         names = ("data", "inputs", "code", "created")
-        return {name: getattr(self, name) for name in names}
+        proven = [list(question) for question, report in self.targets.items() if not report.problems]
+        return {**{name: getattr(self, name) for name in names}, "proven": proven}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Parts:
+        """Read what `to_json` returned."""
+        proven = {
+            (path, tuple(arguments), positional, partial): TargetReport(found=True, certain=False)
+            for path, arguments, positional, partial in values["proven"]
+        }
+        return cls(values["data"], values["inputs"], values["code"], values["created"], proven)
 
 
 def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | None = None) -> Plan:

@@ -69,7 +69,7 @@ class PointPlanner:
     @classmethod
     def from_json(cls, values: Mapping[str, Any], project: Project) -> PointPlanner:
         """Make a planner of what `to_json` returned; it needs no files of the project."""
-        return cls(PointComposer.thaw(values["composer"], project), Parts(**values["parts"]), values["command"])
+        return cls(PointComposer.thaw(values["composer"], project), Parts.from_json(values["parts"]), values["command"])
 
 
 @dataclass(frozen=True)

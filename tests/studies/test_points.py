@@ -1,0 +1,235 @@
+"""Points of a study: composed as if alone, planned as if alone, and wrong values found where they are written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ai4sdk.config.compose import compose_layers
+from ai4sdk.config.delta import PointComposer
+from ai4sdk.config.encode import encode, texts_of
+from ai4sdk.config.load import load_job
+from ai4sdk.config.project import find_project
+from ai4sdk.errors import ConfigError
+from ai4sdk.planning.build import make_plan
+from ai4sdk.studies.plan import make_study, read_study_file
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), max_size=12)
+SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(10**9), 10**9), st.floats(allow_nan=False), TEXTS)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), inner, max_size=3)
+    ),
+)
+
+
+@given(VALUES)
+def test_what_is_encoded_is_read_back_as_it_was(value):
+    assert OverridesParser.create().parse_override(f"x={encode(value)}").value() == value
+
+
+@pytest.fixture
+def layered(project, write):
+    """A config whose values refer to each other, with groups and things that a point may add."""
+    write(
+        {
+            "configs/refer.yaml": """
+                defaults:
+                  - train
+                  - _self_
+                tags:
+                  first: ${seed}
+                  second: a-${tags.first}
+                module:
+                  width: 4
+                training:
+                  max_epochs: ${oc.decode:"2"}
+                """,
+        },
+        project,
+    )
+    return project
+
+
+AXES = {
+    "seed": st.sampled_from([0, 1, 7, "x", None]),
+    "optimizer": st.sampled_from(["adam", "sgd", "nothing"]),
+    "optimizer.lr": st.sampled_from([0.1, 1e-5, "a", [1, 2], None]),
+    "+optimizer.weight_decay": st.sampled_from([0.0, 0.5]),
+    "optimizer.momentum": st.sampled_from([0.5]),
+    "tags.first": st.sampled_from(["one", "${name}", "???"]),
+    "module.width": st.sampled_from([4, 8, {"a": 1}, "${seed}"]),
+    "training.max_epochs": st.sampled_from([1, 2, 0, "2"]),
+    "nonsense.key": st.sampled_from([1]),
+}
+
+
+@pytest.mark.parametrize("config", ["train", "refer"])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_points_are_composed_as_if_each_were_the_only_one(layered, config, data):
+    composer = PointComposer(config, ["name=point"])
+    for _ in range(4):
+        keys = data.draw(st.lists(st.sampled_from(list(AXES)), unique=True, max_size=4))
+        params = {key: data.draw(AXES[key]) for key in keys}
+        alone = compose_layers(config, ["name=point", *texts_of(params)])
+        found = composer.compose(params)
+        assert (found.values, found.layers, found.choices) == (alone.values, alone.layers, alone.choices)
+        assert found.problems == alone.problems
+
+
+def test_a_point_is_planned_as_if_it_were_alone(layered):
+    study = make_study("train", ["optimizer=adam,sgd", "module.width=4,8", "seed=3"])
+    assert len({point.digest for point in study.points}) == study.total == 4
+    for point in study.points:
+        alone = make_plan(load_job("train", ["seed=3", *point.overrides]))
+        assert study.planner.plan(point.params).digest == point.digest == alone.digest
+
+
+def test_a_study_on_file_needs_nothing_of_the_project_any_more(layered, tmp_path):
+    study = make_study("train", ["optimizer=adam,sgd", "module.width=4,8"])
+    file = tmp_path / "study.json"
+    file.write_text(study.to_json())
+    for path in (*layered.glob("configs/*"), layered / "net.py", layered / "data.csv"):
+        path.rename(f"{path}.gone")
+    again = read_study_file(file, find_project())
+    assert again.points == study.points
+    assert [again.planner.plan(point.params).digest for point in again.points] == [p.digest for p in study.points]
+
+
+def test_a_search_reads_all_options_beforehand(layered, tmp_path):
+    overrides = [
+        "sweep.search=tpe",
+        "sweep.points=4",
+        "sweep.objective=val_loss",
+        "optimizer=adam,sgd",
+        "optimizer.lr=interval(0,1)",
+    ]
+    study = make_study("train", overrides)
+    file = tmp_path / "study.json"
+    file.write_text(study.to_json())
+    expected = {name: study.planner.plan({"optimizer": name, "optimizer.lr": 0.5}).digest for name in ("adam", "sgd")}
+    (layered / "configs/optimizer/sgd.yaml").write_text("_target_: torch.optim.SGD\nlr: 1\n")
+    again = read_study_file(file, find_project())
+    for name, digest in expected.items():
+        assert again.planner.plan({"optimizer": name, "optimizer.lr": 0.5}).digest == digest
+
+
+def test_more_values_leave_the_other_points_as_they_are(layered):
+    few = make_study("train", ["module.width=4,8"])
+    more = make_study("train", ["module.width=4,6,8"])
+    assert {point.digest for point in few.points} < {point.digest for point in more.points}
+
+
+def test_yaml_and_command_line_describe_the_same_points(layered, write):
+    write(
+        {
+            "configs/swept.yaml": """
+                defaults:
+                  - train
+                  - _self_
+                sweep:
+                  axes:
+                    optimizer: adam, sgd
+                    optimizer.lr: [0.1, 0.2]
+                    seed: range(2)
+                """
+        },
+        layered,
+    )
+    typed = make_study("train", ["optimizer=adam,sgd", "optimizer.lr=0.1,0.2", "seed=range(2)"])
+    assert make_study("swept").points == typed.points
+    overridden = make_study("swept", ["optimizer.lr=0.3", "seed=5,6"])
+    assert overridden.total == 4
+    assert {point.params["seed"] for point in overridden.points} == {5, 6}
+    assert all("optimizer.lr" not in point.params for point in overridden.points)
+
+
+def test_an_axis_is_there_only_when_its_condition_holds(layered, write):
+    write(
+        {
+            "configs/swept.yaml": """
+                defaults:
+                  - train
+                  - _self_
+                sweep:
+                  axes:
+                    optimizer: adam, sgd
+                    optimizer.momentum: {values: "0.5,0.9", when: optimizer=sgd}
+                """
+        },
+        layered,
+    )
+    assert [dict(point.params) for point in make_study("swept").points] == [
+        {"optimizer": "adam"},
+        {"optimizer": "sgd", "optimizer.momentum": 0.5},
+        {"optimizer": "sgd", "optimizer.momentum": 0.9},
+    ]
+
+
+def test_an_axis_may_give_what_the_config_leaves_open(layered, write):
+    write({"configs/open.yaml": "defaults:\n  - train\n  - _self_\nseed: ???\n"}, layered)
+    assert make_study("open", ["seed=1,2"]).total == 2
+
+
+def problems_of(config: str, *overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as raised:
+        make_study(config, overrides)
+    return [str(problem) for problem in raised.value.problems]
+
+
+def test_every_wrong_value_is_found_at_once_and_where_it_was_typed(layered):
+    found = problems_of("train", "seed=1,x,-1", "training.max_epochs=2,0", "optimizer=adam,sdg")
+    assert len(found) == 4
+    assert sum("command line: seed=1,x,-1" in text for text in found) == 2
+    assert any("training.max_epochs=2,0" in text and "at least 1" in text for text in found)
+    assert any("optimizer=sgd" in text for text in found)
+
+
+def test_a_wrong_value_in_yaml_is_cited_by_file_and_line(layered, write):
+    write(
+        {
+            "configs/bad.yaml": "defaults:\n  - train\n  - _self_\nsweep:\n  axes:\n    seed: 1, x\n    module.wdth: 1, 2\n"
+        },
+        layered,
+    )
+    found = problems_of("bad")
+    assert any(text.startswith("configs/bad.yaml:6:5") and "whole number" in text for text in found)
+    assert any(text.startswith("configs/bad.yaml:7:5") and "module.width" in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed=range(10**9)", "not readable"),
+        ("seed=range(1000000000)", "more than 100,000 values"),
+        ("seed=range(0,5,0)", "step other than 0"),
+        ("optimizer.lr=interval(0,1)", "sweep.search=random"),
+        ("optimizer.lr=interval(1,0)", "holds no numbers"),
+        ("optimizer.lr=tag(log,interval(0,1))", "above 0"),
+        ("optimizer=glob(x*)", "no option of the group"),
+        ("seed=3", "nothing is varied"),
+    ],
+)
+def test_axes_that_make_no_sense_are_refused_with_the_reason(layered, override, says):
+    assert any(says in text for text in problems_of("train", override))
+
+
+def test_all_options_of_a_group_can_be_meant(layered):
+    assert {point.params["optimizer"] for point in make_study("train", ["optimizer=glob(*)"]).points} >= {"adam", "sgd"}
+
+
+def test_many_points_are_planned_without_reading_anything_twice(layered, monkeypatch):
+    from ai4sdk.planning import build
+
+    reads: list[Path] = []
+    original = build.take_snapshot
+    monkeypatch.setattr(build, "take_snapshot", lambda *args: reads.append(args) or original(*args))
+    study = make_study("train", ["seed=range(100)", "module.width=1,2,3,4,5"])
+    assert len({point.digest for point in study.points}) == study.total == 500
+    assert len(reads) == 1
