@@ -425,10 +425,11 @@ class Engine:
             found, code, cause = State.CANCELLED, 130, f"stopped on request, {left} of {total} points left"
         elif self._told_to_stop:
             found, code, cause = State.INTERRUPTED, 5, f"told to stop (SIGTERM), {left} of {total} points left"
-        elif counts.get(PointState.INTERRUPTED):
-            count = counts[PointState.INTERRUPTED]
+        elif lost := [result for result in self._results.values() if result.state is PointState.INTERRUPTED]:
             found, code = State.INTERRUPTED, 5
-            cause = f"{count} of {total} points were killed or lost more often than sweep.retries allows"
+            cause = (
+                f"{len(lost)} of {total} points could not be finished: point {lost[0].point.number}: {lost[0].cause}"
+            )
         elif failed:
             found, code = State.FAILED, 4
             cause = f"{len(failed)} of {total} points failed: point {failed[0].point.number}: {failed[0].cause}"

@@ -74,7 +74,10 @@ def resume_study(paths: StudyPaths, *, failed_too: bool = False) -> None:
     state = read_state(paths)
     if state.state is State.SUCCEEDED and state.cause is None:
         raise UsageError(f"{paths.id} has succeeded; there is nothing to resume", hint=f"ai4sdk study show {paths.id}")
-    project = Path(read_json(paths.study)["created"]["project"])
+    try:
+        project = Path(read_json(paths.study)["created"]["project"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{paths.study} cannot be read as a study: {error}", hint="it is left as it is") from error
     if not project.is_dir():
         raise UsageError(f"{paths.id} belongs to the project {project}, which is gone", hint=f"bring back {project}")
     lock = hold_lock(paths)
