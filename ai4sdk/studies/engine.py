@@ -49,6 +49,7 @@ _FREE_LOCK = 120.0
 
 _NOT_THE_CODE = (3, 5, 7)
 """Exit codes of a run that failed for reasons outside its code: data out of reach, killed, a lack of the machine."""
+_LOST = (PointState.INTERRUPTED, PointState.CANCELLED)
 _TRACKING_PATIENCE = 600.0
 """Longest time, in seconds, that records may still be sent after the last point."""
 
@@ -129,7 +130,7 @@ class Engine:
         self._objectives = study.objectives or ((judged_by,) if judged_by is not None else ())
         self._ledger = Ledger(paths)
         self._pool: Pool | None = None
-        self._running: dict[Path, tuple[Point, Plan]] = {}
+        self._running: dict[Path, Point] = {}
         self._twins: dict[str, list[Point]] = {}
         self._again: deque[Point] = deque()
         self._tries: dict[int, int] = {}
@@ -247,7 +248,7 @@ class Engine:
     # ------------------------------------------------------------------ one point
 
     def _begin(self, point: Point, search: Search) -> None:
-        if any(running.digest == point.digest for running, _ in self._running.values()):
+        if any(running.digest == point.digest for running in self._running.values()):
             self._twins.setdefault(point.digest, []).append(point)
             return
         run = self._paths.point(point.number)
@@ -274,7 +275,7 @@ class Engine:
         self._results[point.number] = replace(
             self._results[point.number], state=PointState.RUNNING, run=run.root, attempts=attempt, cause=None
         )
-        self._running[run.root] = (point, plan)
+        self._running[run.root] = point
         if self._study.sweep.pruner is not None:
             self._tails[point.number] = ReportTail(run)
         pool.start(run, self._backend.render(plan, run, self._project.root), lock)
@@ -350,7 +351,7 @@ class Engine:
     def _end(self, ended: Ended, search: Search) -> None:
         if not self._paths.root.exists():
             raise FileNotFoundError(self._paths.root)
-        point, _ = self._running.pop(ended.run.root)
+        point = self._running.pop(ended.run.root)
         self._answer_reports(search)
         if (tail := self._tails.pop(point.number, None)) is not None and tail.given_up:
             self._pruned.add(point.number)
@@ -421,15 +422,14 @@ class Engine:
         if self._told_to_stop == _NO_OBJECTIVE:
             found, code = State.FAILED, 2
             cause = f"no point has what is to be optimised: point {failed[0].point.number}: {failed[0].cause}"
-        elif self._told_to_stop == "cancelled":
+        elif left and self._told_to_stop == "cancelled":
             found, code, cause = State.CANCELLED, 130, f"stopped on request, {left} of {total} points left"
-        elif self._told_to_stop:
+        elif left and self._told_to_stop:
             found, code, cause = State.INTERRUPTED, 5, f"told to stop (SIGTERM), {left} of {total} points left"
-        elif lost := [result for result in self._results.values() if result.state is PointState.INTERRUPTED]:
+        elif lost := [result for result in self._results.values() if result.state in _LOST]:
             found, code = State.INTERRUPTED, 5
-            cause = (
-                f"{len(lost)} of {total} points could not be finished: point {lost[0].point.number}: {lost[0].cause}"
-            )
+            first = f"point {lost[0].point.number}: {lost[0].cause}"
+            cause = f"{len(lost)} of {total} points could not be finished: {first}"
         elif failed:
             found, code = State.FAILED, 4
             cause = f"{len(failed)} of {total} points failed: point {failed[0].point.number}: {failed[0].cause}"
