@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from ai4sdk.runs.files import append_json_line, read_json, write_json
+from ai4sdk.runs.files import append_json_line, overwrite_json, read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 
 __all__ = ["RunState", "State", "add_event", "hold_lock", "is_alive", "read_state", "write_last", "write_state"]
@@ -99,14 +99,27 @@ def write_state(paths: RunPaths, state: RunState) -> None:
 
 
 def write_last(paths: RunPaths, state: RunState) -> None:
-    """Write the final state, waiting out a full disk for a while: the one thing that must not be lost."""
+    """Write the final state, the one thing that must not be lost.
+
+    On a full disk the old state is written over. Where that is not possible either it is tried again for a while.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, or the folder is gone.
+    """
     for attempt in range(20):
         try:
             return write_state(paths, state)
         except OSError:
-            if attempt == 19 or not paths.root.exists():
+            if not paths.root.exists():
                 raise
-            time.sleep(0.5)
+        try:
+            return overwrite_json(paths.state, asdict(state))
+        except OSError:
+            if attempt == 19:
+                raise
+        time.sleep(0.5)
 
 
 def add_event(paths: RunPaths, event: str, **details: Any) -> None:
