@@ -20,7 +20,7 @@ FORMAT = "ai4sdk.plan/1"
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, ser_json_inf_nan="constants")
 
 
 class TaskPlan(_Part):
@@ -96,8 +96,8 @@ class Plan(_Part):
 
 
 def canonical(value: Any) -> str:
-    """Return JSON that is the same for equal values: keys sorted, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str)
+    """Return JSON that is the same for equal values: keys sorted, no spaces, NaN as Python writes it."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
 def digest_of(value: Any) -> str:
@@ -132,10 +132,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and value != value:
-        return "nan"
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return str(value)
     return value
 
 

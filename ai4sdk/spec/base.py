@@ -19,6 +19,7 @@ class Section(BaseModel):
         validate_default=True,
         populate_by_name=True,
         protected_namespaces=(),
+        ser_json_inf_nan="constants",  # else infinity would be null in the plan, which is another value
     )
 
 
