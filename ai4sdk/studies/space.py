@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ai4sdk.config.axes import Axis, Choice, Interval, Space
+from ai4sdk.config.encode import unwritable_keys
 from ai4sdk.errors import ConfigError, Problem
 
 __all__ = [
@@ -190,6 +191,8 @@ def _bad_values(axis: Axis) -> Iterator[tuple[str, str]]:
     if isinstance(values, Choice):
         if not values.values:
             yield f"{key} has no values to choose from", f"{key}: 1,2,3"
+        for name in unwritable_keys(values.values)[:1]:
+            yield f"{key} has a mapping with the key {name!r}, which is no plain name", "vary a group with such options"
         return
     if not (math.isfinite(values.low) and math.isfinite(values.high)):
         yield f"{key} has a bound that is not finite", f"{key}: interval(0, 1)"
