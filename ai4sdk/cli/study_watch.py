@@ -11,7 +11,7 @@ from ai4sdk.cli.interrupts import interrupts_stop
 from ai4sdk.cli.study_table import seed_lines, table_lines
 from ai4sdk.config.project import display_path
 from ai4sdk.errors import RunFailed
-from ai4sdk.runs.state import RunState, State, read_state
+from ai4sdk.runs.state import RunState, read_state
 from ai4sdk.spec.units import format_span
 from ai4sdk.studies.launch import cancel_study
 from ai4sdk.studies.layout import StudyPaths
@@ -60,8 +60,8 @@ def _state(paths: StudyPaths) -> RunState:
 
 def _next(paths: StudyPaths, state: RunState) -> str:
     if state.exit_code == 2:
-        return "start it again with another sweep.objective; points that succeeded are not run again"
-    if state.state is State.FAILED:
+        return f"mend that, then ai4sdk study resume {paths.id}, or start anew: points that succeeded are not run again"
+    if state.exit_code == 4:
         return f"ai4sdk logs {paths.id}/NUMBER; ai4sdk study resume {paths.id} --failed tries them again"
     return f"ai4sdk study resume {paths.id}"
 

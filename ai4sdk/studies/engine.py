@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -68,25 +69,36 @@ def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False) -> None:
     """
     state = replace(read_state(paths), state=State.RUNNING, started=time.time(), ended=None, pid=os.getpid())
     state = replace(state, cause=None, exit_code=None)
-    write_state(paths, state)
     records: subprocess.Popen[bytes] | None = None
     try:
+        write_state(paths, state)
         study = read_study_file(paths.study, Project(Path.cwd()))
         records = _ship_records(paths, study)
         state = Engine(paths, study, Project(Path.cwd()), failed_too=failed_too).run(state)
+    except ConfigError as error:
+        found = error.problems[0]
+        cause = f"{found.key}: {found.message}" if found.key else found.message
+        state = _failed(state, f"what was planned is no longer possible: {cause}", error.exit_code)
     except Ai4Error as error:
-        state = replace(state, state=State.FAILED, cause=error.message, exit_code=error.exit_code, ended=time.time())
+        state = _failed(state, error.message, error.exit_code)
     except OSError as error:
         if not paths.root.exists():
             return  # the study was deleted, and there is nowhere left to say so
-        cause = f"the study's folder cannot be written: {error.strerror or error}"
-        state = replace(state, state=State.FAILED, cause=cause, exit_code=7, ended=time.time())
+        state = _failed(state, f"the study's folder cannot be written: {error.strerror or error}", 7)
+    except Exception as error:  # noqa: BLE001 - else the study would be taken for one that was killed
+        traceback.print_exc()
+        cause = f"a defect of ai4sdk or of the search: {type(error).__name__}: {error} (see {paths.log('engine')})"
+        state = _failed(state, cause, 1)
     write_last(paths, state)
     os.close(lock)  # the study has ended; who resumes it need not wait for its records
     if records is not None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             records.wait(_TRACKING_PATIENCE)
         records.kill()
+
+
+def _failed(state: RunState, cause: str, exit_code: int) -> RunState:
+    return replace(state, state=State.FAILED, cause=cause, exit_code=exit_code, ended=time.time())
 
 
 def _ship_records(paths: StudyPaths, study: StudyPlan) -> subprocess.Popen[bytes] | None:
