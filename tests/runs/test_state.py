@@ -70,7 +70,7 @@ def test_a_run_is_made_in_a_given_folder_once(tmp_path):
     (folder / "logs").mkdir(parents=True)  # as a kill left it
     lock = fill_run(folder, FILES)
     run = RunPaths(folder)
-    assert (run.id, read_state(run).state) == ("00007", State.QUEUED)
+    assert (run.id, read_state(run).state) == (f"{tmp_path.name}/7", State.QUEUED)
     assert hold_lock(run) is None
     with pytest.raises(EnvironmentFault, match="is a run already"):
         fill_run(folder, FILES)
@@ -129,3 +129,19 @@ while True:
         writer.kill()
         writer.wait()
         assert path.read_text() in ("old" * 1000, "new" * 1000)
+
+
+def test_a_point_of_a_study_is_a_run_wherever_it_ran(tmp_path):
+    studies = []
+    for second in (1, 2):
+        study = tmp_path / f"20260101-00000{second}-fish-abcd"
+        os.close(fill_run(study, {"study.json": "{}"}))
+        studies.append(study)
+    first, second = studies
+    os.close(fill_run(first / "points" / "00000", FILES))
+    append_json_line(second / "points.jsonl", {"event": "reused", "number": 4, "run": f"{first.name}/points/00000"})
+    assert find_run("fish/4", tmp_path).id == find_run(f"{first.name}/0", tmp_path).id == f"{first.name}/0"
+    with pytest.raises(NotFound, match="point 5 of 20260101-000002-fish-abcd has not run"):
+        find_run("fish/5", tmp_path)
+    with pytest.raises(NotFound, match="fish is a study, not a run"):
+        find_run("fish", tmp_path)

@@ -74,9 +74,9 @@ def test_a_study_that_was_moved_takes_its_points_along(make_study: Any, tmp_path
     point = study.run_point(0, 0.5)
     moved = tmp_path / "elsewhere" / study.paths.id
     shutil.move(study.paths.root, moved)
-    assert tracking_uri_of(moved / "points" / point.paths.id) == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
+    assert tracking_uri_of(moved / "points" / point.paths.root.name) == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
     taken_out = tmp_path / "elsewhere" / "alone"
-    shutil.move(moved / "points" / point.paths.id, taken_out)
+    shutil.move(moved / "points" / point.paths.root.name, taken_out)
     assert read_settings(taken_out).tags == {}
 
 
