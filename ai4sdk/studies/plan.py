@@ -322,24 +322,30 @@ def _look_at_values(
     ``seen`` takes the digests of these points, by their overrides.
     """
     first: Plan | None = None
-    problems: list[Problem] = []
-    known: set[tuple[str, str]] = set()
+    found: dict[tuple[str, str], tuple[Problem, Mapping[str, Any]]] = {}
     for params in islice(_corners(space), _MOST_LOOKED_AT):
         try:
             plan = planner.plan(params)
             first = first or plan
             seen[texts_of(params)] = plan.digest
         except ConfigError as error:
-            new = [problem for problem in error.problems if (problem.key, problem.message) not in known]
-            known |= {(problem.key, problem.message) for problem in new}
-            alone = {(problem.key, problem.message) for problem in validate(_alone(base))[1]}
-            problems += [
-                problem if (problem.key, problem.message) in alone else _of_axis(problem, params, base, by_hand)
-                for problem in new
-            ]
-            if len(problems) >= _MOST_SHOWN:
+            for problem in error.problems:
+                found.setdefault((problem.key, problem.message), (problem, params))
+            if len(found) >= _MOST_SHOWN:
                 break
-    return first, problems
+    always = _wrong_without_axes(planner) if found else set()
+    return first, [
+        problem if known in always else _of_axis(problem, params, base, by_hand)
+        for known, (problem, params) in found.items()
+    ]
+
+
+def _wrong_without_axes(planner: PointPlanner) -> set[tuple[str, str]]:
+    try:
+        planner.plan({})
+    except ConfigError as error:
+        return {(problem.key, problem.message) for problem in error.problems}
+    return set()
 
 
 def _of_axis(problem: Problem, params: Mapping[str, Any], base: Composition, by_hand: Mapping[str, str]) -> Problem:

@@ -201,6 +201,12 @@ def test_what_is_wrong_only_together_with_a_value_names_the_value(layered):
     assert "a scheduler needs an optimizer in YAML too (with optimizer=module)" in found
 
 
+def test_what_is_wrong_with_every_value_names_none(layered, write):
+    write({"configs/bad.yaml": "defaults: [train, _self_]\nmodule: {wdth: 3}\n"}, layered)
+    (found,) = problems_of("bad", "seed=1,2")
+    assert "seed" not in found
+
+
 def test_an_interval_on_the_command_line_is_told_there(layered):
     (found,) = problems_of("train", "optimizer.lr=interval(0,1)")
     assert found.startswith("command line: optimizer.lr=interval(0,1)")
