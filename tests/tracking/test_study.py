@@ -214,7 +214,7 @@ def test_a_point_that_cannot_be_recorded_keeps_no_other_from_it(make_study: Any)
     study.end()
     study.ship()
     assert whole.ledger["finished"]
-    assert "point 0: the plan of 00000 cannot be read" in study.ledger["last_error"]
+    assert f"point 0: the plan of {study.paths.id}/0 cannot be read" in study.ledger["last_error"]
     assert study.ledger["pending"] == pending(study.paths.root) > 0
     broken.paths.plan.write_text(plan, encoding="utf-8")
     assert sync(study.paths.root).pending == 0
