@@ -23,6 +23,9 @@ from ai4sdk.runs.store import create_run, fill_run
 
 __all__ = ["cancel_run", "make_run", "requeue_run", "resume_run", "start_run"]
 
+_FREE_LOCK = 5.0
+"""Longest time, in seconds, from writing that a run has ended to freeing its lock."""
+
 
 def start_run(plan: Plan, project: Path) -> RunPaths:
     """Make a run of a plan and start it.
@@ -102,7 +105,7 @@ def requeue_run(run: RunPaths, plan: Plan) -> int:
         If its folder cannot be written.
     """
     state = read_state(run)
-    lock = hold_lock(run)
+    lock = hold_lock(run, patience=_FREE_LOCK if state.state.ended else 0.0)
     if lock is None:
         raise UsageError(f"{run.id} is {state.state}", hint=f"ai4sdk logs -f {run.id}")
     try:

@@ -127,8 +127,15 @@ def add_event(paths: RunPaths, event: str, **details: Any) -> None:
     append_json_line(paths.events, {"time": time.time(), "event": event, **details})
 
 
-def hold_lock(paths: RunPaths) -> int | None:
+def hold_lock(paths: RunPaths, *, patience: float = 0.0) -> int | None:
     """Take the run's lock.
+
+    Parameters
+    ----------
+    paths
+        Files of the run.
+    patience
+        Seconds to wait for it; who has written that a run has ended frees the lock a moment later.
 
     Returns
     -------
@@ -137,6 +144,7 @@ def hold_lock(paths: RunPaths) -> int | None:
         else holds it.
     """
     descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + patience
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,10 +152,11 @@ def hold_lock(paths: RunPaths) -> int | None:
         except BlockingIOError:
             try:  # whoever only looks whether the run is alive shares the lock for a moment
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             except BlockingIOError:
-                os.close(descriptor)
-                return None
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+                if time.monotonic() >= deadline:
+                    os.close(descriptor)
+                    return None
             time.sleep(0.001)
 
 

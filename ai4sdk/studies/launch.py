@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["cancel_study", "resume_study", "start_study"]
 
+_FREE_LOCK = 5.0
+"""Longest time, in seconds, from writing that a study has ended to freeing its lock."""
+
 
 def start_study(study: StudyPlan, project: Path) -> StudyPaths:
     """Make a study's folder and start its engine.
@@ -80,7 +83,7 @@ def resume_study(paths: StudyPaths, *, failed_too: bool = False) -> None:
         raise UsageError(f"{paths.study} cannot be read as a study: {error}", hint="it is left as it is") from error
     if not project.is_dir():
         raise UsageError(f"{paths.id} belongs to the project {project}, which is gone", hint=f"bring back {project}")
-    lock = hold_lock(paths)
+    lock = hold_lock(paths, patience=_FREE_LOCK if state.state.ended else 0.0)
     if lock is None:
         raise UsageError(f"{paths.id} is {state.state}", hint=f"ai4sdk study show {paths.id}")
     try:

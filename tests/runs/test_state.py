@@ -220,3 +220,14 @@ def test_a_line_that_does_not_fit_leaves_nothing_that_would_spoil_the_next(tmp_p
         append_json_line(path, {"event": "does not fit"})
     append_json_line(path, {"event": "second"})
     assert [record["event"] for record in read_json_lines(path)] == ["first", "second"]
+
+
+def test_a_lock_that_is_freed_a_moment_later_can_be_waited_for(tmp_path):
+    run, lock = create_run(tmp_path, "job", FILES)
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(0.5)"], pass_fds=[lock]):
+        os.close(lock)
+        assert hold_lock(run) is None
+        started = time.monotonic()
+        assert hold_lock(run, patience=0.1) is None
+        assert time.monotonic() - started < 0.4
+        assert hold_lock(run, patience=10.0) is not None
