@@ -22,8 +22,10 @@ from ai4sdk.tracking.ledger import read_ledger
 
 __all__ = ["closing_lines", "standing", "watch_study"]
 
-INTERVAL = 0.2
-"""Seconds between two looks at the study."""
+INTERVAL = 0.05
+"""Least seconds between two looks at the study: so much later its end may be noticed."""
+REST = 20
+"""Times as long as a look took, which at thousands of points is long, is waited: trainings need the processors."""
 PAUSE = 2.0
 """Seconds between two lines, where lines are printed."""
 
@@ -34,11 +36,12 @@ def watch_study(paths: StudyPaths) -> int:
     reader = StudyReader(paths)
     with display, interrupts_stop(lambda now: _stop(paths, now), display.note):
         while True:
+            began = time.monotonic()
             state = _state(paths)
             display.show(reader.read())
             if state.state.ended:
                 break
-            time.sleep(INTERVAL)
+            time.sleep(max(INTERVAL, REST * (time.monotonic() - began)))
     for line in closing_lines(paths, reader.read(), state):
         print(line, file=sys.stdout)
     if state.exit_code:

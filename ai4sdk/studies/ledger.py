@@ -141,7 +141,7 @@ class Ledger:
             os.ftruncate(self._file, keep)
 
     def write(self, event: str, **details: Any) -> None:
-        """Append an event, and return once it is on the disk.
+        """Append an event, and return once it is on the disk, or at once after a start: nothing is decided by that.
 
         Raises
         ------
@@ -153,7 +153,8 @@ class Ledger:
             written = os.write(self._file, line.encode())
             if written < len(line.encode()):
                 raise OSError(28, "No space left on device")
-            os.fsync(self._file)
+            if event != "started":
+                os.fsync(self._file)
         except OSError as error:
             raise self._fault(error) from error
 

@@ -54,13 +54,13 @@ class Progress:
         return list(self._values["finished"])
 
     def enter(self, phase: str) -> None:
-        """Begin a phase."""
+        """Begin a phase; a power cut may forget that it has begun."""
         self._marks.clear()
-        self._write({"phase": phase, "rate": None}, durable=True)
+        self._write({"phase": phase, "rate": None}, needed=True)
 
     def finish(self, phase: str) -> None:
         """End a phase: a resumed run will skip it."""
-        self._write({"finished": [*self.finished, phase]}, durable=True)
+        self._write({"finished": [*self.finished, phase]}, needed=True, durable=True)
 
     @property
     def due(self) -> bool:
@@ -79,7 +79,7 @@ class Progress:
         """
         if step is not None:
             values |= {"step": step, "rate": self._rate(step)}
-        self._write(values, durable=False)
+        self._write(values, needed=False)
 
     def forget(self, name: str) -> None:
         """Leave a value out from the next time on."""
@@ -93,13 +93,13 @@ class Progress:
         (since, first), passed = self._marks[0], now - self._marks[0][0]
         return round((step - first) / (now - since), 3) if passed > 0 else None
 
-    def _write(self, values: Mapping[str, Any], *, durable: bool) -> None:
+    def _write(self, values: Mapping[str, Any], *, needed: bool, durable: bool = False) -> None:
         self._values |= {**values, "updated": time.time()}
         self._next = self._clock() + _PAUSE
         try:
             write_text(self._path, json.dumps(self._values) + "\n", durable=durable)
         except OSError as error:
-            if durable:
+            if needed:
                 raise
             log.warning("%s could not be written: %s", self._path, error)
 

@@ -36,6 +36,7 @@ from ai4sdk.spec.base import complete
 from ai4sdk.worker.__main__ import __file__ as worker_file
 from ai4sdk.worker.__main__ import main as worker_main
 from ai4sdk.worker.__main__ import start_logging
+from ai4sdk.worker.instantiate import instantiate
 
 __all__ = ["main"]
 
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str]) -> None:
     _import(arguments[2:])
     for model in (TaskPlan, Plan, Job):
         complete(model)  # building a validator takes longer than a small task
+    instantiate({"_target_": "builtins.dict"})  # what OmegaConf imports and remembers at its first use
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:  # of Python's; the threads of numerical libraries come back in the child by themselves
         log.warning("%s was started by an import: workers start cold, for a fork would lack it", ", ".join(threads))
