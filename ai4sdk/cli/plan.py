@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -79,7 +80,7 @@ def _show_study(config: str, overrides: Sequence[str], project: Project, *, as_j
         return 0
     for line in study_lines(study, project):
         print(line)
-    print(f"\n  → ai4sdk run -m config={config} {' '.join(overrides)}")
+    print(f"\n  → ai4sdk run -m {shlex.join([f'config={config}', *overrides])}")
     return 0
 
 

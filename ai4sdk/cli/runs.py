@@ -24,7 +24,7 @@ from ai4sdk.spec.units import format_span
 from ai4sdk.studies.layout import study_of
 from ai4sdk.tracking.ledger import read_ledger
 
-WHICH = "run: id, unique prefix, job name, folder, or latest"
+WHICH = "run: id, unique prefix, job name, folder, or latest; STUDY/NUMBER for a point of a study"
 
 
 def main(command: str, argv: Sequence[str]) -> int:

@@ -59,7 +59,8 @@ def main(command: str, argv: Sequence[str]) -> int:
     add_runs_option(parser)
     args = parser.parse(argv)
     if args.action not in ACTIONS:
-        raise UsageError(f"ai4sdk study has no action {args.action!r}", hint=f"one of {', '.join(ACTIONS)}")
+        hint = f"one of {', '.join(ACTIONS)}; for a study of that name: ai4sdk study show {args.action}"
+        raise UsageError(f"ai4sdk study has no action {args.action!r}", hint=hint)
     folder = runs_folder(args, find_project().root)
     if args.action == "list":
         return _list(folder)
@@ -162,6 +163,6 @@ def _show(paths: StudyPaths, *, as_json: bool, as_csv: bool, most: int) -> int:
             print(f"  cause      {state.cause}")
         if not state.state.ended:
             print(f"  {standing(view)}")
-        elif state.state is not State.SUCCEEDED:
+        elif state.cause:
             print(f"  → ai4sdk study resume {paths.id}" + (" --failed" if state.state is State.FAILED else ""))
     return 0

@@ -8,7 +8,7 @@ from typing import Any
 from ai4sdk.spec.units import format_span
 from ai4sdk.studies.axes import all_axes, as_number, clipped, describe, figure, params_text, shortened, value_text
 from ai4sdk.studies.point import Result, StudyView
-from ai4sdk.studies.results import best, by_seed, counts, in_order
+from ai4sdk.studies.results import best, by_seed, counts, in_order, pareto_front
 
 __all__ = ["seed_lines", "table_lines"]
 
@@ -47,6 +47,9 @@ def table_lines(view: StudyView, width: int, most: int = 20) -> list[str]:
     lines += [f"{max(view.total, len(results)):,} points: {numbers}" if numbers else "no points yet"]
     if (first := best(view)) is not None:
         lines.append(f"best: {describe(first, view, short)}")
+        if len(view.objectives) > 1:
+            front = ", ".join(f"#{result.point.number}" for result in pareto_front(view))
+            lines.append(f"Pareto front: {front}")
     return [_cut(line, width) for line in lines]
 
 
@@ -61,7 +64,7 @@ def seed_lines(view: StudyView, width: int = 120) -> list[str]:
         [
             str(summary.count),
             *(_spread_text(spread.mean, spread.deviation) for spread in summary.spreads),
-            params_text(summary.params, short),
+            params_text(summary.params, short) or "all",
         ]
         for summary in summaries
     ]

@@ -44,7 +44,7 @@ def watch_study(paths: StudyPaths) -> int:
             time.sleep(max(INTERVAL, REST * (time.monotonic() - began)))
     for line in closing_lines(paths, reader.read(), state):
         print(line, file=sys.stdout)
-    if state.exit_code:
+    if state.cause:
         print(f"{paths.id} {state.state}: {state.cause}\n  → {_next(paths, state)}", file=sys.stderr)
     return state.exit_code or 0
 
@@ -94,7 +94,7 @@ def standing(view: StudyView, *, short: bool = False) -> str:
     """Return in one line how far a study is and what was best."""
     done = sum(result.state.final for result in view.results)
     running = sum(result.state is PointState.RUNNING for result in view.results)
-    parts = [] if short else [f"{done} of {view.total} points"]
+    parts = [] if short else [f"{done} of {view.total} points" if view.total else f"{done} points"]
     if failed := sum(result.state is PointState.FAILED for result in view.results):
         parts.append(f"{failed} failed")
     found = best(view)

@@ -136,7 +136,8 @@ def _unknown(composition: Composition, key: str) -> Problem:
     elsewhere = [known for known in all_keys() if known.rpartition(".")[2] == name]
     if elsewhere:
         return Problem(f"{where} {name!r}", key=key, fix=_rename(composition, key, elsewhere[0]))
-    return Problem(f"{where} {name!r}", key=key, fix=f"remove it; valid keys are {', '.join(sorted(valid))}")
+    fix = f"remove it; valid keys are {', '.join(sorted(valid))}" if valid else "remove it"
+    return Problem(f"{where} {name!r}", key=key, fix=fix)
 
 
 def _rename(composition: Composition, key: str, to: str) -> str:
@@ -219,7 +220,7 @@ def _correction(composition: Composition, key: str, value: Any, details: list[An
             except ValueError:
                 continue
             return _assign(composition, key, f"{number:g}")
-        if detail["type"] == "list_type" and _is_scalar(value):
+        if detail["type"] == "list_type" and _is_scalar(value) and value is not None:
             return _assign(composition, key, f"[{value}]")
     return _example(composition, key)
 

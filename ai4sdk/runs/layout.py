@@ -42,8 +42,11 @@ class RunPaths:
 
     @property
     def id(self) -> str:
-        """The run's id, which is the folder's name."""
-        return self.root.name
+        """The run's id: the folder's name or, of a point of a study, STUDY/NUMBER."""
+        folder, number = self.root.parent, self.root.name
+        if folder.name == "points" and number.isdecimal():
+            return f"{folder.parent.name}/{int(number)}"
+        return number
 
     @property
     def readme(self) -> Path:

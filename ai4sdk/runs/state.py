@@ -137,12 +137,18 @@ def hold_lock(paths: RunPaths) -> int | None:
         else holds it.
     """
     descriptor = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            try:  # whoever only looks whether the run is alive shares the lock for a moment
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            time.sleep(0.001)
 
 
 def is_alive(paths: RunPaths) -> bool:

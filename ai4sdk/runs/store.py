@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.errors import EnvironmentFault, NotFound
-from ai4sdk.runs.files import read_json, write_text
+from ai4sdk.runs.files import read_json, read_json_lines, write_text
 from ai4sdk.runs.layout import README, RunPaths
 from ai4sdk.runs.state import RunState, State, hold_lock, is_run, is_study, read_state, write_state
 
@@ -189,17 +189,27 @@ def find_run(reference: str, runs: Path) -> RunPaths:
     """
     study, slash, number = reference.rpartition("/")
     if slash and number.isdigit() and not is_run(Path(reference)):
-        folder = find_study(study, runs).root / "points" / f"{int(number):05d}"
-        if not is_run(folder):
-            raise NotFound(f"point {number} of {study} has not run here", hint=f"ai4sdk study show {study}")
-        return RunPaths(folder)
+        return _find_point(find_study(study, runs).root, int(number))
     try:
         return _find(reference, runs, "run", list_runs, is_run)
     except NotFound as error:
-        studies = [entry.name for entry in _folders(runs, is_study) if reference and entry.name.startswith(reference)]
-        if studies:
-            raise NotFound(f"{reference} is a study, not a run", hint=f"ai4sdk study show {studies[-1]}") from error
-        raise
+        try:
+            study_id = find_study(reference, runs).id
+        except NotFound:
+            raise error from None
+        hint = f"ai4sdk study show {study_id}; its points are runs: {study_id}/0"
+        raise NotFound(f"{reference} is a study, not a run", hint=hint) from error
+
+
+def _find_point(study: Path, number: int) -> RunPaths:
+    """Return the run of a point, wherever it ran."""
+    folder = study / "points" / f"{number:05d}"
+    if is_run(folder):
+        return RunPaths(folder)
+    for event in read_json_lines(study / "points.jsonl"):
+        if event.get("event") == "reused" and event.get("number") == number and is_run(study.parent / event["run"]):
+            return RunPaths((study.parent / event["run"]).resolve())
+    raise NotFound(f"point {number} of {study.name} has not run", hint=f"ai4sdk study show {study.name}")
 
 
 def find_study(reference: str, runs: Path) -> RunPaths:

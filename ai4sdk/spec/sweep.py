@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.units import Span
@@ -34,6 +34,16 @@ class Pruner(Section):
     """Its arguments, as Optuna names them, such as ``{n_startup_trials: 5}``."""
 
 
+def _kind(value: Any) -> str:
+    return "mapping" if isinstance(value, dict | Axis) else "values"
+
+
+AxisEntry = Annotated[
+    Annotated[Axis, Tag("mapping")] | Annotated[AxisText, Tag("values")],
+    Discriminator(_kind),
+]
+
+
 def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
@@ -41,7 +51,7 @@ def _listed(value: Any) -> Any:
 class Sweep(Section):
     """What a study varies, how it chooses points, and what it calls better."""
 
-    axes: dict[str, Axis | AxisText] = {}
+    axes: dict[str, AxisEntry] = {}
     """Key or group → values in Hydra's sweep grammar (``1e-2,1e-3``, ``range(5)``, ``interval(0,1)``,
     ``tag(log, interval(1e-4,1e-1))``, ``glob(*)``), a list, or a mapping with ``values`` and ``when``."""
 

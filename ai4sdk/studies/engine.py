@@ -21,12 +21,12 @@ from ai4sdk.backends.registry import get_backend
 from ai4sdk.config.encode import texts_of
 from ai4sdk.config.keys import nearest
 from ai4sdk.config.project import Project
-from ai4sdk.errors import Ai4Error, ConfigError, EnvironmentFault, RunCancelled, UsageError
+from ai4sdk.errors import Ai4Error, ConfigError, EnvironmentFault, RunCancelled, RunInterrupted, UsageError
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.digests import find_success, link_success
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, add_event, hold_lock, is_run, read_state, write_last, write_state
+from ai4sdk.runs.state import RunState, State, add_event, is_alive, is_run, read_state, write_last, write_state
 from ai4sdk.studies.finish import finish
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.ledger import Ledger, LedgerReader
@@ -45,8 +45,8 @@ _POLL = 0.2
 _POLL_REPORTS = 0.01
 """Seconds between two looks at reports: a worker waits for the answer."""
 _NO_OBJECTIVE = "no objective"
-_FREE_LOCK = 120.0
-"""Seconds that processes of a killed engine have to write their last checkpoints and end."""
+_FREE_LOCK = 30.0
+"""Seconds after which processes of a killed engine must be gone, beyond those that they have to stop."""
 
 _NOT_THE_CODE = (3, 5, 7)
 """Exit codes of a run that failed for reasons outside its code: data out of reach, killed, a lack of the machine."""
@@ -274,6 +274,8 @@ class Engine:
                 f"point {point.number} would not be what was planned: packages or the environment have changed",
                 hint="start a new study; points that are the same are not run again",
             )
+        if is_run(run.root) and not self._wait_until_free(run):
+            return
         lock = self._lock_of(run, plan, point)
         if lock is None:  # it had come to its end before a kill, and only the ledger did not know
             self._take_end(point, run, read_state(run), search)
@@ -292,18 +294,27 @@ class Engine:
             self._tails[point.number] = ReportTail(run)
         pool.start(run, self._backend.render(plan, run, self._project.root), lock)
 
+    def _wait_until_free(self, run: RunPaths) -> bool:
+        """Wait for workers of an engine that was killed to write their last checkpoints; False if told to stop."""
+        grace = float(self._study.job["backend"]["grace"])
+        kill, give_up = time.monotonic() + grace + _FREE_LOCK / 2, time.monotonic() + grace + _FREE_LOCK
+        while is_alive(run):
+            self._listen()
+            if self._told_to_stop:
+                return False
+            if time.monotonic() > give_up:
+                raise RunInterrupted(f"{run.root} is still in use", hint=f"ai4sdk cancel {run.root} --now")
+            if time.monotonic() > kill:
+                self._backend.cancel(run, now=True)
+            time.sleep(0.1)
+        return True
+
     def _lock_of(self, run: RunPaths, plan: Plan, point: Point) -> int | None:
         """Make the run of a point, or queue it again; ``None`` if it has succeeded already."""
         if not is_run(run.root):
             lock = make_run(plan, run.root)
             write_json(run.membership, self._about(point), durable=False)
             return lock
-        until = time.monotonic() + _FREE_LOCK
-        while (held := hold_lock(run)) is None:  # workers of an engine that was killed write their last checkpoints
-            if time.monotonic() > until:
-                raise UsageError(f"{run.root} is still in use", hint=f"ai4sdk cancel {run.root} --now")
-            time.sleep(0.1)
-        os.close(held)
         if read_state(run).state is State.SUCCEEDED:
             return None
         write_json(run.membership, self._about(point), durable=False)

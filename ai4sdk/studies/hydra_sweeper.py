@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ai4sdk.config.keys import nearest
 from ai4sdk.errors import Ai4Error, ConfigError, EnvironmentFault, NotFound, Problem, RunFailed
 
-__all__ = ["Launch", "installed_sweepers", "run_sweeper"]
+__all__ = ["Launch", "check_sweeper", "installed_sweepers", "run_sweeper"]
 
 Launch = Callable[[list[list[str]]], Sequence[float | tuple[float, ...] | None]]
 """Runs a batch of points, given as overrides, and returns the objective(s) of each; ``None`` for one that failed."""
@@ -44,6 +44,15 @@ def installed_sweepers() -> list[str]:
         If a plugin cannot be loaded, which keeps Hydra from loading any.
     """
     return sorted(_loader().get_group_options("hydra/sweeper"))
+
+
+def check_sweeper(name: str) -> None:
+    """Raise `NotFound` if no such plugin is installed, `EnvironmentFault` if plugins cannot be loaded."""
+    names = installed_sweepers()
+    if name not in names:
+        near = nearest(name, names)
+        hint = f"sweep.search=hydra:{near}" if near else f"pip install hydra-{name}-sweeper, if that is its package"
+        raise NotFound(f"there is no Hydra sweeper {name!r}; installed are {', '.join(names)}", hint=hint)
 
 
 def run_sweeper(name: str, options: Mapping[str, Any], overrides: Sequence[str], launch: Launch, folder: Path) -> None:
@@ -74,12 +83,8 @@ def run_sweeper(name: str, options: Mapping[str, Any], overrides: Sequence[str],
     EnvironmentFault
         If a plugin cannot be loaded.
     """
+    check_sweeper(name)
     loader = _loader()
-    names = sorted(loader.get_group_options("hydra/sweeper"))
-    if name not in names:
-        near = nearest(name, names)
-        hint = f"sweep.search=hydra:{near}" if near else f"pip install hydra-{name}-sweeper, if that is its package"
-        raise NotFound(f"there is no Hydra sweeper {name!r}; installed are {', '.join(names)}", hint=hint)
     folder.mkdir(parents=True, exist_ok=True)
     with _hydra(loader):
         config = _config(loader, name, options, overrides, folder)

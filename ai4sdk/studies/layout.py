@@ -22,7 +22,7 @@ state.json       queued, running, succeeded, failed, cancelled or interrupted, a
 events.jsonl     what happened, one JSON object a line
 logs/            what the study's own processes printed
 points/          a run directory for each point that ran here
-best.yaml        the best point as a config: `ai4sdk run config={id}/best.yaml`
+best.yaml        the best point as a config: `ai4sdk run config=FOLDER/best.yaml`, with this folder
 report.html      table, history, importance and parallel coordinates as one page
 tracking.json    the parent run in MLflow
 """

@@ -20,7 +20,7 @@ from ai4sdk.config.history import place
 from ai4sdk.config.load import Loaded
 from ai4sdk.config.project import Project, find_project
 from ai4sdk.config.validate import located, validate
-from ai4sdk.errors import ConfigError, Origin, Problem, UsageError
+from ai4sdk.errors import ConfigError, NotFound, Origin, Problem, UsageError
 from ai4sdk.planning.build import Parts, make_plan
 from ai4sdk.planning.plan import Plan, digest_of
 from ai4sdk.spec import Checkpoint, Job, Sweep
@@ -35,7 +35,9 @@ __all__ = ["PointPlanner", "StudyPlan", "axis_text", "make_study", "read_study_f
 
 _MOST_SHOWN = 20
 _MOST_LOOKED_AT = 2_000
-_SMALLER_IS_BETTER = re.compile(r"loss|err|mse|mae|rmse|nll|perplexity|distance|time|value$", re.IGNORECASE)
+_SMALLER_IS_BETTER = re.compile(
+    r"loss|err|mse|mae|rmse|nll|brier|perplexity|distance|time|seconds|latency|value$", re.IGNORECASE
+)
 
 
 class PointPlanner:
@@ -229,7 +231,8 @@ def make_study(
     problems += [located(base, problem.key, problem.message, problem.fix) for problem in more]
     set_by_hand = {text.partition("=")[0] for text in fixed} | {axis.key for axis in typed}
     space = (*(axis for axis in written if axis.key not in set_by_hand), *typed)
-    problems += [located(base, problem.key, problem.message, problem.fix) for problem in check(space)]
+    by_hand = {text.partition("=")[0]: text for text in overrides}
+    problems += [_located(base, problem, by_hand) for problem in check(space)]
     if not space and not problems:
         problems += base.problems
         problems.append(Problem("nothing is varied: no value has several", fix="-m optimizer.lr=1e-2,1e-3"))
@@ -237,13 +240,12 @@ def make_study(
         raise ConfigError(problems)
 
     planner = PointPlanner(PointComposer(config, fixed, project), Parts(), command)
-    by_hand = {text.partition("=")[0]: text for text in overrides}
     seen: dict[tuple[str, ...], str] = {}
     first, problems = _look_at_values(planner, space, base, by_hand, seen)
     if first is None or problems:
         raise ConfigError(_few(problems))
     objectives = _objectives(sweep, first.as_job())
-    problems += _search_problems(sweep, space, objectives, base)
+    problems += _search_problems(sweep, space, objectives, base, by_hand)
     if problems:
         raise ConfigError(problems)
     points, total = _points(planner, sweep, space, seen)
@@ -320,36 +322,65 @@ def _look_at_values(
     ``seen`` takes the digests of these points, by their overrides.
     """
     first: Plan | None = None
-    problems: list[Problem] = []
+    found: dict[tuple[str, str], tuple[Problem, Mapping[str, Any]]] = {}
     for params in islice(_corners(space), _MOST_LOOKED_AT):
         try:
             plan = planner.plan(params)
             first = first or plan
             seen[texts_of(params)] = plan.digest
         except ConfigError as error:
-            known = {(problem.key, problem.message) for problem in problems}
-            problems += [
-                _of_axis(problem, planner, params, base, by_hand)
-                for problem in error.problems
-                if (problem.key, problem.message) not in known
-            ]
-            if len(problems) >= _MOST_SHOWN:
+            for problem in error.problems:
+                found.setdefault((problem.key, problem.message), (problem, params))
+            if len(found) >= _MOST_SHOWN:
                 break
-    return first, problems
+    always = _wrong_without_axes(planner) if found else set()
+    return first, [
+        problem if known in always else _of_axis(problem, params, base, by_hand)
+        for known, (problem, params) in found.items()
+    ]
 
 
-def _of_axis(
-    problem: Problem, planner: PointPlanner, params: Mapping[str, Any], base: Composition, by_hand: Mapping[str, str]
-) -> Problem:
-    """Let a problem of an axis's value point at the axis as it is written, on the command line or in YAML."""
+def _wrong_without_axes(planner: PointPlanner) -> set[tuple[str, str]]:
+    try:
+        planner.plan({})
+    except ConfigError as error:
+        return {(problem.key, problem.message) for problem in error.problems}
+    return set()
+
+
+def _of_axis(problem: Problem, params: Mapping[str, Any], base: Composition, by_hand: Mapping[str, str]) -> Problem:
+    """Let a problem of an axis's value point at the axis as it is written, or say which values it came with."""
     origin = problem.origin
     if origin is None or origin.source != COMMAND_LINE:
-        return problem
+        return replace(problem, message=f"{problem.message} (with {' '.join(texts_of(params))})")
     for key, text in zip(params, texts_of(params), strict=True):
         if origin.text == text:
             found = None if key in by_hand else place(base, f"sweep.axes.{key}")
-            return replace(problem, origin=found or Origin(COMMAND_LINE, text=by_hand.get(key, text)))
+            typed, value = by_hand.get(key, text), text.partition("=")[2]
+            fix = problem.fix
+            if fix is not None and fix == f"{fix.partition('=')[0]}={value}":  # another key, the same values
+                fix = f"{fix.partition('=')[0]}={typed.partition('=')[2]}"
+            return replace(problem, fix=fix, origin=found or Origin(COMMAND_LINE, text=typed))
     return problem
+
+
+def _located(base: Composition, problem: Problem, by_hand: Mapping[str, str]) -> Problem:
+    """Give a problem of the sweep the place it was made: the command line for axes that were typed there."""
+    typed = by_hand.get(problem.key.removeprefix("sweep.axes."))
+    if typed is not None:
+        return replace(problem, origin=Origin(COMMAND_LINE, text=typed))
+    return located(base, problem.key, problem.message, problem.fix)
+
+
+def _no_such_sweeper(sweep: Sweep) -> Iterator[Problem]:
+    if not sweep.search.startswith("hydra:"):
+        return
+    from ai4sdk.studies.hydra_sweeper import check_sweeper
+
+    try:
+        check_sweeper(sweep.search.removeprefix("hydra:"))
+    except NotFound as error:
+        yield Problem(error.message, key="sweep.search", fix=error.hint)
 
 
 def _few(problems: Sequence[Problem]) -> Iterable[Problem]:
@@ -378,10 +409,14 @@ def _guessed_direction(name: str, checkpoint: Checkpoint) -> Direction:
 
 
 def _search_problems(
-    sweep: Sweep, space: tuple[Axis, ...], objectives: tuple[Objective, ...], base: Composition
+    sweep: Sweep,
+    space: tuple[Axis, ...],
+    objectives: tuple[Objective, ...],
+    base: Composition,
+    by_hand: Mapping[str, str],
 ) -> list[Problem]:
-    found = check_search(sweep, space, objectives)
-    problems = [located(base, problem.key, problem.message, problem.fix) for problem in found]
+    found = [*check_search(sweep, space, objectives), *_no_such_sweeper(sweep)]
+    problems = [_located(base, problem, by_hand) for problem in found]
     learns = sweep.search not in ("grid", "random")
     if (learns or sweep.pruner is not None) and not objectives:
         fix = "sweep.objective=val_loss, or what your module logs"

@@ -88,7 +88,7 @@ def unlisted(space: Space) -> list[Problem]:
         Problem(
             f"{axis.key} is an interval, which a grid cannot go through",
             key=f"sweep.axes.{axis.key}",
-            fix="sweep.search=random or sweep.search=tpe; or list the values",
+            fix="sweep=random or sweep=tpe; or list the values",
         )
         for axis in space
         if listed(axis.values) is None

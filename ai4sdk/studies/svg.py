@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -141,7 +142,9 @@ def scale_of(values: Sequence[Any], *, choices: bool = False, missing: bool = Fa
         numbers = [math.log10(number) for number in numbers]
     low, high = min(numbers), max(numbers)
     spare = (high / 2 - low / 2) * 2 * room if math.isfinite(high - low) else 0.0
-    return Scale("log" if log else "linear", low - spare, high + spare, missing=missing)
+    largest = sys.float_info.max
+    low, high = max(low - spare, -largest), min(high + spare, largest)
+    return Scale("log" if log else "linear", low, high, missing=missing)
 
 
 def _number_first(key: str) -> tuple[bool, float, str]:

@@ -158,12 +158,13 @@ def _as_point(paths: RunPaths, study: StudyPaths, uri: str) -> tuple[str, dict[s
         values = ", ".join(f"{str(axis).rpartition('.')[2]}={value}" for axis, value in params.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         values = ""
-    number = str(int(paths.id)) if paths.id.isdecimal() else paths.id
+    folder = paths.root.name
+    number = str(int(folder)) if folder.isdecimal() else folder
     tags = {KIND_TAG: "point", STUDY_TAG: study.id, POINT_TAG: number}
     parent = read_ledger(study.tracking)
     if parent.run_id is not None and parent.uri == uri:
         tags[PARENT_TAG] = parent.run_id
-    return cut(Redactor()(f"{paths.id} {values}".rstrip()), TITLE_LIMIT), tags
+    return cut(Redactor()(f"{folder} {values}".rstrip()), TITLE_LIMIT), tags
 
 
 def _places(tracking: Tracking, runs: Path, project: Path) -> tuple[str, Path | None, Path | None]:

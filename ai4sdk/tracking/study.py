@@ -109,7 +109,7 @@ class StudyShipper(Shipper):
         self._tell()
         if at_end:
             for point in points_of(self._paths):
-                self._send_point(int(point.id), at_end=True)
+                self._send_point(int(point.root.name), at_end=True)
         else:
             for number in self._tail.final:
                 if number not in self._through:

@@ -198,7 +198,8 @@ def test_each_point_has_the_weights_of_its_plan_run_alone_and_imports_are_paid_o
         assert "torch is imported" in run.log("train").read_text()
         assert read_state(run).state is State.SUCCEEDED
     events = [event["event"] for event in read_json_lines(third.events)]
-    assert [events[0], events[1], events[2]] == ["queued", "running", "task started"]
+    assert events[:2] == ["queued", "running"]
+    assert "task started" in events[2:5]  # told by the pool, while the worker may already be telling its phases
     assert events[-2:] == ["task ended", "succeeded"]
 
 

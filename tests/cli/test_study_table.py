@@ -81,3 +81,14 @@ def test_seeds_are_a_mean_and_a_deviation_a_line():
         "2          3.500 ± 0.71  lr=1",
     ]
     assert seed_lines(STUDY) == []
+
+
+def test_seeds_alone_are_summed_up_as_all():
+    lines = seed_lines(view(*(result(number, {"seed": number}, (0.5,)) for number in range(2)), axes=("seed",)))
+    assert lines[-1].endswith("  all")
+
+
+def test_with_several_objectives_the_pareto_front_is_named():
+    points = [result(number, {"lr": number}, values) for number, values in enumerate([(1, 3), (2, 2), (3, 3)])]
+    lines = table_lines(view(*points, axes=("lr",), objectives=(LOSS, Objective("seconds", "min"))), 100)
+    assert lines[-1] == "Pareto front: #0, #1"

@@ -200,3 +200,17 @@ def test_a_file_that_is_no_plan_is_refused(tmp_path, text):
 def test_a_comparison_says_what_matters_first(project):
     found = compare(plan(), plan("seed=7", "name=other"))
     assert [(difference.key, difference.matters) for difference in found] == [("seed", True), ("name", False)]
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
+def test_numbers_without_end_are_planned_as_they_are(project, write, tmp_path, value):
+    write({"configs/endless.yaml": f"defaults:\n  - train\n  - _self_\noptimizer:\n  lr: {value}\n"}, project)
+    plan = make_plan(load_job("endless"))
+    file = tmp_path / "plan.json"
+    file.write_text(plan.to_json())
+    assert repr(read_plan_file(file).job["optimizer"]["lr"]) == repr(float(value.replace(".", ""))) != "None"
+
+
+def test_the_number_nan_is_not_the_text_nan(project):
+    digests = {make_plan(load_job("train", [f"module.width={text}"])).digest for text in ("nan", "'nan'")}
+    assert len(digests) == 2

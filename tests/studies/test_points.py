@@ -191,6 +191,47 @@ def test_every_wrong_value_is_found_at_once_and_where_it_was_typed(layered):
     assert any("optimizer=sgd" in text for text in found)
 
 
+def test_a_name_that_is_no_key_gets_the_key_with_all_its_values(layered):
+    (found,) = problems_of("train", "optimiser.lr=1e-2,1e-3")
+    assert found.endswith("→ optimizer.lr=1e-2,1e-3")
+
+
+def test_what_is_wrong_only_together_with_a_value_names_the_value(layered):
+    (found,) = problems_of("quickstart", "optimizer=adam,module")
+    assert "a scheduler needs an optimizer in YAML too (with optimizer=module)" in found
+
+
+def test_what_is_wrong_with_every_value_names_none(layered, write):
+    write({"configs/bad.yaml": "defaults: [train, _self_]\nmodule: {wdth: 3}\n"}, layered)
+    (found,) = problems_of("bad", "seed=1,2")
+    assert "seed" not in found
+
+
+def test_an_interval_on_the_command_line_is_told_there(layered):
+    (found,) = problems_of("train", "optimizer.lr=interval(0,1)")
+    assert found.startswith("command line: optimizer.lr=interval(0,1)")
+
+
+def test_a_hydra_sweeper_that_is_not_installed_is_missed_before_anything_runs(layered):
+    (found,) = problems_of("train", "seed=1,2", "sweep.search=hydra:basik", "sweep.objective=loss")
+    assert "no Hydra sweeper 'basik'" in found
+    assert found.endswith("→ sweep.search=hydra:basic")
+
+
+@pytest.mark.parametrize(
+    ("objective", "direction"), [("val_loss", "min"), ("brier_score", "min"), ("seconds", "min"), ("accuracy", "max")]
+)
+def test_losses_errors_and_times_are_made_small(layered, objective, direction):
+    study = make_study("train", ["seed=1,2", f"sweep.objective={objective}"])
+    assert study.objectives[0].direction == direction
+
+
+def test_a_mistake_in_an_axis_is_named_once(layered, write):
+    write({"configs/bad.yaml": "defaults: [train, _self_]\nsweep: {axes: {seed: {values: [1], whn: a}}}\n"}, layered)
+    (found,) = problems_of("bad")
+    assert "sweep.axes.seed has no key 'whn'" in found
+
+
 def test_a_wrong_value_in_yaml_is_cited_by_file_and_line(layered, write):
     write(
         {
@@ -209,7 +250,7 @@ def test_a_wrong_value_in_yaml_is_cited_by_file_and_line(layered, write):
         ("seed=range(10**9)", "not readable"),
         ("seed=range(1000000000)", "more than 100,000 values"),
         ("seed=range(0,5,0)", "step other than 0"),
-        ("optimizer.lr=interval(0,1)", "sweep.search=random"),
+        ("optimizer.lr=interval(0,1)", "sweep=random"),
         ("optimizer.lr=interval(1,0)", "holds no numbers"),
         ("optimizer.lr=tag(log,interval(0,1))", "above 0"),
         ("optimizer=glob(x*)", "no option of the group"),

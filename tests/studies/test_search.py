@@ -325,7 +325,7 @@ NAMES: Space = (Axis("kind", Choice(("a", "b"))),)
     [
         ({"search": "tpe"}, SQUARE, LOSS, "sweep.points", "how many points", "sweep.points=30"),
         ({"search": "random"}, SQUARE, LOSS, "sweep.points", "how many points", "sweep.points=30"),
-        ({}, SQUARE[:1], LOSS, "sweep.axes.x", "is an interval", "sweep.search=random"),
+        ({}, SQUARE[:1], LOSS, "sweep.axes.x", "is an interval", "sweep=random"),
         ({"search": "cmaes", "points": 9}, NAMES, LOSS, "sweep.search", "cmaes searches numbers", "sweep.search=tpe"),
         ({"search": "cmaes", "points": 9}, SQUARE, BOTH, "sweep.search", "one objective", "sweep.search=nsga2"),
         ({"pruner": {}}, NAMES, BOTH, "sweep.pruner", "one objective", "sweep.objective=val_loss"),

@@ -143,7 +143,7 @@ def test_a_grid_over_an_interval_says_what_to_do() -> None:
     (problem,) = raised.value.problems
     assert problem.key == "sweep.axes.rate"
     assert "rate" in problem.message
-    assert "sweep.search=random" in (problem.fix or "")
+    assert "sweep=random" in (problem.fix or "")
 
 
 KIND = Axis("kind", Choice(("a", "b")))

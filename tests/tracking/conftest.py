@@ -208,7 +208,7 @@ class Study(Run):
     def end_point(self, point: Run, *values: float, state: str = "succeeded", **details: Any) -> None:
         """End a point."""
         point.end("failed" if state == "pruned" else state, **details)
-        self.event("ended", int(point.paths.id), state=state, values=list(values) or None, took=1.5)
+        self.event("ended", int(point.paths.root.name), state=state, values=list(values) or None, took=1.5)
 
     def run_point(self, number: int, *values: float, state: str = "succeeded") -> Run:
         """Start a point and end it."""

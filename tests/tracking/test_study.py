@@ -74,9 +74,9 @@ def test_a_study_that_was_moved_takes_its_points_along(make_study: Any, tmp_path
     point = study.run_point(0, 0.5)
     moved = tmp_path / "elsewhere" / study.paths.id
     shutil.move(study.paths.root, moved)
-    assert tracking_uri_of(moved / "points" / point.paths.id) == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
+    assert tracking_uri_of(moved / "points" / point.paths.root.name) == f"sqlite:///{tmp_path}/elsewhere/mlflow.db"
     taken_out = tmp_path / "elsewhere" / "alone"
-    shutil.move(moved / "points" / point.paths.id, taken_out)
+    shutil.move(moved / "points" / point.paths.root.name, taken_out)
     assert read_settings(taken_out).tags == {}
 
 
@@ -214,7 +214,7 @@ def test_a_point_that_cannot_be_recorded_keeps_no_other_from_it(make_study: Any)
     study.end()
     study.ship()
     assert whole.ledger["finished"]
-    assert "point 0: the plan of 00000 cannot be read" in study.ledger["last_error"]
+    assert f"point 0: the plan of {study.paths.id}/0 cannot be read" in study.ledger["last_error"]
     assert study.ledger["pending"] == pending(study.paths.root) > 0
     broken.paths.plan.write_text(plan, encoding="utf-8")
     assert sync(study.paths.root).pending == 0

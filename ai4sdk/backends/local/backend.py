@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ai4sdk.backends.base import Command, Pool, Submission
+from ai4sdk.backends.local.orphans import kill_orphan
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import write_json, write_text
@@ -69,8 +70,10 @@ class LocalBackend:
             os.close(lock)
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
-        """Leave a request that the supervisor reads within a fraction of a second."""
+        """Leave a request that the supervisor reads within a fraction of a second; with ``now`` there need be none."""
         write_text(run.cancel_request, "now" if now else "stop", durable=False)
+        if now:
+            kill_orphan(run)
 
     def pool(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> Pool:
         """Open a pool that runs plans side by side, in processes that need not import anything any more."""

@@ -1,0 +1,40 @@
+"""Workers that outlived whoever watched them, and do not listen."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from pathlib import Path
+
+from ai4sdk.processes import signal_group
+from ai4sdk.runs.files import read_json_lines
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import read_state
+
+__all__ = ["kill_orphan"]
+
+
+def kill_orphan(run: RunPaths) -> None:
+    """Kill the worker of a run whose supervisor or pool is gone: nobody else reads a request to stop it.
+
+    A process counts only while it holds the run's lock, as its number may have been given to somebody else.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the run's folder holds no readable state.
+    """
+    if _holds(read_state(run).pid, run.lock):
+        return
+    started = [event["pid"] for event in read_json_lines(run.events) if event.get("event") == "task started"]
+    if started and _holds(worker := int(started[-1]), run.lock):
+        signal_group(worker, signal.SIGKILL)
+
+
+def _holds(pid: int | None, lock: Path) -> bool:
+    with contextlib.suppress(OSError):  # no such process, or not ours
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if descriptor.samefile(lock):
+                    return True
+    return False
