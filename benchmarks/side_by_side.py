@@ -3,20 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-
-
-def run_process(*argv: str | Path, folder: str | Path, env: Mapping[str, str] | None = None) -> None:
-    """Run a program to its end as a person would; ``env`` is added to the environment."""
-    around = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    ended = subprocess.run(argv, cwd=folder, env={**around, **(env or {})}, capture_output=True, text=True)
-    if ended.returncode:
-        raise SystemExit(f"{' '.join(map(str, argv))} ended with {ended.returncode}:\n{ended.stderr}{ended.stdout}")
+from collections.abc import Callable
 
 
 def measure(contenders: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -7,12 +7,14 @@ Everything is started as its own process, as a person would start it, in an empt
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from side_by_side import measure, run_process, show
+from side_by_side import measure, show
 
 HYDRA_APP = """
 import hydra
@@ -27,7 +29,12 @@ main()
 
 def process(*argv: str, folder: str) -> Callable[[], object]:
     """Return a call that starts a program and waits for it."""
-    return lambda: run_process(*argv, folder=folder)
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+
+    def call() -> object:
+        return subprocess.run(argv, cwd=folder, env=env, capture_output=True, check=True)
+
+    return call
 
 
 def main() -> None:
