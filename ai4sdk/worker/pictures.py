@@ -10,7 +10,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from ai4sdk.worker.scores import calibration_bins, class_names_for, kind_of_outp
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from ai4sdk.worker.evaluate import Evaluation
@@ -386,8 +387,9 @@ def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # drawn as a box; tables have the name
-        # without the software's name equal pictures are equal bytes
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        # Without the software's name equal pictures are equal bytes. Figure.savefig would draw twice.
+        figure.dpi = DPI
+        cast("FigureCanvasAgg", figure.canvas).print_png(buffer, metadata={"Software": None})
     figure.clear()
     return buffer.getvalue()
 

@@ -26,7 +26,7 @@ class LocalBackend:
         ``-P`` keeps the current folder off the import path: a worker sees the plan's snapshot, not the files as they
         are by then. OpenMP threads that wait are put to sleep: where they spin, runs side by side slow each other down
         many times over. The hash seed is the same for all plans: a process forked for a plan could not change it, and
-        results must not depend on how a plan is started.
+        results must not depend on how a plan is started. glibc's malloc keeps what a batch freed for the next one.
         """
         backend = plan.job["backend"]
         tasks = [
@@ -38,6 +38,8 @@ class LocalBackend:
                     "OMP_WAIT_POLICY": "passive",
                     "PYTHONHASHSEED": "0",
                     "PYTHONUNBUFFERED": "1",
+                    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+                    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
                     **backend["env"],
                 },
                 log=str(run.log(task.name)),
