@@ -93,3 +93,28 @@ def project(tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.Monk
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def function_project(tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a project, entered, whose config ``pond.yaml`` calls a function."""
+    write(
+        {
+            ".ai4sdk": "",
+            "pond.yaml": """
+                defaults: [base, _self_]
+                name: pond
+                function:
+                  _target_: pond.catch
+                  boats: 3
+                tracking:
+                  kind: none
+                """,
+            "pond.py": """
+                def catch(boats, nets=2, table=None):
+                    return {"fish": boats * nets}
+                """,
+        }
+    )
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

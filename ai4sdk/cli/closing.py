@@ -50,7 +50,7 @@ def headline_figures(run: RunPaths) -> list[tuple[str, str]]:
         return []
     if not isinstance(scores, dict):
         return []
-    if "task" not in scores:  # what a function returned, under its own names
+    if not isinstance(scores.get("task"), str):  # what a function returned, under its own names
         return [(name, f"{value:.6g}") for name, value in scores.items() if isinstance(value, int | float)]
     flat = {**scores, **(scores["scores"] if isinstance(scores.get("scores"), dict) else {})}
     names = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "rmse", "mae", "r2")

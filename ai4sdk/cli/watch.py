@@ -23,6 +23,7 @@ INTERVAL = 0.1
 """Seconds between two looks at the run."""
 PHASES = {
     "start": "starting",
+    "call": "calling",
     "fit": "training",
     "evaluate": "evaluating",
     "package": "packaging",

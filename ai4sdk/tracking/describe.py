@@ -39,9 +39,13 @@ def params_of(job: Mapping[str, Any]) -> dict[str, str]:
     """Return the job as parameters: dotted keys, values cut at MLflow's limit.
 
     Secret references stay references; a credential that was spelled out is not shown. What cannot say anything about
-    the model (where it is recorded) is left out.
+    the model (where it is recorded) is left out, and what this kind of job does not use.
     """
-    shown = {key: value for key, value in job.items() if key not in ("tracking", "tags", "description")}
+    from ai4sdk.spec.job import SECTIONS_OF_A_TRAINING  # brings pydantic, which the rest of the room does without
+
+    unused = SECTIONS_OF_A_TRAINING if job.get("function") else ("function",)
+    left_out = ("tracking", "tags", "description", *unused)
+    shown = {key: value for key, value in job.items() if key not in left_out}
     names = ValidNames()
     redact = Redactor()
     return {names(key): cut(redact(value), PARAM_LIMIT) for key, value in flatten(_masked(shown))}
@@ -118,7 +122,7 @@ def datasets_of(plan: Mapping[str, Any]) -> list[DatasetInput]:
         profile = {name: entry[name] for name in ("files", "bytes", "fingerprint", "paths") if name in entry}
         profile |= {name: value for name, value in summary.items() if value is not None and _short(value)}
         profile |= _size(summary)
-        source_type, source = _source(uri, code="_target_" in _part(job, "dataset") and key == "dataset")
+        source_type, source = _source(uri, code="_target_" in _part(job, key))
         found.append(
             DatasetInput(
                 name=cut(uri.rstrip("/").rsplit("/", 1)[-1] or key, 500),
@@ -127,7 +131,7 @@ def datasets_of(plan: Mapping[str, Any]) -> list[DatasetInput]:
                 source=json.dumps(source),
                 schema=_schema(summary),
                 profile=json.dumps(profile, ensure_ascii=False, default=str),
-                context="training",
+                context="training" if key == "dataset" else key,
             )
         )
     return found
@@ -190,12 +194,13 @@ def environment_of(plan: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def figures_of(scores: Mapping[str, Any], split: str) -> dict[str, float]:
+def figures_of(scores: Mapping[str, Any], split: str | None) -> dict[str, float]:
     """Return an evaluation's figures as metrics: ``test/accuracy``, ``test/classes/cat/recall``.
 
-    Figures that are not defined are left out, and so are curves, matrices, and more than fifty classes one by one.
+    Without a split the names are as they are. Figures that are not defined are left out, and so are curves, matrices,
+    and more than fifty classes one by one.
     """
-    return {f"{split}/{name}": value for name, value in _figures(scores)}
+    return {f"{split}/{name}" if split else name: value for name, value in _figures(scores)}
 
 
 def _figures(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

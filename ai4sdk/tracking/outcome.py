@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +77,13 @@ def scores_of(paths: RunPaths, settings: Settings, step: int) -> tuple[str, list
         return None
     if not isinstance(scores, dict):
         return None
-    evaluation = settings.job.get("evaluation")
-    split = evaluation.get("split") if isinstance(evaluation, dict) else None
     names = ValidNames()
-    figures = figures_of(scores, str(scores.get("split") or split or "test"))
+    figures = figures_of(scores, None if settings.job.get("function") else _split(scores, settings))
     points = [Point(names(name), value, time, step) for name, value in figures.items()]
     return hashlib.sha256(text).hexdigest(), points
+
+
+def _split(scores: Mapping[str, Any], settings: Settings) -> str:
+    evaluation = settings.job.get("evaluation")
+    split = evaluation.get("split") if isinstance(evaluation, dict) else None
+    return str(scores.get("split") or split or "test")

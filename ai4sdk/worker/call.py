@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import random
-import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Real
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ai4sdk.errors import RunFailed
@@ -15,7 +13,7 @@ from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.worker.instantiate import instantiate
-from ai4sdk.worker.signals import StopRequest, StopTraining
+from ai4sdk.worker.signals import StopRequest
 from ai4sdk.worker.task import Task, open_task
 
 __all__ = ["execute", "figures_of"]
@@ -35,12 +33,12 @@ def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
     task
         Name of the task in the plan.
     stop
-        Ends the process when a signal comes: there is nothing to save.
+        Interrupts the function, so that it closes what it opened.
 
     Raises
     ------
     StopTraining
-        If the wall time is over.
+        If it was asked to stop, or the wall time is over.
     RunFailed
         If the function raised, or returned what is no figure.
     """
@@ -49,7 +47,7 @@ def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
         if "call" in progress.finished:
             progress.enter("done")
             return
-        progress.enter("call")
+        progress.enter("start")
         figures = figures_of(_call(opened))
         paths.evaluation.mkdir(exist_ok=True)
         write_json(paths.scores, figures)
@@ -65,28 +63,24 @@ def _call(task: Task) -> Any:
         from ai4sdk.data.fingerprint import require_paths
 
         require_paths(recorded, function.arguments, Path.cwd(), "function")
-    _seed(task.job.seed, plan.packages)
-    if task.job.hardware.wall_time is not None:
-        signal.signal(signal.SIGALRM, _time_is_up)
-        signal.setitimer(signal.ITIMER_REAL, task.job.hardware.wall_time)
-    try:
+    _seed(task.job.seed, plan.code["external"])
+    task.records.progress.enter("call")
+    with task.stop.interrupting():
         return instantiate(function.as_config(), key="function")
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def _time_is_up(number: int, frame: FrameType | None) -> None:
-    raise StopTraining("wall time reached")
+def _seed(seed: int, imports: Collection[str]) -> None:
+    """Seed the random numbers that the function's code can draw from.
 
-
-def _seed(seed: int, packages: Mapping[str, str]) -> None:
-    """Seed the random numbers that the function's code can draw from."""
+    Most libraries draw those of numpy, which the code itself need not import. What is loaded already does not count: a
+    worker that was forked has more of it than one that was not, and both must find the same.
+    """
     random.seed(seed)
-    if "numpy" in packages:
+    if imports:
         import numpy
 
         numpy.random.seed(seed)
-    if "torch" in packages:
+    if "torch" in imports:
         import torch
 
         torch.manual_seed(seed)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Literal
 
@@ -38,7 +39,8 @@ class StopRequest:
     """Whether the task was asked to stop.
 
     Until `orderly` is called a signal ends the process at once with exit code 130: there is nothing to lose yet.
-    After it, a first signal is only remembered, and a second ends the process.
+    After it, a first signal is only remembered, and a second ends the process. Inside `interrupting` a first signal
+    raises `StopTraining` wherever the code is.
 
     Parameters
     ----------
@@ -61,6 +63,7 @@ class StopRequest:
         self._started = clock()
         self._pid = os.getpid()
         self._orderly = False
+        self._interrupting = False
         self._asked: float | None = None
         self._deadline: float | None = None
         self.limit(wall_time, margin)
@@ -81,6 +84,32 @@ class StopRequest:
     def orderly(self) -> None:
         """From now on there is something to save before stopping."""
         self._orderly = True
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Raise `StopTraining` out of code that does not ask, on a signal or at the end of the wall time.
+
+        What it opened is closed on the way. Code that swallows even that is stopped when it returns. In the main thread
+        only.
+        """
+        self.check()
+        self.orderly()
+        self._interrupting = True
+        before = signal.signal(signal.SIGALRM, lambda number, frame: self._interrupt())
+        if self._deadline is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(self._deadline - self._clock(), 1e-3), _AGAIN)
+        try:
+            yield
+            self.check()
+        finally:
+            self._interrupting = False
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, before)
+
+    def _interrupt(self) -> None:
+        if self._interrupting and self.reason is not None:
+            self._interrupting = False  # once: what closes files on the way out must not be interrupted again
+            self.check()
 
     def ask(self) -> None:
         """Ask the task to stop."""
@@ -110,3 +139,4 @@ class StopRequest:
         if not self._orderly or impatient:
             os._exit(130)
         self.ask()
+        self._interrupt()

@@ -209,3 +209,19 @@ def test_figures_are_flat_and_only_those_that_are_defined() -> None:
     }
     many = {"classes": [{"name": str(number), "recall": 1.0} for number in range(1000)]}
     assert figures_of(many, "test") == {}
+
+
+def test_what_a_function_returned_keeps_its_names() -> None:
+    assert figures_of({"split": 0.5, "fish": 6.0}, None) == {"split": 0.5, "fish": 6.0}
+
+
+def test_of_a_function_only_what_it_uses_is_a_parameter() -> None:
+    job = {"seed": 1, "function": {"_target_": "pond.catch", "boats": 3}, "module": None, "training": {"max_epochs": 1}}
+    assert params_of(job) == {"seed": "1", "function._target_": "pond.catch", "function.boats": "3"}
+
+
+def test_a_file_that_a_function_reads_is_an_input() -> None:
+    entry = {"uri": "pond.catch", "fingerprint": "sha256:" + "f" * 64, "paths": {"table": "sha256:0"}}
+    plan = {"job": {"function": {"_target_": "pond.catch"}, "dataset": None}, "data": {"function": entry}}
+    (found,) = datasets_of(plan)
+    assert (found.name, found.source_type, found.context) == ("pond.catch", "code", "function")

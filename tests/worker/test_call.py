@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ import torch
 
 import ai4sdk
 from ai4sdk.cli.app import main
-from ai4sdk.errors import ConfigError, RunFailed
+from ai4sdk.errors import ConfigError, RunFailed, RunInterrupted
+from ai4sdk.tracking.outcome import scores_of
+from ai4sdk.tracking.settings import read_settings
 from ai4sdk.worker.call import figures_of
 
 
@@ -123,3 +126,62 @@ def test_the_worker_of_a_call_imports_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.slow
+def test_the_seed_decides_what_libraries_draw_that_are_imported_late(calls):
+    (calls / "mine.py").write_text(
+        "def score(x, what):\n"
+        "    from sklearn.utils import check_random_state\n"
+        "    return float(check_random_state(None).rand())\n"
+    )
+    drawn = [ai4sdk.run("call", f"seed={seed}").scores["value"] for seed in (5, 5, 6)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+WAITING = """
+import time
+from pathlib import Path
+
+
+def score(x, what):
+    try:
+        Path("began").touch()
+        time.sleep(60)
+    except BaseException:
+        if what != "stubborn":
+            raise
+    finally:
+        Path("closed").touch()
+    return 1
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["tame", "stubborn"])
+def test_a_function_that_is_stopped_closes_what_it_opened_and_has_no_figures(calls, what):
+    (calls / "mine.py").write_text(WAITING)
+    run = ai4sdk.run("call", f"function.what={what}", wait=False)
+    deadline = time.monotonic() + 60
+    while not (calls / "began").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert run.cancel() == "cancelled"
+    assert (calls / "closed").exists()
+    assert run.scores == {}
+
+
+@pytest.mark.slow
+def test_a_function_that_takes_too_long_is_stopped_within_its_time(calls):
+    (calls / "mine.py").write_text(WAITING)
+    with pytest.raises(RunInterrupted, match="wall time reached"):
+        ai4sdk.run("call", "hardware.wall_time=4s")
+    assert (calls / "closed").exists()
+
+
+@pytest.mark.slow
+def test_figures_are_recorded_under_the_names_the_function_gave_them(calls):
+    (calls / "mine.py").write_text("def score(x, what):\n    return {'split': 0.5, 'task': 2, 'fish': 6}\n")
+    run = ai4sdk.run("call")
+    _, points = scores_of(run.paths, read_settings(run.folder), 0)
+    assert {point.name: point.value for point in points} == {"split": 0.5, "task": 2.0, "fish": 6.0}

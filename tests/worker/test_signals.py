@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -44,6 +45,35 @@ def test_the_task_stops_shortly_before_its_time_is_over(wall_time: float, ends: 
 
 def test_the_user_code_cannot_swallow_the_stop() -> None:
     assert not issubclass(StopTraining, Exception)
+
+
+def test_code_that_does_not_ask_is_interrupted_at_the_end_of_its_time() -> None:
+    stop = StopRequest(0.2)
+    began = time.monotonic()
+    with pytest.raises(StopTraining, match="wall time reached"), stop.interrupting():
+        time.sleep(10)
+    assert time.monotonic() - began < 5
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_code_that_swallows_the_interruption_is_stopped_when_it_returns() -> None:
+    stop = StopRequest(0.2)
+    with pytest.raises(StopTraining), stop.interrupting(), contextlib.suppress(BaseException):
+        time.sleep(10)
+
+
+def test_code_that_comes_to_its_end_in_time_is_not_interrupted() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with StopRequest(60).interrupting():
+        pass
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
+def test_after_the_request_nothing_is_begun() -> None:
+    stop = StopRequest()
+    stop.ask()
+    with pytest.raises(StopTraining), stop.interrupting():
+        pytest.fail("it began")
 
 
 CHILD = """
