@@ -98,7 +98,16 @@ class PointComposer:
             if shape is not None:
                 layers = [[str(layer.path), layer.package, layer.whose] for layer in shape.layers]
                 tree = OmegaConf.to_container(shape.tree, resolve=False)
-                shapes.append({"options": list(options), "tree": tree, "layers": layers, "choices": shape.choices})
+                typed = [override.input_line for override in shape.overrides]
+                shapes.append(
+                    {
+                        "options": list(options),
+                        "tree": tree,
+                        "layers": layers,
+                        "overrides": typed,
+                        "choices": shape.choices,
+                    }
+                )
         return {"config": self.config, "overrides": list(self.overrides), "groups": self._groups, "shapes": shapes}
 
     @classmethod
@@ -107,12 +116,14 @@ class PointComposer:
         composer = cls(frozen["config"], frozen["overrides"], project)
         composer._groups = dict(frozen["groups"])
         parser = OverridesParser.create()
-        fixed = tuple(parser.parse_overrides(list(composer.overrides)))
+        typed = {text: parser.parse_override(text) for shape in frozen["shapes"] for text in shape["overrides"]}
         for shape in frozen["shapes"]:
             layers = tuple(Layer(Path(path), package, whose) for path, package, whose in shape["layers"])
             tree = OmegaConf.create(shape["tree"])
             assert isinstance(tree, DictConfig)
-            composer._shapes[tuple(shape["options"])] = _Shape(tree, layers, fixed, dict(shape["choices"]))
+            composer._shapes[tuple(shape["options"])] = _Shape(
+                tree, layers, tuple(typed[text] for text in shape["overrides"]), dict(shape["choices"])
+            )
         return composer
 
     # ------------------------------------------------------------------ the quick way

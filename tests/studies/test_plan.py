@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ai4sdk.config.compose import Composition, compose_layers
@@ -69,6 +69,7 @@ def all_of(composition: Composition) -> tuple[Any, ...]:
     fixed=st.lists(st.sampled_from(FIXED), max_size=2, unique=True),
     points=st.lists(POINTS, min_size=2, max_size=5),
 )
+@example(options=[{}, {}], body={}, own={}, other={}, items=[], self_first=False, fixed=["g=o1", "a=1"], points=[{}])
 def test_points_of_any_config_are_composed_as_if_each_were_the_only_one(
     tmp_path: Path, options, body, own, other, items, self_first, fixed, points
 ):
