@@ -1,4 +1,4 @@
-"""`ai4sdk ps`, `status`, `logs`, `cancel`, `resume`, `rerun`, `sync`."""
+"""`ai4sdk ps`, `status`, `logs`, `report`, `cancel`, `resume`, `rerun`, `sync`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         "ps": _ps,
         "status": _status,
         "logs": _logs,
+        "report": _report,
         "cancel": _cancel,
         "resume": _resume,
         "rerun": _rerun,
@@ -111,6 +112,15 @@ def _logs(command: str, argv: Sequence[str]) -> int:
         if ended:
             return 0
         time.sleep(0.2)
+
+
+def _report(command: str, argv: Sequence[str]) -> int:
+    _, run = _one(command, "Draw the report of a run, with pictures; of one that goes on, as it stands.", argv)
+    # In a process of its own: this one must not pay for importing matplotlib.
+    status = subprocess.run([sys.executable, "-P", "-m", "ai4sdk.worker.report", str(run.root)], check=False).returncode
+    if status == 0:
+        print(display_path(run.report))
+    return status
 
 
 def _cancel(command: str, argv: Sequence[str]) -> int:

@@ -133,6 +133,11 @@ class RunPaths:
         return self.evaluation / "metrics.json"
 
     @property
+    def predictions(self) -> Path:
+        """What the module answered in the evaluation, and what it should have: ``outputs`` and ``targets``."""
+        return self.evaluation / "predictions.npz"
+
+    @property
     def report(self) -> Path:
         """The evaluation as one self-contained page."""
         return self.root / "report.html"

@@ -152,7 +152,7 @@ class _Work:
             device=self._device,
         )
         evaluation.save(self.paths.evaluation)
-        write_report(self.paths, evaluation)
+        write_report(self.paths, pictures=not self.paths.membership.exists())
         self.records.event("evaluated", split=self.job.evaluation.split, samples=evaluation.samples)
 
     def package(self) -> None:
