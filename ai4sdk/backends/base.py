@@ -103,7 +103,7 @@ class Pool(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many runs may be in it at once."""
+        """How many runs work at once; any more that are started wait for their turn."""
         ...
 
     def start(self, run: RunPaths, submission: Submission, lock: int) -> None:

@@ -92,8 +92,12 @@ def read_state(paths: RunPaths) -> RunState:
 
 
 def write_state(paths: RunPaths, state: RunState) -> None:
-    """Replace state.json and record the change among the events."""
-    write_json(paths.state, asdict(state))
+    """Replace state.json and record the change among the events.
+
+    Only how a run ended is waited for until it is on the disk: after a power cut any other state means that the run was
+    interrupted, the one before it, too.
+    """
+    write_json(paths.state, asdict(state), durable=state.state.ended)
     details = {"cause": state.cause} if state.cause else {}
     add_event(paths, str(state.state), attempt=state.attempt, **details)
 
