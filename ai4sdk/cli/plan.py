@@ -14,6 +14,7 @@ from ai4sdk.backends.registry import get_backend
 from ai4sdk.cli.arguments import Parser, split_config
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import Project, display_path, find_project
+from ai4sdk.config.validate import located
 from ai4sdk.errors import ConfigError, EnvironmentFault, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan
@@ -25,6 +26,7 @@ EPILOG = """\
 examples:
   ai4sdk plan config=quickstart
   ai4sdk plan config=quickstart --deep            parameters, memory and shapes too (imports torch)
+  ai4sdk plan config=quickstart --calibrate       how long it takes, too (trains for some seconds)
   ai4sdk plan config=quickstart --out plan.json   then: ai4sdk run --plan plan.json
 """
 
@@ -38,6 +40,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="write the plan to a file")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument("--deep", action="store_true", help="build the module and the data in a separate process, too")
+    parser.add_argument("--calibrate", action="store_true", help="--deep, and train for some seconds to tell the time")
     parser.add_argument("-m", "--multirun", action="store_true", help="of a study: values may be several, as in a=1,2")
     args = parser.parse(argv)
     config, overrides = split_config(command, args.overrides)
@@ -48,9 +51,10 @@ def main(command: str, argv: Sequence[str]) -> int:
     if job is None:
         raise ConfigError(problems)
     plan = make_plan(Loaded(job, composition), command=["ai4sdk", command, *argv])
+    args.deep = args.deep or args.calibrate
     if args.deep and plan.job.get("function"):
         raise UsageError("--deep looks into modules, and this job calls a function", hint="leave out --deep")
-    deep = _look_deep(plan, project.root) if args.deep else None
+    deep = _look_deep(plan, project.root, calibrate=args.calibrate) if args.deep else None
     if args.out:
         try:
             write_text(Path(args.out), plan.to_json())
@@ -59,9 +63,13 @@ def main(command: str, argv: Sequence[str]) -> int:
     if args.json:
         values = plan.model_dump(mode="json")
         print(json.dumps({**values, "deep": deep} if deep else values, indent=2, ensure_ascii=False))
+    else:
+        for line in plan_lines(plan, project.root, deep["rows"] if deep else None):
+            print(line)
+    if deep and deep["refused"]:
+        raise ConfigError([located(composition, deep["key"], deep["refused"], deep["hint"])])
+    if args.json:
         return 0
-    for line in plan_lines(plan, project.root, deep):
-        print(line)
     if args.out:
         print(f"\nwritten to {args.out}\n  → ai4sdk run --plan {args.out}")
     else:
@@ -168,10 +176,10 @@ def _data(entry: dict[str, Any], job: dict[str, Any]) -> str:
     return ", ".join(parts) + f"  {entry['fingerprint'][:19]}"
 
 
-def _look_deep(plan: Plan, project: Path) -> dict[str, Any]:
+def _look_deep(plan: Plan, project: Path, *, calibrate: bool) -> dict[str, Any]:
     """Build the module and a batch in a process of its own, which may import torch."""
     process = subprocess.run(
-        [sys.executable, "-P", "-m", "ai4sdk.worker.deep"],
+        [sys.executable, "-P", "-m", "ai4sdk.worker.deep", *(["--calibrate"] if calibrate else [])],
         input=plan.to_json(),
         capture_output=True,
         text=True,

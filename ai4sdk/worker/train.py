@@ -30,7 +30,7 @@ from ai4sdk.worker.reporting import Reporter
 from ai4sdk.worker.resume import STATE_KEY, ExactState, ResumableEpochLoop
 from ai4sdk.worker.signals import StopRequest, StopTraining
 
-__all__ = ["Fitted", "fit", "make_module", "quiet_lightning", "trained_weights"]
+__all__ = ["Fitted", "devices", "fit", "make_module", "quiet_lightning", "trained_weights"]
 
 log = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ def make_trainer(
         "gradient_clip_algorithm": training.gradient_clip_algorithm if training.gradient_clip_val else None,
         "deterministic": training.deterministic,
         "log_every_n_steps": training.log_every_n_steps,
-        **_devices(job.hardware),
+        **devices(job.hardware),
         # Outside a launcher of ours nothing is to be guessed from a scheduler's variables.
         "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), checkpoint_io, LightningEnvironment()],
     }
@@ -249,7 +249,8 @@ class _NoSignals(_SignalConnector):
         self._original_handlers = {}
 
 
-def _devices(hardware: Hardware) -> dict[str, Any]:
+def devices(hardware: Hardware) -> dict[str, Any]:
+    """Return what Lightning's Trainer is to train on; raises EnvironmentFault if there are too few GPUs."""
     if not hardware.gpus:
         return {"accelerator": "cpu", "devices": 1}
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
