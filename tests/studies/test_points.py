@@ -191,6 +191,12 @@ def test_every_wrong_value_is_found_at_once_and_where_it_was_typed(layered):
     assert any("optimizer=sgd" in text for text in found)
 
 
+def test_a_wrong_value_of_an_argument_is_found_before_anything_runs(layered):
+    (found,) = problems_of("train", "optimizer.lr=1e-2,foo")
+    assert found.startswith("command line: optimizer.lr=1e-2,foo")
+    assert "must be a number, not 'foo'" in found
+
+
 def test_a_name_that_is_no_key_gets_the_key_with_all_its_values(layered):
     (found,) = problems_of("train", "optimiser.lr=1e-2,1e-3")
     assert found.endswith("→ optimizer.lr=1e-2,1e-3")
