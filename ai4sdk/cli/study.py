@@ -98,7 +98,7 @@ def study_lines(study: StudyPlan, project: Project) -> list[str]:
     if study.objectives:
         lines.append("  objective: " + ", ".join(f"{one.name} ({one.direction})" for one in study.objectives))
     left = (study.total or 0) - done
-    slots = _slots(study.first, study.sweep.parallel)
+    slots = _slots(study.largest, study.sweep.parallel)
     if left and slots:
         each = _usual_time(runs, study.name)
         time = f", about {format_span(round(each * left / slots))} by earlier runs" if each else ""

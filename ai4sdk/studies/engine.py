@@ -135,7 +135,6 @@ class Engine:
         self._paths, self._study, self._project = paths, study, project
         self._runs = paths.root.parent
         self._backend = get_backend(study.job["backend"]["kind"])
-        self._monitor = study.job["training"]["checkpoint"]["monitor"]
         reader = LedgerReader(paths, study.points)
         self._results = dict(reader.read())
         judged_by = reader.objective
@@ -280,7 +279,7 @@ class Engine:
         if lock is None:  # it had come to its end before a kill, and only the ledger did not know
             self._take_end(point, run, read_state(run), search)
             return
-        pool = self._open_pool(plan)
+        pool = self._open_pool()
         attempt = self._results[point.number].attempts + 1
         self._tries[point.number] = self._tries.get(point.number, 0) + 1
         self._ledger.write(
@@ -327,14 +326,16 @@ class Engine:
             about["report"] = self._study.objectives[0].name
         return about
 
-    def _open_pool(self, plan: Plan) -> Pool:
+    def _open_pool(self) -> Pool:
         if self._pool is None:
             backend: Any = self._backend
             if not hasattr(backend, "pool"):
                 kind = self._study.job["backend"]["kind"]
                 raise UsageError(f"backend {kind} cannot run studies", hint="backend=local")
             opened: PoolBackend = backend
-            self._pool = opened.pool(plan, self._paths.logs, self._project.root, parallel=self._study.sweep.parallel)
+            self._pool = opened.pool(
+                self._study.largest, self._paths.logs, self._project.root, parallel=self._study.sweep.parallel
+            )
             add_event(self._paths, "pool opened", slots=self._pool.slots)
         return self._pool
 
@@ -359,7 +360,7 @@ class Engine:
         if not self._objectives and (found := first_objective(run)) is not None:
             self._ledger.write("objective", name=found.name, direction=found.direction)
             self._objectives = (found,)
-        return values_of(run, self._objectives, self._monitor)
+        return values_of(run, self._objectives)
 
     def _unmeasured(self, run: RunPaths) -> str:
         """Say which objective a run does not have; if none has had it so far, no further point is worth its time."""

@@ -156,6 +156,15 @@ def test_a_point_gives_bit_for_bit_what_its_plan_gives_alone_and_is_never_run_ag
     assert best.digest == more.results[0].point.digest
 
 
+def test_points_that_watch_different_metrics_are_compared_by_the_one_asked_for(project):
+    watched = "+training.checkpoint.monitor=val_loss,train_loss"
+    study = ai4sdk.study("train", *NET[1:5], watched, "sweep.objective=val_loss")
+    for number, by_best in ((0, True), (1, False)):
+        run = ai4sdk.open_run(f"{study.id}/{number}")
+        losses = [record["metrics"]["val_loss"] for record in run.metrics() if "val_loss" in record["metrics"]]
+        assert values_of(study)[number] == (pytest.approx(min(losses) if by_best else losses[-1]),)
+
+
 def test_a_single_run_counts_as_done_and_equal_points_run_once(calls):
     ai4sdk.run("call", "function.x=2", "+function.mark=true")
     study = ai4sdk.study("call", "+function.mark=true", "function.x=2,4", "tags={a: b},{a: c}")
