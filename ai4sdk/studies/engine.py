@@ -148,6 +148,7 @@ class Engine:
         self._tails: dict[int, ReportTail] = {}
         self._pruned: set[int] = set()
         self._told_to_stop: str | None = None
+        self._cut_short = False
         self._search: Search = make_search(study)
         if failed_too:
             for number, result in self._results.items():
@@ -185,6 +186,8 @@ class Engine:
         numbers = {identity(dict(result.point.params)): number for number, result in self._results.items()}
 
         def launch(batch: list[list[str]]) -> list[Any]:
+            self._listen()
+            self._end_sweep(deadline, unless=False)
             asked = []
             for texts in batch:
                 params = self._study.planner.composer.read(texts)
@@ -195,13 +198,19 @@ class Engine:
             search = PlannedSearch()
             search.restore([self._results[number] for number in dict.fromkeys(asked)])
             self._drain(search, deadline)
-            if self._told_to_stop or (deadline is not None and time.time() > deadline):
-                raise RunCancelled("the study was told to stop")
+            self._end_sweep(deadline, unless=all(self._results[number].state.final for number in asked))
             return [self._value(number) for number in asked]
 
         sweep = self._study.sweep
         axes = [f"{axis.key}={axis_text(axis, most=None)}" for axis in self._study.space]
-        run_sweeper(sweep.search.removeprefix("hydra:"), sweep.options, axes, launch, self._paths.root / "sweeper")
+        name, directions = sweep.search.removeprefix("hydra:"), [one.direction for one in self._study.objectives]
+        run_sweeper(name, sweep.options, axes, launch, self._paths.root / "sweeper", directions)
+
+    def _end_sweep(self, deadline: float | None, *, unless: bool) -> None:
+        """Unwind a Hydra sweeper that must not go on: only it knows how many points there would have been."""
+        if not unless and (self._told_to_stop or (deadline is not None and time.time() > deadline)):
+            self._cut_short = True
+            raise RunCancelled("the study was told to stop")
 
     def _value(self, number: int) -> Any:
         """Return what a Hydra sweeper expects of a point: a number, several, or nothing."""
@@ -441,15 +450,19 @@ class Engine:
         counts = _count(self._results.values())
         total = self._study.total or len(self._results)
         left = total - sum(count for kind, count in counts.items() if kind.final)
+        cut = bool(left) or self._cut_short
+        rest = (
+            "before its sweeper had all its points" if self._study.total is None else f"{left} of {total} points left"
+        )
         found, code, cause = State.SUCCEEDED, 0, None
         failed = [result for result in self._results.values() if result.state is PointState.FAILED]
         if self._told_to_stop == _NO_OBJECTIVE:
             found, code = State.FAILED, 2
             cause = f"no point has what is to be optimised: point {failed[0].point.number}: {failed[0].cause}"
-        elif left and self._told_to_stop == "cancelled":
-            found, code, cause = State.CANCELLED, 130, f"stopped on request, {left} of {total} points left"
-        elif left and self._told_to_stop:
-            found, code, cause = State.INTERRUPTED, 5, f"told to stop (SIGTERM), {left} of {total} points left"
+        elif cut and self._told_to_stop == "cancelled":
+            found, code, cause = State.CANCELLED, 130, f"stopped on request, {rest}"
+        elif cut and self._told_to_stop:
+            found, code, cause = State.INTERRUPTED, 5, f"told to stop (SIGTERM), {rest}"
         elif lost := [result for result in self._results.values() if result.state in _LOST]:
             found, code = State.INTERRUPTED, 5
             first = f"point {lost[0].point.number}: {lost[0].cause}"
@@ -457,8 +470,8 @@ class Engine:
         elif failed:
             found, code = State.FAILED, 4
             cause = f"{len(failed)} of {total} points failed: point {failed[0].point.number}: {failed[0].cause}"
-        elif left and self._study.sweep.max_time is not None:
-            cause = f"sweep.max_time was over, {left} of {total} points left"
+        elif cut and self._study.sweep.max_time is not None:
+            cause = f"sweep.max_time was over, {rest}"
         return replace(state, state=found, exit_code=code, cause=cause, ended=time.time())
 
 

@@ -301,15 +301,17 @@ def _sweep(base: Composition) -> Sweep:
         raise ConfigError([problem for problem in problems if problem.key.split(".")[0] == "sweep"]) from None
 
 
-def _no_such_sweeper(sweep: Sweep) -> Iterator[Problem]:
+def _sweeper_fits(sweep: Sweep, objectives: Sequence[Objective]) -> Iterator[Problem]:
     if not sweep.search.startswith("hydra:"):
         return
     from ai4sdk.studies.hydra_sweeper import check_sweeper
 
     try:
-        check_sweeper(sweep.search.removeprefix("hydra:"))
+        check_sweeper(sweep.search.removeprefix("hydra:"), sweep.options, [one.direction for one in objectives])
     except NotFound as error:
         yield Problem(error.message, key="sweep.search", fix=error.hint)
+    except ConfigError as error:
+        yield from error.problems
 
 
 def _few(problems: Sequence[Problem]) -> Iterable[Problem]:
@@ -357,7 +359,8 @@ def _search_problems(
     sweep: Sweep, space: tuple[Axis, ...], objectives: tuple[Objective, ...], look: Look
 ) -> list[Problem]:
     problems = [
-        look.located(problem) for problem in (*check_search(sweep, space, objectives), *_no_such_sweeper(sweep))
+        look.located(problem)
+        for problem in (*check_search(sweep, space, objectives), *_sweeper_fits(sweep, objectives))
     ]
     learns = sweep.search not in ("grid", "random")
     if (learns or sweep.pruner is not None) and not objectives:

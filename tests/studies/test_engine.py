@@ -398,6 +398,13 @@ def test_a_hydra_sweeper_chooses_the_points_and_ours_runs_them(calls):
     assert not (calls / "outputs").exists()
 
 
+def test_a_hydra_sweeper_that_was_cut_short_can_be_resumed(calls):
+    job = ["function.x=range(4)", "sweep.search=hydra:basic", "+sweep.options={max_batch_size: 2}"]
+    study = ai4sdk.study("call", *job, "sweep.max_time=1ms")
+    assert "sweep.max_time was over, before its sweeper had all its points" in str(study.status.cause)
+    study.resume()  # it succeeded as far as it went, and is not refused
+
+
 def test_from_the_command_line_a_study_is_shown_listed_and_exported(calls, capsys):
     assert main(["run", "-m", "config=call", "function.x=1,2,3", "seed=0,1"]) == 0
     out = capsys.readouterr().out

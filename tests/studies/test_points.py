@@ -299,6 +299,13 @@ def test_a_hydra_sweeper_that_is_not_installed_is_missed_before_anything_runs(la
     assert found.endswith("→ sweep.search=hydra:basic")
 
 
+def test_a_wrong_option_of_a_hydra_sweeper_is_found_before_anything_runs(layered):
+    job = ["seed=1,2", "sweep.search=hydra:basic", "sweep.objective=loss"]
+    (found,) = problems_of("train", *job, "+sweep.options={max_batchsize: 2}")
+    assert found.startswith("command line: +sweep.options={max_batchsize: 2}")
+    assert found.endswith("→ max_batch_size")
+
+
 @pytest.mark.parametrize(
     ("objective", "direction"), [("val_loss", "min"), ("brier_score", "min"), ("seconds", "min"), ("accuracy", "max")]
 )
