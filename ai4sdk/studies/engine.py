@@ -27,6 +27,8 @@ from ai4sdk.runs.digests import find_success, link_success
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, add_event, is_alive, is_run, read_state, write_last, write_state
+from ai4sdk.runs.store import read_progress
+from ai4sdk.spec.units import format_span
 from ai4sdk.studies.finish import finish
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.ledger import Ledger, LedgerReader
@@ -50,6 +52,8 @@ _FREE_LOCK = 30.0
 
 _NOT_THE_CODE = (3, 5, 7)
 """Exit codes of a run that failed for reasons outside its code: data out of reach, killed, a lack of the machine."""
+_WALL_TIME = "wall time reached"
+"""Cause of a run that was stopped, with a checkpoint, because its time was over; of `ai4sdk.worker.signals.Reason`."""
 _LOST = (PointState.INTERRUPTED, PointState.CANCELLED)
 _TRACKING_PATIENCE = 600.0
 """Longest time, in seconds, that records may still be sent after the last point."""
@@ -145,6 +149,7 @@ class Engine:
         self._twins: dict[str, list[Point]] = {}
         self._again: deque[Point] = deque()
         self._tries: dict[int, int] = {}
+        self._phases: dict[int, list[str]] = {}
         self._tails: dict[int, ReportTail] = {}
         self._pruned: set[int] = set()
         self._told_to_stop: str | None = None
@@ -407,6 +412,13 @@ class Engine:
             found, values, cause = PointState.PRUNED, (value,), f"given up after epoch {step}"
         elif found is PointState.FAILED and state.exit_code in _NOT_THE_CODE:
             found = PointState.INTERRUPTED
+        if found is PointState.INTERRUPTED and cause == _WALL_TIME:
+            if self._got_further(point, run, state):
+                self._tries[point.number] = 0  # its time was too short for all, not the machine at fault
+            else:
+                limit = format_span(self._study.first.tasks[0].wall_time or 0.0)
+                found = PointState.FAILED
+                cause = f"hardware.wall_time ({limit}) is too short: it was over before anything more was saved"
         may_again = self._tries.get(point.number, 0) <= self._study.sweep.retries
         if found is PointState.INTERRUPTED and may_again and self._told_to_stop is None:
             add_event(self._paths, "again", number=point.number, cause=cause)
@@ -420,6 +432,17 @@ class Engine:
         self._results[point.number] = replace(result, state=found, values=values, cause=cause, took=took, run=run.root)
         if found.final:
             search.tell(point.number, values, found)
+
+    def _got_further(self, point: Point, run: RunPaths, state: RunState) -> bool:
+        """Tell whether an attempt left more than it had found: a checkpoint, or a phase that is finished."""
+        phases = read_progress(run).get("finished") or []
+        before = self._phases.get(point.number, [])
+        self._phases[point.number] = phases
+        try:
+            saved = run.last_checkpoint.stat().st_mtime
+        except OSError:
+            saved = 0.0
+        return len(phases) > len(before) or saved >= (state.started or 0.0)
 
     # ------------------------------------------------------------------ words from outside
 

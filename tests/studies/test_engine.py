@@ -43,6 +43,7 @@ def score(x=0, y=0.0, seed_too=False, do=None, pause=0.0, mark=False):
             "abort": os.abort,
             "kill": lambda: os.kill(os.getpid(), 9),
             "hang": hang,
+            "wait": lambda: time.sleep(3600),
             "leak": leak,
             "once": lambda: os.path.exists("mended") or 1 / 0,
         }[do]()
@@ -210,6 +211,34 @@ def test_what_the_machine_made_fail_is_tried_again_but_not_for_ever(calls):
     study = ai4sdk.open_study()
     assert {r.point.number: r.attempts for r in study.view.results} == {0: 1, 1: 2, 2: 1}
     assert states_of(study) == {"succeeded": 2, "interrupted": 1}
+
+
+def test_a_point_whose_time_is_over_without_anything_saved_has_failed_and_is_not_tried_again(calls):
+    study = ai4sdk.study("call", "function.x=1,2", "+function.do=wait", "hardware.wall_time=1s", wait=False)
+    with pytest.raises(RunFailed, match="is too short"):
+        study.wait()
+    assert [(result.state, result.attempts) for result in study.view.results] == [("failed", 1), ("succeeded", 1)]
+
+
+SLOW = """
+import time
+
+from net import Net as Plain
+
+
+class Net(Plain):
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.5)
+        return super().training_step(batch, batch_idx)
+"""
+
+
+def test_a_point_whose_time_is_over_goes_on_from_its_checkpoint_as_long_as_it_gets_further(project):
+    (project / "slow.py").write_text(SLOW)
+    job = ["module._target_=slow.Net", *NET[1:3], "training.max_epochs=8", "hardware.wall_time=4s", "sweep.retries=0"]
+    study = ai4sdk.study("train", *job, "seed=1,2")
+    assert states_of(study) == {"succeeded": 2}
+    assert all(result.attempts > 1 for result in study.view.results)
 
 
 def test_an_objective_that_nothing_measures_ends_the_study_at_its_first_point(calls):
