@@ -23,7 +23,7 @@ def finish(view: StudyView, paths: StudyPaths) -> None:
     if winner is not None and winner.run is not None:
         text = _config_of(winner, view)
         write_text(paths.best, text, durable=False)
-    importances = find_importances(view) if view.objectives else None
+    importances = [find_importances(view, index) for index in range(len(view.objectives))]
     write_text(paths.report, render(view, importances, text, folder=paths.root), durable=False)
 
 
