@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ai4sdk.cli.study import study_lines
 from ai4sdk.config.compose import compose_layers
 from ai4sdk.config.delta import PointComposer
 from ai4sdk.config.encode import encode, texts_of
@@ -264,6 +265,11 @@ def test_as_many_points_run_at_once_as_the_largest_leaves_room_for(layered, tmp_
     for one in (study, read_study_file(tmp_path / "study.json", Project(layered))):
         assert [(task.cpus, task.gpus) for task in one.largest.tasks] == [(3, 1)]
         assert [(task.cpus, task.gpus) for task in one.first.tasks] == [(1, 0)]
+
+
+def test_points_that_are_one_and_the_same_are_told_beforehand(layered):
+    lines = study_lines(make_study("train", ["seed=1,2,3", "tags={a: b},{a: c}"]), Project(layered))
+    assert lines[0] == "study train: grid, 6 points (3 different ones: equal plans run once)"
 
 
 def test_points_that_watch_different_metrics_must_be_compared_by_one(layered):
