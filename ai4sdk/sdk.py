@@ -5,7 +5,6 @@ Nothing here keeps state: each call looks at the files, and two notebooks can us
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,17 +153,6 @@ class Run(Handle):
             return {}
         return scores if isinstance(scores, dict) else {}
 
-    def log(self, task: str = "train") -> str:
-        """Return what a task printed."""
-        try:
-            return self.paths.log(task).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Yield what happened."""
-        return read_json_lines(self.paths.events)
-
     def cancel(self, *, now: bool = False) -> State:
         """Stop it with a checkpoint, or with ``now`` without one; returns its state after at most a minute."""
         return cancel_run(self.paths, now=now, wait=60)
@@ -192,7 +180,7 @@ class Run(Handle):
         except NotFound:
             return html_table(self.id, {"state": "gone"})
         figures = {name: value for name, value in self.scores.items() if isinstance(value, float)}
-        facts = {"state": status.state, "cause": status.cause, "folder": self.folder, "report": self.paths.report}
+        facts = {"state": status.state, "cause": status.cause, "folder": self.folder, "report": self.report}
         return html_table(self.id, {**facts, **figures})
 
 

@@ -121,10 +121,18 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     where = tracking["uri"] or f"sqlite in {display_path(run.root.parent)}"
     rows.append(("tracking", "none" if tracking["kind"] == "none" else f"MLflow, {where}"))
     rows.append(("output", f"{display_path(run.root.parent)}/<id>"))
+    rows += [("warning", text) for text in warnings_of(plan)]
     if deep:
         rows += [(name, str(value)) for name, value in deep.items()]
     width = max(len(name) for name, _ in rows)
     return [f"{name:{width}}  {text}" for name, text in rows]
+
+
+def warnings_of(plan: Plan) -> list[str]:
+    """Return what the place where a plan would run does not have, a sentence each."""
+    from ai4sdk.backends.local.machine import shortages
+
+    return shortages(plan) if plan.job["backend"]["kind"] == "local" else []
 
 
 def _resources(task: dict[str, Any]) -> str:

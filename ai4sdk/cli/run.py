@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ai4sdk.backends.launch import start_run
 from ai4sdk.cli.arguments import Parser, split_config
+from ai4sdk.cli.plan import warnings_of
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import find_project
 from ai4sdk.errors import ConfigError, UsageError
@@ -49,6 +50,8 @@ def main(command: str, argv: Sequence[str]) -> int:
         if job is None:
             raise ConfigError(problems)
         plan = make_plan(Loaded(job, composition), command=["ai4sdk", command, *argv])
+    for warning in warnings_of(plan):
+        print(f"warning: {warning}", file=sys.stderr)
     run = start_run(plan, project.root)
     if args.detach:
         print(run.id)

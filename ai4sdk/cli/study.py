@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
+from ai4sdk.cli.plan import warnings_of
 from ai4sdk.cli.study_watch import closing_lines, standing, watch_study
 from ai4sdk.config.project import Project, display_path, find_project
 from ai4sdk.errors import UsageError
@@ -92,13 +93,17 @@ def study_lines(study: StudyPlan, project: Project) -> list[str]:
     runs = Path(project.root, study.job["runs"])
     done = sum(find_success(runs, digest) is not None for digest in {point.digest for point in study.points})
     count = "as many points as its sweeper asks for" if study.total is None else f"{study.total} points"
-    lines = [f"study {study.name}: {study.sweep.search}, {count}" + (f", {done} of them done already" if done else "")]
+    different = len({point.digest for point in study.points})
+    same = f" ({different} different ones: equal plans run once)" if different < len(study.points) else ""
+    already = f", {done} of them done already" if done else ""
+    lines = [f"study {study.name}: {study.sweep.search}, {count}{same}{already}"]
     width = max(len(axis.key) for axis in study.space)
     lines += [f"  {axis.key:{width}}  {axis_text(axis)}" for axis in study.space]
     if study.objectives:
         lines.append("  objective: " + ", ".join(f"{one.name} ({one.direction})" for one in study.objectives))
+    lines += [f"  warning: {text}" for text in warnings_of(study.largest)]
     left = (study.total or 0) - done
-    slots = _slots(study.first, study.sweep.parallel)
+    slots = _slots(study.largest, study.sweep.parallel)
     if left and slots:
         each = _usual_time(runs, study.name)
         time = f", about {format_span(round(each * left / slots))} by earlier runs" if each else ""

@@ -87,6 +87,10 @@ def closing_lines(paths: StudyPaths, view: StudyView, state: RunState, most: int
     elif ledger.uri:
         shown = f"mlflow ui --backend-store-uri {ledger.uri}" if ledger.uri.startswith("sqlite:") else ledger.uri
         lines.append(f"  records    {shown}")
+        if reused := sum(result.reused for result in view.results):
+            lines.append(
+                f"             (of {reused} reused point{'s' * (reused > 1)} where they ran, not below this study)"
+            )
     return lines
 
 

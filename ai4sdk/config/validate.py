@@ -235,7 +235,7 @@ def _assign(composition: Composition, key: str, value: str) -> str:
 def _example(composition: Composition, key: str) -> str | None:
     """Return a value that would do, from the model's default, or what the key means."""
     info = field_at(key)
-    meaning = describe(key)
+    meaning = describe(key).replace("``", "")
     if info is not None and not info.is_required() and info.default_factory is None and info.default is not None:
         default = str(info.default).lower() if isinstance(info.default, bool) else str(info.default)
         example = _assign(composition, key, default)

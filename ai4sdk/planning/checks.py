@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ class _Target:
     arguments: tuple[str, ...]
     positional: int
     partial: bool
+    values: Mapping[str, Any]
 
 
 def check_job(job: Job, search: list[Path], known: dict[Any, TargetReport] | None = None) -> list[Finding]:
@@ -105,7 +107,7 @@ def _walk(value: Any, key: str, positional: Mapping[str, int]) -> Iterator[_Targ
             given = value.get("_args_")
             count = positional.get(key, 0) + (len(given) if isinstance(given, list) else 0)
             arguments = tuple(str(name) for name in value if name not in HYDRA_KEYS)
-            yield _Target(key, path, arguments, count, bool(value.get("_partial_", False)))
+            yield _Target(key, path, arguments, count, bool(value.get("_partial_", False)), value)
         for name, child in value.items():
             yield from _walk(child, f"{key}.{name}".lstrip("."), positional)
     elif isinstance(value, list):
@@ -128,6 +130,7 @@ def _targets_exist(job: Job, search: list[Path], known: dict[Any, TargetReport])
                 yield Finding(target.key, problem.message, problem.fix)
             else:
                 yield Finding(f"{target.key}._target_", problem.message, problem.fix)
+        yield from _wrong_kinds(target, report)
         certain = report.found and report.certain and report.kind == "class" and not report.problems
         if target.key == "module" and certain and not set(report.bases) & set(LIGHTNING_MODULE):
             yield Finding(
@@ -135,6 +138,21 @@ def _targets_exist(job: Job, search: list[Path], known: dict[Any, TargetReport])
                 f"{target.path} is no LightningModule",
                 "name a class that derives from pytorch_lightning.LightningModule",
             )
+
+
+def _wrong_kinds(target: _Target, report: TargetReport) -> Iterator[Finding]:
+    """Find text and lists where a number or a flag is asked for: no code turns them into one by itself."""
+    for name, kind in report.takes.items():
+        value = target.values.get(name)
+        if not isinstance(value, str | list) or (isinstance(value, str) and "${" in value):
+            continue
+        key = f"{target.key}.{name}"
+        fix = None
+        if isinstance(value, str) and kind != "true or false":
+            with suppress(ValueError):
+                fix = f"{key}={float(value):g}, without quotes"
+        shown = value if isinstance(value, list) else repr(value)
+        yield Finding(key, f"{key} must be {kind}, not {shown}: {target.path} says so", fix)
 
 
 def _function_uses_what_is_given(job: Job, search: list[Path]) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ def finish(view: StudyView, paths: StudyPaths) -> None:
         text = _config_of(winner, view)
         write_text(paths.best, text, durable=False)
         drawing = _draw(RunPaths(winner.run), paths)
-    importances = find_importances(view) if view.objectives else None
+    importances = [find_importances(view, index) for index in range(len(view.objectives))]
     write_text(paths.report, render(view, importances, text, folder=paths.root), durable=False)
     if drawing is not None:
         drawing.wait()

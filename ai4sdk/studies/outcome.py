@@ -35,8 +35,10 @@ def known_figures(run: RunPaths) -> dict[str, float]:
     }
 
 
-def values_of(run: RunPaths, objectives: Sequence[Objective], monitor: str | None) -> tuple[float, ...] | None:
+def values_of(run: RunPaths, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
     """Return the values of a run that has succeeded.
+
+    Of the metric by which the run chose its best weights the best value counts, not the last.
 
     Parameters
     ----------
@@ -44,8 +46,6 @@ def values_of(run: RunPaths, objectives: Sequence[Objective], monitor: str | Non
         The run.
     objectives
         What to look for.
-    monitor
-        Metric by which the run chose its best weights: of that one the best value counts, not the last.
 
     Returns
     -------
@@ -53,8 +53,8 @@ def values_of(run: RunPaths, objectives: Sequence[Objective], monitor: str | Non
         A value for each objective; ``None`` if one is missing.
     """
     figures = known_figures(run)
-    best = _read(run.checkpoints / "fit.json").get("best")
-    if monitor is not None and isinstance(best, int | float):
+    fitted = _read(run.checkpoints / "fit.json")
+    if isinstance(monitor := fitted.get("monitor"), str) and isinstance(best := fitted.get("best"), int | float):
         figures[monitor] = float(best)
     if not objectives or any(objective.name not in figures for objective in objectives):
         return None

@@ -59,12 +59,15 @@ class Fitted:
         Epochs begun and optimizer steps made.
     best
         The best value of ``training.checkpoint.monitor``.
+    monitor
+        Which metric that is.
     """
 
     reason: str
     epochs: int
     steps: int
     best: float | None = None
+    monitor: str | None = None
 
 
 def quiet_lightning() -> None:
@@ -156,7 +159,7 @@ def fit(
     trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=False)
     records.progress.update(step=trainer.global_step, metrics=plain_metrics(trainer))
     best.flush()
-    fitted = Fitted(_reason(trainer), trainer.current_epoch, trainer.global_step, best.value)
+    fitted = Fitted(_reason(trainer), trainer.current_epoch, trainer.global_step, best.value, best.monitor)
     ours.ended = vars(fitted)
     trainer.save_checkpoint(paths.last_checkpoint)
     records.event("fit ended", **vars(fitted))

@@ -134,6 +134,16 @@ def test_an_argument_the_module_does_not_take_is_cited_where_it_is_written(proje
     assert "width" in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("value", "fix"), [("foo", None), ("'1e-2'", "optimizer.lr=0.01, without quotes"), ("[1e-2,1e-3]", None)]
+)
+def test_text_where_a_number_is_asked_for_is_found_before_anything_runs(project, value, fix):
+    (found,) = problems(f"optimizer.lr={value}")
+    assert found.key == "optimizer.lr"
+    assert "must be a number" in found.message
+    assert found.fix == fix
+
+
 def test_unreadable_data_ends_with_the_status_for_data(project):
     with pytest.raises(ConfigError) as caught:
         plan("dataset.uri=nowhere.csv")
