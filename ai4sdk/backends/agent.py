@@ -22,7 +22,7 @@ from ai4sdk.processes import die_with_parent, signal_leader
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["End", "main", "which_counts"]
+__all__ = ["End", "main", "start_ranks", "which_counts"]
 
 PATIENCE = 5.0
 """Seconds that ranks have to end once one has stopped in good order, or has lost another one."""
@@ -69,12 +69,18 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 3:
         sys.stderr.write("usage: python -m ai4sdk.backends.agent RUN_DIR TASK PROCESSES\n")
         return 2
-    return _Agent(RunPaths(Path(arguments[0]).resolve()), arguments[1], int(arguments[2])).execute()
+    run, task = RunPaths(Path(arguments[0]).resolve()), arguments[1]
+    return start_ranks(run, task, int(arguments[2]), [sys.executable, "-P", "-m", "ai4sdk.worker", str(run.root), task])
+
+
+def start_ranks(run: RunPaths, task: str, count: int, argv: Sequence[str]) -> int:
+    """Start a command once a rank, wait for all to end, and return the status that tells how the task did."""
+    return _Agent(run, task, count, argv).execute()
 
 
 class _Agent:
-    def __init__(self, run: RunPaths, task: str, count: int) -> None:
-        self._run, self._task, self._count = run, task, count
+    def __init__(self, run: RunPaths, task: str, count: int, argv: Sequence[str]) -> None:
+        self._run, self._task, self._count, self._argv = run, task, count, argv
         self._workers: list[subprocess.Popen[bytes]] = []
         self._told = False
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,7 +122,7 @@ class _Agent:
         with contextlib.ExitStack() as files:
             log = None if rank == 0 else files.enter_context(open(self._run.log(self._task, rank), "ab"))
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", "ai4sdk.worker", str(self._run.root), self._task],
+                self._argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -162,7 +168,13 @@ class _Agent:
         else:
             name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
             cause, kind, status = f"crashed with {name}", "user", 4
-        failure = {"cause": f"rank {end.rank} {cause}", "kind": kind, "exit_code": status, "traceback": ""}
+        failure: dict[str, object] = {
+            "cause": f"rank {end.rank} {cause}",
+            "kind": kind,
+            "exit_code": status,
+            "traceback": "",
+        }
+        failure["rank"] = end.rank
         sys.stderr.write(f"{failure['cause']}\n")
         try:
             write_json(self._run.failure, failure)

@@ -36,7 +36,8 @@ def fail_among_others(paths: RunPaths, error: BaseException, failure: Failure) -
     """
     from ai4sdk.worker.group import lost_rank
 
-    rank = os.environ.get("RANK", "?")
+    text = os.environ.get("RANK", "")
+    rank = int(text) if text.isdecimal() else 0
     lost = lost_rank(error)
     if lost:
         cause = f"rank {rank} lost the connection to another rank"
@@ -48,8 +49,8 @@ def fail_among_others(paths: RunPaths, error: BaseException, failure: Failure) -
     log.error("%s", failure.cause)
     stopped = failure.kind in ("interrupted", "cancelled") and not lost
     try:
-        if rank == "0" or not stopped:
-            _write(paths, failure, lost=lost)
+        if rank == 0 or not stopped:
+            _write(paths, failure, rank, lost=lost)
     except OSError as problem:
         log.error("failure.json could not be written: %s", problem)
     logging.shutdown()
@@ -59,9 +60,9 @@ def fail_among_others(paths: RunPaths, error: BaseException, failure: Failure) -
     os._exit(failure.exit_code)
 
 
-def _write(paths: RunPaths, failure: Failure, *, lost: bool) -> None:
+def _write(paths: RunPaths, failure: Failure, rank: int, *, lost: bool) -> None:
     """Write failure.json, unless another process has written more than this one knows."""
-    values = {**failure.to_json(), "lost": True} if lost else failure.to_json()
+    values = {**failure.to_json(), "rank": rank} | ({"lost": True} if lost else {})
     scratch = paths.failure.with_name(f".{paths.failure.name}.{os.getpid()}.whole")
     write_json(scratch, values)
     try:
