@@ -17,9 +17,10 @@ from ai4sdk.config.project import Project, display_path, find_project
 from ai4sdk.config.validate import located
 from ai4sdk.errors import ConfigError, EnvironmentFault, UsageError
 from ai4sdk.planning.build import make_plan
-from ai4sdk.planning.plan import Plan
+from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_text
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.spec.scale import Scale, scale_of
 from ai4sdk.spec.units import format_size, format_span
 
 EPILOG = """\
@@ -97,8 +98,7 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     job = plan.job
     rows: list[tuple[str, str]] = [("plan", f"{plan.name}  {plan.digest}")]
     for task in plan.tasks:
-        processes = f"{task.processes} process" + ("es" if task.processes > 1 else "")
-        rows.append(("task", f"{task.name}: {processes}, {_resources(task.model_dump())}"))
+        rows.append(("task", f"{task.name}: {_processes(task)}, {_resources(task.model_dump())}"))
     if job.get("function"):
         rows.append(("function", _target(job["function"])))
         files = [path for entry in plan.data.values() for path in entry["paths"]]
@@ -107,6 +107,9 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
         rows.append(("module", _target(job["module"])))
         rows += [(name, _data(entry, job)) for name, entry in plan.data.items()]
         rows.append(("training", _training(job)))
+        scale = scale_of(plan.as_job())
+        if scale.world_size > 1 or scale.growth != 1:
+            rows.append(("scale", _scale(scale, job)))
         rows.append(("optimizer", _target(job["optimizer"]) if job["optimizer"] else "the module's own"))
     for name, entry in plan.inputs.items():
         rows.append((name, f"{entry['source']}  {entry['fingerprint'][:19]}"))
@@ -133,6 +136,30 @@ def warnings_of(plan: Plan) -> list[str]:
     from ai4sdk.backends.local.machine import shortages
 
     return shortages(plan) if plan.job["backend"]["kind"] == "local" else []
+
+
+def _processes(task: TaskPlan) -> str:
+    processes = f"{task.processes} process" + ("es" if task.processes > 1 else "")
+    return processes if task.nodes == 1 else f"{processes} on each of {task.nodes} nodes"
+
+
+def _scale(scale: Scale, job: dict[str, Any]) -> str:
+    """Say how many processes there are, what each takes of a step, and with which learning rate."""
+    training = job["training"]
+    parts = [f"world size {scale.world_size}"]
+    if scale.batch_size is None:
+        parts.append("batches of the loader's own, for each process")
+    else:
+        parts.append(f"{scale.batch_size} samples a batch and process")
+    if training["accumulate_grad_batches"] > 1:
+        parts.append(f"{training['accumulate_grad_batches']} batches a step")
+    if scale.global_batch_size is not None:
+        parts.append(f"{scale.global_batch_size} samples a step")
+    if scale.learning_rate is not None:
+        how, rate = training["scale_learning_rate"], job["optimizer"]["lr"]
+        text = f"learning rate {scale.learning_rate:g}"
+        parts.append(text if how == "none" else f"{text} ({how}: {rate:g} for 1/{scale.growth:g} of the samples)")
+    return ", ".join(parts)
 
 
 def _resources(task: dict[str, Any]) -> str:

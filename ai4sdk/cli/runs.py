@@ -95,7 +95,7 @@ def _status(command: str, argv: Sequence[str]) -> int:
 
 def _logs(command: str, argv: Sequence[str]) -> int:
     args, run = _one(command, "Show what a run printed.", argv, log_options=True)
-    path = run.log(args.task or read_plan_file(run.root).tasks[0].name)
+    path = run.log(args.task or read_plan_file(run.root).tasks[0].name, args.rank)
     if not path.exists() and read_state(run).state.ended:
         tasks = ", ".join(sorted(file.stem for file in run.logs.glob("*.log"))) or "none yet"
         raise NotFound(f"{run.id} has no log of {path.stem!r}", hint=f"logs there are: {tasks}")
@@ -182,6 +182,7 @@ def _one(
     if log_options:
         parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
         parser.add_argument("--task", help="which task's log (default: the first)")
+        parser.add_argument("--rank", type=int, default=0, metavar="N", help="of several processes, which (default: 0)")
     if now_option:
         parser.add_argument("--now", action="store_true", help="at once, without a checkpoint")
     if detach_option:

@@ -17,7 +17,7 @@ state.json       queued, running, succeeded, failed, cancelled or interrupted, a
 failure.json     why a task failed, with its traceback
 events.jsonl     what happened, one JSON object a line
 code/            the code as it was when the plan was made
-logs/            what each task printed
+logs/            what each task printed; of several processes rank 0 in TASK.log, the others in TASK.rankN.log
 metrics.jsonl    every metric logged, one JSON object a line
 progress.json    where the training stands
 checkpoints/     last.ckpt (to resume from) and best.ckpt
@@ -93,9 +93,9 @@ class RunPaths:
         """Folder of the logs."""
         return self.root / "logs"
 
-    def log(self, task: str) -> Path:
-        """Return the file with what a task printed, all attempts."""
-        return self.logs / f"{task}.log"
+    def log(self, task: str, rank: int = 0) -> Path:
+        """Return the file with what a task, or one of its further ranks, printed, all attempts."""
+        return self.logs / (f"{task}.rank{rank}.log" if rank else f"{task}.log")
 
     @property
     def metrics(self) -> Path:

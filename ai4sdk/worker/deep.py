@@ -24,6 +24,7 @@ from ai4sdk.errors import Ai4Error
 from ai4sdk.planning.code import CodeSnapshot, unpack
 from ai4sdk.planning.plan import Plan
 from ai4sdk.spec import Job
+from ai4sdk.spec.scale import scale_of
 from ai4sdk.spec.units import format_size, format_span
 from ai4sdk.worker.estimate import Memory, estimate_memory
 from ai4sdk.worker.failures import failure_of
@@ -31,6 +32,7 @@ from ai4sdk.worker.finetune import freeze
 from ai4sdk.worker.instantiate import instantiate
 from ai4sdk.worker.optimizers import configure_optimizers
 from ai4sdk.worker.pace import measure_pace
+from ai4sdk.worker.phases import divide_batch_size
 from ai4sdk.worker.train import make_module
 
 __all__ = ["Look", "look", "trace"]
@@ -97,6 +99,7 @@ def look(plan: Plan, project: Path, *, calibrate: bool = False) -> Look:
         seed=job.seed,
         instantiate=instantiate,
     )
+    divide_batch_size(data, job)
     data.datamodule.prepare_data()
     data.datamodule.setup("fit")
     loader = data.datamodule.train_dataloader()
@@ -123,18 +126,23 @@ def _memory(job: Job, memory: Memory, found: Look) -> None:
         "activations": memory.activations,
         "batch": memory.batch,
     }
+    total, several = memory.total, scale_of(job).processes
+    if job.training.mode == "ddp":  # gradients are copied to where they are added up
+        parts["buckets"] = memory.gradients
+        total += memory.gradients
     known = " + ".join(f"{name} {format_size(size)}" for name, size in parts.items() if size is not None)
-    found.rows["memory"] = f"{'' if memory.complete else 'more than '}{format_size(memory.total)}: {known}"
+    found.rows["memory"] = f"{'' if memory.complete else 'more than '}{format_size(total)}: {known}"
     found.rows |= {f"memory note {index}": note for index, note in enumerate(memory.notes, 1)}
     found.rows["checkpoint"] = f"about {format_size(memory.checkpoint)}"
     hardware = job.hardware
     if hardware.gpus:
-        needed, limit, key = memory.total + _GPU_RUNTIME, hardware.gpu_memory, "hardware.gpu_memory"
+        needed, limit, key = total + _GPU_RUNTIME, hardware.gpu_memory, "hardware.gpu_memory"
     else:
         # Python, torch, the data and the weights are in this process already.
         there = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        needed, limit, key = there + memory.total - memory.weights - memory.batch, hardware.memory, "hardware.memory"
-    found.rows["process"] = f"at least {format_size(needed)} with torch and data"
+        needed = several * (there + total - memory.weights - memory.batch)
+        limit, key = hardware.memory, "hardware.memory"
+    found.rows["node" if several > 1 else "process"] = f"at least {format_size(needed)} with torch and data"
     if limit is not None and needed > limit:
         found.refused = f"it needs at least {format_size(needed)}, and {key} is {format_size(limit)}"
         found.key = key
@@ -145,7 +153,8 @@ def _pace(job: Job, module: pl.LightningModule, datamodule: pl.LightningDataModu
     """Tell how long the training takes."""
     pace = measure_pace(job, module, datamodule)
     seconds = pace.whole(job.training)
-    found.rows["pace"] = f"{pace.batch * 1000:.3g} ms a batch, the median of {pace.steps} that were tried here"
+    alone = " (one process, without the others)" if job.training.mode == "ddp" else ""
+    found.rows["pace"] = f"{pace.batch * 1000:.3g} ms a batch, the median of {pace.steps} that were tried here{alone}"
     if seconds is None:
         found.rows["time"] = "not known: the data has no end, or the training has none"
         return

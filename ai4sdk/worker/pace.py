@@ -10,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from ai4sdk.spec import Job, Training
+from ai4sdk.spec.scale import scale_of
 from ai4sdk.worker.train import devices, quiet_lightning
 
 __all__ = ["Pace", "measure_pace"]
@@ -30,7 +31,7 @@ class Pace:
     batch, validation
         Seconds for a batch of training and of validation; the median, and 0 without validation.
     batches, validations
-        Batches of each in an epoch; ``None`` if the data has no end.
+        Batches of each that a process takes in an epoch; ``None`` if the data has no end.
     steps
         Batches that were tried.
     """
@@ -71,7 +72,7 @@ def measure_pace(job: Job, module: pl.LightningModule, datamodule: pl.LightningD
     quiet_lightning()
     watch = _Watch()
     trainer = pl.Trainer(
-        **devices(job.hardware),
+        **{**devices(job.hardware), "devices": 1},
         callbacks=[watch],
         logger=False,
         enable_checkpointing=False,
@@ -86,7 +87,7 @@ def measure_pace(job: Job, module: pl.LightningModule, datamodule: pl.LightningD
         gradient_clip_algorithm=job.training.gradient_clip_algorithm if job.training.gradient_clip_val else None,
     )
     trainer.fit(module, datamodule=datamodule)
-    return watch.pace(datamodule)
+    return watch.pace(datamodule, scale_of(job).world_size)
 
 
 class _Watch(pl.Callback):
@@ -119,14 +120,16 @@ class _Watch(pl.Callback):
         self._last = now
         return took
 
-    def pace(self, datamodule: pl.LightningDataModule) -> Pace:
+    def pace(self, datamodule: pl.LightningDataModule, processes: int) -> Pace:
+        """Return the pace, with the batches that each of some processes takes of an epoch."""
         usual = self.training[_WARM_UP:] or self.training
+        batches = _length(datamodule.train_dataloader())
         validations = _length(datamodule.val_dataloader()) if self.validating else 0
         return Pace(
             batch=statistics.median(usual),
             validation=statistics.median(self.validating) if self.validating else 0.0,
-            batches=_length(datamodule.train_dataloader()),
-            validations=validations or 0,
+            batches=-(-batches // processes) if batches is not None else None,
+            validations=-(-(validations or 0) // processes),
             steps=len(self.training),
         )
 

@@ -38,6 +38,16 @@ def test_what_the_module_and_a_batch_take_is_told(looked):
     assert "float32" in rows["  output"]
 
 
+def test_several_processes_have_smaller_batches_each_and_all_that_they_need_is_counted(looked):
+    one = looked()
+    two = looked("training.mode=ddp", "training.processes=2", "training.global_batch_size=16")
+    assert two.rows["batch"].startswith("8×")
+    assert "buckets 168 B" in two.rows["memory"]
+    assert "process" in one.rows
+    assert "node" in two.rows
+    assert looked("training.mode=ddp", "training.processes=2", "hardware.memory=300MiB").refused
+
+
 def test_frozen_parameters_are_told_apart(looked):
     assert looked("training.freeze=[layers.0.*]").rows["parameters"] == "42, 18 of them trained"
 
