@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ai4sdk.backends.launch import start_run
 from ai4sdk.cli.arguments import Parser, split_config
+from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import find_project
@@ -52,14 +53,15 @@ def main(command: str, argv: Sequence[str]) -> int:
         plan = make_plan(Loaded(job, composition), command=["ai4sdk", command, *argv])
     for warning in warnings_of(plan):
         print(f"warning: {warning}", file=sys.stderr)
-    run = start_run(plan, project.root)
-    if args.detach:
-        print(run.id)
-        print(f"  → ai4sdk logs -f {run.id}", file=sys.stderr)
-        return 0
-    from ai4sdk.cli.watch import watch
+    with interrupts_held():
+        run = start_run(plan, project.root)
+        if not args.detach:
+            from ai4sdk.cli.watch import watch
 
-    return watch(run, plan)
+            return watch(run, plan)
+    print(run.id)
+    print(f"  → ai4sdk logs -f {run.id}", file=sys.stderr)
+    return 0
 
 
 def _study(words: Sequence[str], command: list[str], *, detach: bool) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 from ai4sdk.backends.launch import cancel_run, resume_run, start_run
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
 from ai4sdk.cli.closing import headline_figures
+from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.config.project import display_path, find_project
 from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.planning.plan import read_plan_file
@@ -132,13 +133,16 @@ def _cancel(command: str, argv: Sequence[str]) -> int:
 
 def _resume(command: str, argv: Sequence[str]) -> int:
     args, run = _one(command, "Go on with a run that was interrupted, cancelled or failed.", argv, detach_option=True)
-    resume_run(run, find_project().root)
-    return _follow(run, detach=args.detach)
+    with interrupts_held():
+        resume_run(run, find_project().root)
+        return _follow(run, detach=args.detach)
 
 
 def _rerun(command: str, argv: Sequence[str]) -> int:
     args, run = _one(command, "Run the plan of a run again, as a new run.", argv, detach_option=True)
-    return _follow(start_run(read_plan_file(run.root), find_project().root), detach=args.detach)
+    plan = read_plan_file(run.root)
+    with interrupts_held():
+        return _follow(start_run(plan, find_project().root), detach=args.detach)
 
 
 def _sync(command: str, argv: Sequence[str]) -> int:

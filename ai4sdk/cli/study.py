@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
+from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
 from ai4sdk.cli.study_watch import closing_lines, standing, watch_study
 from ai4sdk.config.project import Project, display_path, find_project
@@ -62,13 +63,18 @@ def main(command: str, argv: Sequence[str]) -> int:
     if args.action not in ACTIONS:
         hint = f"one of {', '.join(ACTIONS)}; for a study of that name: ai4sdk study show {args.action}"
         raise UsageError(f"ai4sdk study has no action {args.action!r}", hint=hint)
+    if args.json and args.csv:
+        raise UsageError("--json and --csv are two formats", hint="leave out one of them")
+    if args.n < 0:
+        raise UsageError(f"-n {args.n} is no number of points", hint="-n 0 shows all")
     folder = runs_folder(args, find_project().root)
     if args.action == "list":
         return _list(folder)
     paths = StudyPaths(find_study(args.study, folder).root)
     if args.action == "resume":
-        resume_study(paths, failed_too=args.failed)
-        return _follow(paths, detach=args.detach)
+        with interrupts_held():
+            resume_study(paths, failed_too=args.failed)
+            return _follow(paths, detach=args.detach)
     if args.action == "cancel":
         cancel_study(paths, now=args.now)
         return watch_study(paths) and 0
@@ -83,7 +89,8 @@ def run_study(config: str, overrides: Sequence[str], command: Sequence[str], *, 
     study = make_study(config, overrides, project, command=command)
     for line in study_lines(study, project):
         print(line, file=sys.stderr)
-    return _follow(start_study(study, project.root), detach=detach)
+    with interrupts_held():
+        return _follow(start_study(study, project.root), detach=detach)
 
 
 def study_lines(study: StudyPlan, project: Project) -> list[str]:
@@ -92,7 +99,11 @@ def study_lines(study: StudyPlan, project: Project) -> list[str]:
 
     runs = Path(project.root, study.job["runs"])
     done = sum(find_success(runs, digest) is not None for digest in {point.digest for point in study.points})
-    count = "as many points as its sweeper asks for" if study.total is None else f"{study.total} points"
+    count = (
+        "as many points as its sweeper asks for"
+        if study.total is None
+        else f"{study.total} point{'s' if study.total != 1 else ''}"
+    )
     different = len({point.digest for point in study.points})
     same = f" ({different} different ones: equal plans run once)" if different < len(study.points) else ""
     already = f", {done} of them done already" if done else ""

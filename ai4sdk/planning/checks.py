@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -144,18 +145,25 @@ def _targets_exist(job: Job, search: list[Path], known: dict[Any, TargetReport])
 
 
 def _wrong_kinds(target: _Target, report: TargetReport) -> Iterator[Finding]:
-    """Find text and lists where a number or a flag is asked for: no code turns them into one by itself."""
+    """Find text and lists where a number or a flag is asked for, and fractions where a whole number is."""
     for name, kind in report.takes.items():
         value = target.values.get(name)
-        if not isinstance(value, str | list) or (isinstance(value, str) and "${" in value):
+        if not _is_other(value, kind):
             continue
         key = f"{target.key}.{name}"
         fix = None
         if isinstance(value, str) and kind != "true or false":
             with suppress(ValueError):
                 fix = f"{key}={float(value):g}, without quotes"
-        shown = value if isinstance(value, list) else repr(value)
+        shown = repr(value) if isinstance(value, str) else value
         yield Finding(key, f"{key} must be {kind}, not {shown}: {target.path} says so", fix)
+
+
+def _is_other(value: Any, kind: str) -> bool:
+    """Tell whether a value is surely of another kind; references are not known yet, and 8.0 may do for 8."""
+    if isinstance(value, float):
+        return kind == "a whole number" and isfinite(value) and not value.is_integer()
+    return isinstance(value, list) or (isinstance(value, str) and "${" not in value)
 
 
 def _function_uses_what_is_given(job: Job, search: list[Path]) -> Iterator[Finding]:

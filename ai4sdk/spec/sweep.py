@@ -104,7 +104,10 @@ class Sweep(Section):
     @model_validator(mode="after")
     def _one_direction_each(self) -> Self:
         if self.direction and len(self.direction) != max(1, len(self.objective)):
-            raise ValueError(f"{len(self.objective)} objectives, but {len(self.direction)} directions")
+            ways, count = len(self.direction), max(1, len(self.objective))
+            raise ValueError(f"direction has {ways} value{'s' * (ways > 1)} for {count} objective{'s' * (count > 1)}")
+        if twice := [name for name in self.objective if self.objective.count(name) > 1]:
+            raise ValueError(f"objective names {twice[0]} twice")
         if len(self.objective) > 1 and self.pruner is not None:
             raise ValueError("a pruner needs a single objective")
         return self

@@ -252,8 +252,8 @@ def make_study(
     look = Look(planner.plan, planner.composer.is_group, space, base, by_hand)
     problems += [look.located(problem) for problem in check(space)]
     if not space and not problems:
-        problems += base.problems
-        problems.append(Problem("nothing is varied: no value has several", fix="-m optimizer.lr=1e-2,1e-3"))
+        nothing = Problem("nothing is varied: no value has several", fix="-m optimizer.lr=1e-2,1e-3")
+        problems += base.problems or [nothing]
     if problems:
         raise ConfigError(problems)
 

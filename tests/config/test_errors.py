@@ -206,3 +206,14 @@ def test_a_search_that_is_none_is_told_the_searches_there_are(project, value):
     problem = only(problems("train", f"sweep.search={value}"))
     assert "one of grid, random, tpe, cmaes, gp or nsga2 or hydra:NAME for a Hydra sweeper" in problem.message
     assert "^" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["sweep.objective=[loss,loss]"], "objective names loss twice"),
+        (["sweep.direction=[min,max]"], "direction has 2 values for 1 objective"),
+    ],
+)
+def test_objectives_and_directions_that_do_not_fit_are_told(project, overrides, says):
+    assert says in only(problems("train", *overrides)).message

@@ -348,11 +348,23 @@ def test_a_wrong_value_in_yaml_is_cited_by_file_and_line(layered, write):
         ("optimizer.lr=interval(1,0)", "holds no numbers"),
         ("optimizer.lr=tag(log,interval(0,1))", "above 0"),
         ("optimizer=glob(x*)", "no option of the group"),
+        ("seed=glob(*)", "glob chooses among the options of a group, and seed is none"),
         ("seed=3", "nothing is varied"),
     ],
 )
 def test_axes_that_make_no_sense_are_refused_with_the_reason(layered, override, says):
     assert any(says in text for text in problems_of("train", override))
+
+
+@pytest.mark.parametrize("twice", [["seed=1,2", "seed=3"], ["seed=3", "seed=1,2"], ["seed=1,2", "+seed=3,4"]])
+def test_a_key_given_twice_is_told_and_not_guessed(layered, twice):
+    (found,) = problems_of("train", *twice)
+    assert "seed is given twice, and once with several values" in found
+
+
+def test_what_cannot_be_read_is_the_only_mistake_told(layered):
+    (found,) = problems_of("train", "seed=1,,2")
+    assert "not readable" in found
 
 
 def test_all_options_of_a_group_can_be_meant(layered):
