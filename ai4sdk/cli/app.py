@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "study": ("study", "show, list, resume and cancel studies (`run -m` starts one)"),
     "predict": ("predict", "let a trained model predict"),
     "sync": ("runs", "send to MLflow what could not be sent yet"),
+    "verify": ("verify", "check by trying: does a job give the same with several processes?"),
     "configs": ("configs", "list config groups and their options"),
     "modules": ("modules", "list modules and what they are for"),
     "schema": ("schema", "print the JSON Schema of a job, or write those of all groups"),

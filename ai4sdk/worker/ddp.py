@@ -119,7 +119,7 @@ class Ddp(DDPStrategy):
 
 
 def log_over_ranks(module: pl.LightningModule) -> None:
-    """Have whatever a module logs be of all processes, as if there were one, unless it says otherwise.
+    """Have whatever a module logs be of all processes, as if there were one, unless it is logged on rank 0 only.
 
     What decides (plateau schedulers, early stopping, the best weights) then decides alike everywhere.
     """
@@ -128,7 +128,7 @@ def log_over_ranks(module: pl.LightningModule) -> None:
     @functools.wraps(plain)
     def log(*arguments: Any, **options: Any) -> None:
         if not options.get("rank_zero_only") and len(arguments) < _BEFORE_SYNC:
-            options.setdefault("sync_dist", True)
+            options["sync_dist"] = True  # log_dict passes on its default, so that False does not say what is wanted
         plain(*arguments, **options)
 
     object.__setattr__(module, "log", log)

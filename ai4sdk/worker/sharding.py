@@ -53,6 +53,12 @@ class TrainingBatches:
             if share and not (self.drop_last and len(batch) < whole):
                 yield batch[group.rank.rank * share : (group.rank.rank + 1) * share]
 
+    @property
+    def left_out(self) -> int:
+        """Samples of a last batch that cannot be divided evenly."""
+        size, rest = self._group.size, len(self.sampler) % (self.batch_size * self._group.size)
+        return 0 if self.drop_last else rest % size
+
     def __len__(self) -> int:
         whole = self.batch_size * self._group.size
         full, rest = divmod(len(self.sampler), whole)
@@ -98,18 +104,26 @@ class Divided:
         The processes.
     global_batch_size, accumulate
         Samples in a step that the job asks for, if it does, and batches of a process in a step.
+
+    Attributes
+    ----------
+    left_out
+        Training samples that are left out in each epoch because they cannot be divided evenly.
     """
 
     def __init__(self, group: Group, global_batch_size: int | None = None, accumulate: int = 1) -> None:
         self._group, self._global, self._accumulate = group, global_batch_size, accumulate
         self._before: list[tuple[DataLoader[Any], Any]] = []
+        self.left_out = 0
 
     def training(self, loader: Any) -> None:
         """Divide a training loader; raises `RunFailed` or `DataError` if that cannot be done."""
         if isinstance(loader, DataLoader):
             self._check_size(loader)
         if self._group.size > 1 and not self._is_divided(loader):
-            self._put(loader, divide_training(loader, self._group))
+            divided = divide_training(loader, self._group)
+            self.left_out = divided.left_out
+            self._put(loader, divided)
 
     def validation(self, loader: Any) -> None:
         """Divide a validation loader, if that can be done."""

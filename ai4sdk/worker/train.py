@@ -171,6 +171,8 @@ def fit(
     finally:
         divided.undo()
         module.__dict__.pop("log", None)
+    if divided.left_out:
+        records.event("samples left out", samples=divided.left_out, why="they cannot be divided evenly", each="epoch")
     records.progress.update(step=trainer.global_step, metrics=plain_metrics(trainer))
     best.flush()
     fitted = Fitted(_reason(trainer), trainer.current_epoch, trainer.global_step, best.value, best.monitor)

@@ -121,7 +121,7 @@ class Exact(pl.LightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         x, y = batch
-        self.log("val_loss", nn.functional.mse_loss(self.layers(x), y))
+        self.log_dict({"val_loss": nn.functional.mse_loss(self.layers(x), y)})
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.1)
