@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from ai4sdk.backends.base import Command
 from ai4sdk.backends.local.supervisor import Replaced, Supervisor
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.slurm import client, submissions
@@ -147,10 +149,22 @@ class _JobSupervisor(Supervisor):
             self.lock = hold_lock(self.run, patience=_PREDECESSOR)
         return state
 
+    def environment(self, command: Command) -> dict[str, str]:
+        if command.argv[0] != "srun":
+            return command.env
+        # This is the first node, where rank 0 will be.
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = free.getsockname()[1]
+        address = client.address_of_first(os.environ["SLURM_JOB_NODELIST"])
+        return {**command.env, "MASTER_ADDR": address, "MASTER_PORT": str(port)}
+
     def stop_reason(self) -> str | None:
         if self._stopped or stop_request(self.run):
             return "cancelled"
-        return "terminated" if self._warned or self.terminated else None
+        if self.terminated:
+            return "terminated"
+        return "its time is almost over" if self._warned else None
 
     def replaced(self) -> bool:
         now = time.monotonic()
