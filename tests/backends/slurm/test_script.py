@@ -28,6 +28,7 @@ SCRIPTS = {
         "backend.qos": "long",
         "backend.constraint": "'skylake&ib'",
     },
+    "short": {"hardware": "{wall_time: 10m}", "backend.warning": "8m"},
     "setup": {
         "hardware": "{wall_time: 90s}",
         "backend.setup": "['module load cuda/12.4', 'source ~/venv/bin/activate']",

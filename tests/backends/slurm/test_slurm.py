@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -94,9 +95,14 @@ def start_held(go_on: Path, *overrides: str) -> ai4sdk.Run:
     return run
 
 
+@functools.cache
+def weights_of_a_whole_run() -> dict[str, bytes]:
+    return weights(start(epochs=300).wait(timeout=300))
+
+
 @pytest.fixture
 def undisturbed(go_on: Path) -> dict[str, bytes]:
-    return weights(start(epochs=300).wait(timeout=300))
+    return weights_of_a_whole_run()
 
 
 def warn(run: ai4sdk.Run, slurm) -> None:
