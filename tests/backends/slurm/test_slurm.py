@@ -119,6 +119,11 @@ def preempt(run: ai4sdk.Run, slurm) -> None:
     slurm.ask("sbatch", *argv)
 
 
+def test_a_plan_gives_the_same_weights_as_on_this_machine(slurm, undisturbed):
+    here = ai4sdk.run("train", *JOB, "backend={kind: local}", "training.max_epochs=300", wait=False)
+    assert weights(here.wait(timeout=300)) == undisturbed
+
+
 @pytest.mark.parametrize("how", [warn, put_back, preempt])
 def test_a_job_that_loses_its_place_goes_on_by_itself_and_ends_with_the_same_weights(slurm, go_on, undisturbed, how):
     run = start_held(go_on)
