@@ -85,8 +85,8 @@ class Supervisor:
         return "terminated" if self.terminated else None
 
     def environment(self, command: Command) -> dict[str, str]:
-        """Return the variables that a command gets beside those of this process."""
-        return command.env
+        """Return the variables that a command starts with."""
+        return {**os.environ, **command.env}
 
     def replaced(self) -> bool:
         """Tell whether somebody else executes the run by now."""
@@ -145,7 +145,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 cwd=project,
-                env={**os.environ, **self.environment(command)},
+                env=self.environment(command),
                 process_group=0,
                 pass_fds=[] if sidecar or self.lock is None else [self.lock],
                 preexec_fn=die_with_parent(),

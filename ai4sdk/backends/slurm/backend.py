@@ -170,7 +170,7 @@ def _standing(
         # One that ran before was put back: pre-empted, or its node was lost.
         waiting = replace(state, state=State.QUEUED, job=job, ended=None)
         return Standing(waiting, f"job {job} is waiting ({found.reason or found.state})")
-    if found and found.runs:
+    if found and not found.over:
         return Standing(replace(state, job=job), f"job {job} is {found.state.lower()}")
     ended = verdict(found, requested=bool(stop_request(run)))
     return _write_end(run, replace(state, job=job), ended, found)

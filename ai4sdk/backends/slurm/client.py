@@ -29,6 +29,18 @@ _ANSWER = 20.0
 """Longest time, in seconds, to wait for an answer."""
 _SUBMISSION = 60.0
 """The same for a submission, which must not be given up lightly."""
+_OVER = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+)
 _FROM_ENVIRONMENT = {"account": "SBATCH_ACCOUNT", "partition": "SBATCH_PARTITION", "qos": "SBATCH_QOS"}
 """What users set in their profiles for all jobs; it counts unless the script says something else."""
 
@@ -79,9 +91,9 @@ class Job:
         return self.state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 
     @property
-    def runs(self) -> bool:
-        """Whether it has begun and not ended, as far as Slurm knows."""
-        return self.state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+    def over(self) -> bool:
+        """Whether nothing more comes of it; of a state that is not known here something may."""
+        return self.state in _OVER
 
 
 def submit(script: Path, *arguments: str) -> str:
@@ -94,8 +106,11 @@ def submit(script: Path, *arguments: str) -> str:
     UsageError
         If it asks for what the cluster does not have or does not allow.
     """
-    kept = {name for option, name in _FROM_ENVIRONMENT.items() if f"#SBATCH --{option}=" not in script.read_text()}
+    text = script.read_text(encoding="utf-8")
+    kept = {name for option, name in _FROM_ENVIRONMENT.items() if f"#SBATCH --{option}=" not in text}
     env = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_") or name in kept}
+    if "SLURM_JOB_ID" in env:  # submitted from within a job, whose numbers are not those of the new one
+        env = {name: value for name, value in env.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
     answer = _ask(["sbatch", "--parsable", str(script), *arguments], patience=_SUBMISSION, env=env)
     return answer.strip().partition(";")[0]
 

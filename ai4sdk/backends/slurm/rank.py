@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["main", "variables"]
+__all__ = ["main", "variables", "without_tasks"]
 
 
 def variables(slurm: Mapping[str, str]) -> dict[str, str]:
@@ -33,6 +33,16 @@ def variables(slurm: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def without_tasks(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what Slurm says of tasks: libraries that find it would launch and requeue, too."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("SLURM_NTASKS", "SLURM_TASKS", "SLURM_STEP_NUM", "SLURM_NPROCS"))
+        and name not in ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_GTIDS")
+    }
+
+
 def main(run: RunPaths, task: str) -> None:
     """Become the worker of a rank."""
     found = variables(os.environ)
@@ -41,7 +51,7 @@ def main(run: RunPaths, task: str) -> None:
         os.dup2(log, 1)
         os.dup2(log, 2)
     argv = [sys.executable, "-P", "-m", "ai4sdk.worker", str(run.root), task]
-    os.execve(argv[0], argv, {**os.environ, **found})
+    os.execve(argv[0], argv, {**without_tasks(os.environ), **found})
 
 
 if __name__ == "__main__":

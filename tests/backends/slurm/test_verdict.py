@@ -23,7 +23,6 @@ from ai4sdk.runs.state import State
         ("PREEMPTED", False, State.INTERRUPTED, 5),
         ("FAILED", False, State.FAILED, 7),
         ("COMPLETED", False, State.INTERRUPTED, 5),
-        ("SOMETHING_NEW", False, State.INTERRUPTED, 5),
     ],
 )
 def test_a_job_without_a_last_word_never_succeeded(job, requested, state, exit_code):
@@ -32,7 +31,6 @@ def test_a_job_without_a_last_word_never_succeeded(job, requested, state, exit_c
     assert ended.cause
 
 
-@pytest.mark.parametrize("state", ["PENDING", "REQUEUED", "RUNNING", "COMPLETING", "SUSPENDED"])
-def test_what_may_still_come_of_a_job_is_waited_for(state):
-    job = Job("17", state)
-    assert job.waits != job.runs
+@pytest.mark.parametrize("state", ["PENDING", "REQUEUED", "RUNNING", "COMPLETING", "SUSPENDED", "SOMETHING_NEW"])
+def test_only_states_that_are_known_to_be_final_end_a_run(state):
+    assert not Job("17", state).over
