@@ -130,6 +130,10 @@ class _Work:
             dataset = dataset.model_copy(update={"fingerprint": recorded.get("fingerprint", dataset.fingerprint)})
         else:
             require_paths(recorded.get("paths", {}), dataset.arguments, project, "dataset")
+        # Code of the user's may fetch files, which only one process of a node can do at once; ours waits by itself.
+        in_turn = not isinstance(dataset, FileDataset)
+        if in_turn and self.rank.local_rank > 0:
+            self.group.wait()
         data = load_data(
             dataset,
             storage=job.storage,
@@ -138,6 +142,8 @@ class _Work:
             seed=job.seed,
             instantiate=functools.partial(instantiate, key="dataset"),
         )
+        if in_turn and self.rank.local_rank == 0:
+            self.group.wait()
         if job.training.global_batch_size is not None and isinstance(data.datamodule, SplitData):
             loader = data.datamodule.loader
             data.datamodule.loader = loader.model_copy(update={"batch_size": scale_of(job).batch_size})

@@ -22,7 +22,17 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["quickstart", "bring-your-own-module", "your-own-data", "python", "sweep-and-search"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "quickstart",
+        "bring-your-own-module",
+        "your-own-data",
+        "python",
+        "sweep-and-search",
+        "from-one-gpu-to-many",
+    ],
+)
 def test_a_guides_commands_work_as_written(name, tmp_path):
     """Run the page as one shell session; files it shows are written where it says, and Python is run, too."""
     script = ["set -e"]
