@@ -89,7 +89,8 @@ class _Work:
         self.prepare()
         self.stop.orderly()
         for phase in todo:
-            self.stop.check()
+            if self.group.size == 1:  # several stop together, before their first batch
+                self.stop.check()
             progress.enter(phase)
             self.records.event("phase", phase=phase)
             if phase != "fit":
