@@ -91,7 +91,7 @@ class Ddp(DDPStrategy):
 
     def __init__(self, group: Group, **options: Any) -> None:
         super().__init__(cluster_environment=RankEnvironment(group.rank), **options)
-        self._rank = group.rank
+        self._group, self._rank = group, group.rank
 
     def setup_distributed(self) -> None:
         """Leave the group and the random numbers as they are; Lightning would seed everyone alike here."""
@@ -104,6 +104,10 @@ class Ddp(DDPStrategy):
         """Tell Lightning who writes."""
         for module in (fabric_rank_zero, lightning_rank_zero):
             vars(module)["rank_zero_only"].rank = self._rank.rank
+
+    def barrier(self, *arguments: Any, **options: Any) -> None:
+        """Wait for the others, but for no device."""
+        self._group.wait()
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
         """Reduce a tensor over all processes; unlike Lightning's this keeps fractions of counts, and its argument."""

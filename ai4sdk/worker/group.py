@@ -118,10 +118,14 @@ class Group:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
+    def wait(self) -> None:
+        """Return once everyone has come here."""
+        self.largest(0)
+
     def leave(self) -> None:
         """Part once everyone has come here; from then on each is alone."""
         if self.size > 1:
-            dist.barrier()
+            self.wait()
             dist.destroy_process_group()
             self.rank = ALONE
 

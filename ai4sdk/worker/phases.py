@@ -96,7 +96,8 @@ class _Work:
         self.prepare()
         self.stop.orderly()
         for phase in todo:
-            self.stop.check()
+            if self.group.size == 1:  # several stop together, before their first batch
+                self.stop.check()
             progress.enter(phase)
             self.records.event("phase", phase=phase)
             if phase != "fit":
@@ -137,6 +138,10 @@ class _Work:
             dataset = dataset.model_copy(update={"fingerprint": recorded.get("fingerprint", dataset.fingerprint)})
         else:
             require_paths(recorded.get("paths", {}), dataset.arguments, project, "dataset")
+        # Code of the user's may fetch files, which only one process of a node can do at once; ours waits by itself.
+        in_turn = not isinstance(dataset, FileDataset)
+        if in_turn and self.rank.local_rank > 0:
+            self.group.wait()
         data = load_data(
             dataset,
             storage=job.storage,
@@ -145,6 +150,8 @@ class _Work:
             seed=job.seed,
             instantiate=functools.partial(instantiate, key="dataset"),
         )
+        if in_turn and self.rank.local_rank == 0:
+            self.group.wait()
         divide_batch_size(data, job)
         return data
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,9 +15,13 @@ import pytest
 from safetensors.numpy import load_file
 
 import ai4sdk
+from ai4sdk.backends.launch import make_run
 from ai4sdk.cli import main
+from ai4sdk.planning.plan import digest_of, results_of
 from ai4sdk.runs.files import read_json_lines
+from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import State, is_alive
+from ai4sdk.spec import Job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -165,3 +172,45 @@ def test_now_stops_ranks_whose_supervisor_and_agent_were_killed(pond):
     assert is_alive(run.paths)
     run.cancel(now=True)
     wait_until_gone(run, [agent, *ranks])
+
+
+def test_workers_that_somebody_else_started_on_two_nodes_need_only_torchruns_variables(pond):
+    """As a scheduler does it: no agent, no supervisor, nodes of one process each, a port that rank 0 opens."""
+    plan = ai4sdk.plan("train", *JOB, f"+module.hurry={pond}", "training.max_epochs=2")
+    job = {
+        **plan.job,
+        "hardware": {**plan.job["hardware"], "nodes": 2},
+        "training": {**plan.job["training"], "processes": 1},
+    }
+    tasks = [plan.tasks[0].model_copy(update={"nodes": 2, "processes": 1})]
+    digests = {**plan.digests, "job": digest_of(results_of(Job.model_validate(job)))}
+    plan = plan.model_copy(update={"job": job, "tasks": tasks, "digests": digests, "digest": digest_of(digests)})
+    run = RunPaths(pond / "runs" / "apart")
+    lock = make_run(plan, run.root)
+    with socket.socket() as looked_for:
+        looked_for.bind(("127.0.0.1", 0))
+        port = looked_for.getsockname()[1]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "ai4sdk.worker", str(run.root), "train"],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "LOCAL_RANK": "0",
+                "LOCAL_WORLD_SIZE": "1",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "SLURM_NTASKS": "7",  # nobody asks a scheduler
+                "SLURM_PROCID": "3",
+                "SLURM_JOB_ID": "1",
+            },
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [worker.communicate()[1] for worker in workers]
+    os.close(lock)
+    assert [worker.returncode for worker in workers] == [0, 0], said
+    assert (run.package / "weights.safetensors").exists()

@@ -30,6 +30,7 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         "your-own-data",
         "python",
         "sweep-and-search",
+        "from-one-gpu-to-many",
         pytest.param("slurm", marks=pytest.mark.slurm),
     ],
 )
