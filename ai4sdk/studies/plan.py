@@ -249,6 +249,9 @@ def make_study(
     problems += [look.located(problem) for problem in check(space)]
     if not space and not problems:
         nothing = Problem("nothing is varied: no value has several", fix="-m optimizer.lr=1e-2,1e-3")
+        if written:
+            message = f"nothing is left to vary: {', '.join(axis.key for axis in written)} is set by hand"
+            nothing = Problem(message, fix="leave that out, or for a single run add ~sweep.axes")
         problems += base.problems or [nothing]
     if problems:
         raise ConfigError(problems)
