@@ -15,12 +15,13 @@ from ai4sdk.runs.state import RunState, read_state
 from ai4sdk.spec.units import format_span
 from ai4sdk.studies.launch import cancel_study
 from ai4sdk.studies.layout import StudyPaths
+from ai4sdk.studies.outcome import NOTHING_MEASURED
 from ai4sdk.studies.point import PointState, StudyView
 from ai4sdk.studies.results import best, estimate
 from ai4sdk.studies.view import StudyReader
 from ai4sdk.tracking.ledger import read_ledger
 
-__all__ = ["closing_lines", "standing", "watch_study"]
+__all__ = ["closing_lines", "next_step", "standing", "watch_study"]
 
 INTERVAL = 0.05
 """Least seconds between two looks at the study: so much later its end may be noticed."""
@@ -45,7 +46,7 @@ def watch_study(paths: StudyPaths) -> int:
     for line in closing_lines(paths, reader.read(), state):
         print(line, file=sys.stdout)
     if state.cause:
-        print(f"{paths.id} {state.state}: {state.cause}\n  → {_next(paths, state)}", file=sys.stderr)
+        print(f"{paths.id} {state.state}: {state.cause}\n  → {next_step(paths, state)}", file=sys.stderr)
     return state.exit_code or 0
 
 
@@ -61,7 +62,12 @@ def _state(paths: StudyPaths) -> RunState:
         raise RunFailed(f"the folder of {paths.id} was deleted while it ran; it was stopped") from error
 
 
-def _next(paths: StudyPaths, state: RunState) -> str:
+def next_step(paths: StudyPaths, state: RunState) -> str:
+    """Return what to type after a study that did not come to its end."""
+    if state.cause and state.cause.startswith(NOTHING_MEASURED):  # its objective is part of it, and so is its code
+        return (
+            "start anew with another sweep.objective or with code that has it; points that succeeded are not run again"
+        )
     if state.exit_code == 2:
         return f"mend that, then ai4sdk study resume {paths.id}, or start anew: points that succeeded are not run again"
     if state.exit_code == 4:
