@@ -82,6 +82,9 @@ def closing_lines(paths: StudyPaths, view: StudyView, state: RunState, most: int
     lines = [f"{paths.id} {state.state}{took}", "", *table_lines(view, width, most)]
     if seeds := seed_lines(view, width):
         lines += ["", *seeds]
+    if never_pruned(view):
+        names = ", ".join(objective.name for objective in view.objectives)
+        lines += ["", f"{view.pruner} could give up no point: none reported {names} while it trained, epoch by epoch"]
     lines.append("")
     if paths.best.exists():
         lines.append(f"  best       ai4sdk run config={display_path(paths.best)}")
@@ -98,6 +101,12 @@ def closing_lines(paths: StudyPaths, view: StudyView, state: RunState, most: int
                 f"             (of {reused} reused point{'s' * (reused > 1)} where they ran, not below this study)"
             )
     return lines
+
+
+def never_pruned(view: StudyView) -> bool:
+    """Tell whether there was a pruner, and not one of the points that trained here told it anything."""
+    trained = [result for result in view.results if result.state is PointState.SUCCEEDED and not result.reused]
+    return view.pruner is not None and bool(trained) and not any(result.reports for result in trained)
 
 
 def standing(view: StudyView, *, short: bool = False) -> str:

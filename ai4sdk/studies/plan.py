@@ -176,7 +176,7 @@ def read_study_file(path: Path, project: Project) -> StudyPlan:
             job=values["job"],
             first=planner.plan(first),
             planner=planner,
-            needs=values["needs"],
+            needs=values.get("needs", {}),
             digest=values["digest"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -263,6 +263,9 @@ def make_study(
     objectives = () if problems else _objectives(sweep, corners.first.as_job())
     if not problems:
         problems = _search_problems(sweep, space, objectives, look)
+        if sweep.pruner is not None and corners.first.job["function"] is not None:
+            message = "a pruner looks at a training epoch by epoch, and this job calls a function"
+            problems.append(look.located(Problem(message, key="sweep.pruner", fix="sweep.pruner=null")))
     if problems:
         raise ConfigError(problems)
     points, total = _points(planner, sweep, space, corners.digests, look)

@@ -1,6 +1,7 @@
 """The table of a study is sorted, lines up, fits the terminal and says what it leaves out."""
 
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -114,3 +115,17 @@ def test_a_study_that_cannot_go_on_with_its_objective_is_not_told_to_resume(tmp_
     assert "start anew" in next_step(paths, wrong)
     assert "resume" not in next_step(paths, wrong)
     assert "--failed" in next_step(paths, RunState(State.FAILED, cause="1 of 2 points failed", exit_code=4))
+
+
+def test_a_pruner_that_nobody_told_anything_is_told_of(tmp_path):
+    def told(*results, pruner="median"):
+        found = replace(view(*results), pruner=pruner)
+        return "could give up no point" in "\n".join(
+            closing_lines(StudyPaths(tmp_path), found, RunState(State.SUCCEEDED))
+        )
+
+    silent, heard = result(0, {}, (1.0,)), result(1, {}, (1.0,), reports={0: 2.0})
+    assert told(silent)
+    assert not told(silent, heard)
+    assert not told(result(0, {}, (1.0,), reused=True))
+    assert not told(silent, pruner=None)

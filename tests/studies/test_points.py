@@ -356,6 +356,11 @@ def test_axes_that_make_no_sense_are_refused_with_the_reason(layered, override, 
     assert any(says in text for text in problems_of("train", override))
 
 
+def test_a_function_has_nothing_to_prune(function_project):
+    (found,) = problems_of("pond.yaml", "function.boats=1,2", "+sweep.pruner={kind: median}", "sweep.objective=fish")
+    assert "this job calls a function" in found
+
+
 @pytest.mark.parametrize("optimizers", ["sgd,adam", "adam,sgd"])
 def test_a_key_that_only_one_option_has_is_told_to_depend_on_it(layered, optimizers):
     (found,) = problems_of("train", f"optimizer={optimizers}", "optimizer.momentum=0.5,0.9")
