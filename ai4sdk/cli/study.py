@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
-from ai4sdk.cli.study_watch import closing_lines, standing, watch_study
+from ai4sdk.cli.study_watch import closing_lines, next_step, standing, watch_study
 from ai4sdk.config.project import Project, display_path, find_project
 from ai4sdk.errors import UsageError
 from ai4sdk.planning.plan import Plan
@@ -180,5 +180,5 @@ def _show(paths: StudyPaths, *, as_json: bool, as_csv: bool, most: int) -> int:
         if not state.state.ended:
             print(f"  {standing(view)}")
         elif state.cause:
-            print(f"  → ai4sdk study resume {paths.id}" + (" --failed" if state.state is State.FAILED else ""))
+            print(f"  → {next_step(paths, state)}")
     return 0

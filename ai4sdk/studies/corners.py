@@ -146,28 +146,48 @@ class Look:
 
     def _with_value(self, problem: Problem, seen: _Seen) -> Problem:
         """Let a problem point at the axis as it is written, or say which values it came with."""
-        if (found := self.at_axis(problem, seen.params)) is not None:
-            return found
-        culprit = seen.varied or self._to_blame(problem)
-        if culprit is None:
-            return replace(problem, message=f"{problem.message} (with {' '.join(texts_of(seen.params))})")
-        message = f"{problem.message} (with {culprit}={encode(seen.params[culprit])})"
-        return replace(problem, message=message, fix=self._without_options(problem.fix, culprit))
+        key, culprit = self._axis_of(problem, seen.params), seen.varied or self._to_blame(problem)
+        found = self.at_axis(problem, seen.params) or problem
+        if culprit is None or culprit == key:
+            everything = f" (with {' '.join(texts_of(seen.params))})" if key is None else ""
+            return replace(found, message=found.message + everything)
+        message = f"{found.message} (with {culprit}={encode(seen.params[culprit])})"
+        fix = self._only_when(key, culprit) if key is not None else None
+        return replace(found, message=message, fix=fix or self._without_options(found.fix, culprit))
 
-    def at_axis(self, problem: Problem, params: Mapping[str, Any]) -> Problem | None:
-        """Let a problem of a value point at the axis as it is written; ``None`` if it is of no value of an axis."""
+    def _axis_of(self, problem: Problem, params: Mapping[str, Any]) -> str | None:
+        """Return the axis whose value a problem is of."""
         origin = problem.origin
         if origin is None or origin.source != COMMAND_LINE:
             return None
-        for key, text in zip(params, texts_of(params), strict=True):
-            if origin.text == text:
-                typed, value = self._by_hand.get(key, text), text.partition("=")[2]
-                fix = problem.fix
-                if fix is not None and fix == f"{fix.partition('=')[0]}={value}":  # another key, the same values
-                    fix = f"{fix.partition('=')[0]}={typed.partition('=')[2]}"
-                found = None if key in self._by_hand else place(self._base, f"sweep.axes.{key}")
-                return replace(problem, fix=fix, origin=found or Origin(COMMAND_LINE, text=typed))
-        return None
+        return next((key for key, text in zip(params, texts_of(params), strict=True) if origin.text == text), None)
+
+    def at_axis(self, problem: Problem, params: Mapping[str, Any]) -> Problem | None:
+        """Let a problem of a value point at the axis as it is written; ``None`` if it is of no value of an axis."""
+        key = self._axis_of(problem, params)
+        if key is None:
+            return None
+        text = f"{key}={encode(params[key])}"
+        typed, value, fix = self._by_hand.get(key, text), text.partition("=")[2], problem.fix
+        if fix is not None and fix == f"{fix.partition('=')[0]}={value}":  # another key, the same values
+            fix = f"{fix.partition('=')[0]}={typed.partition('=')[2]}"
+        found = None if key in self._by_hand else place(self._base, f"sweep.axes.{key}")
+        return replace(problem, fix=fix, origin=found or Origin(COMMAND_LINE, text=typed))
+
+    def _only_when(self, key: str, other: str) -> str | None:
+        """Propose to have an axis only with the value of another one that it goes with."""
+        fitting = [
+            seen.params[other]
+            for seen in self._seen
+            if key in seen.params
+            and other in seen.params
+            and all(self._axis_of(one, seen.params) != key for one in seen.problems)
+        ]
+        if not fitting:
+            return None
+        values = self._by_hand.get(key, "=VALUES").partition("=")[2]
+        condition = f"when: {other}={encode(fitting[0])}"
+        return f"in YAML, under sweep.axes: {key.lstrip('+')}: {{values: '{values}', {condition}}}"
 
     def _to_blame(self, problem: Problem) -> str | None:
         """Return the one axis on which another value than the first takes a problem of the first point away."""

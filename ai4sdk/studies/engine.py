@@ -32,7 +32,7 @@ from ai4sdk.spec.units import format_span
 from ai4sdk.studies.finish import finish
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.ledger import Ledger, LedgerReader
-from ai4sdk.studies.outcome import first_objective, known_figures, values_of
+from ai4sdk.studies.outcome import NOTHING_MEASURED, first_objective, known_figures, values_of
 from ai4sdk.studies.plan import StudyPlan, axis_text, read_study_file
 from ai4sdk.studies.planned import PlannedSearch, make_search
 from ai4sdk.studies.point import Point, PointState, Result
@@ -483,7 +483,7 @@ class Engine:
         failed = [result for result in self._results.values() if result.state is PointState.FAILED]
         if self._told_to_stop == _NO_OBJECTIVE:
             found, code = State.FAILED, 2
-            cause = f"no point has what is to be optimised: point {failed[0].point.number}: {failed[0].cause}"
+            cause = f"{NOTHING_MEASURED}: point {failed[0].point.number}: {failed[0].cause}"
         elif cut and self._told_to_stop == "cancelled":
             found, code, cause = State.CANCELLED, 130, f"stopped on request, {rest}"
         elif cut and self._told_to_stop:

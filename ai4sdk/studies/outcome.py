@@ -10,7 +10,10 @@ from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.store import read_progress
 from ai4sdk.studies.point import Objective
 
-__all__ = ["first_objective", "known_figures", "values_of"]
+__all__ = ["NOTHING_MEASURED", "first_objective", "known_figures", "values_of"]
+
+NOTHING_MEASURED = "no point has what is to be optimised"
+"""How a study ends that asked for an objective nothing has."""
 
 _USUAL = {
     "accuracy": "max",

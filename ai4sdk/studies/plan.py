@@ -180,7 +180,7 @@ def read_study_file(path: Path, project: Project) -> StudyPlan:
             job=values["job"],
             first=planner.plan(first),
             planner=planner,
-            needs=values["needs"],
+            needs=values.get("needs", {}),
             digest=values["digest"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -253,6 +253,9 @@ def make_study(
     problems += [look.located(problem) for problem in check(space)]
     if not space and not problems:
         nothing = Problem("nothing is varied: no value has several", fix="-m optimizer.lr=1e-2,1e-3")
+        if written:
+            message = f"nothing is left to vary: {', '.join(axis.key for axis in written)} is set by hand"
+            nothing = Problem(message, fix="leave that out, or for a single run add ~sweep.axes")
         problems += base.problems or [nothing]
     if problems:
         raise ConfigError(problems)
@@ -264,6 +267,9 @@ def make_study(
     objectives = () if problems else _objectives(sweep, corners.first.as_job())
     if not problems:
         problems = _search_problems(sweep, space, objectives, look)
+        if sweep.pruner is not None and corners.first.job["function"] is not None:
+            message = "a pruner looks at a training epoch by epoch, and this job calls a function"
+            problems.append(look.located(Problem(message, key="sweep.pruner", fix="sweep.pruner=null")))
     if problems:
         raise ConfigError(problems)
     points, total = _points(planner, sweep, space, corners.digests, look)

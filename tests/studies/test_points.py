@@ -356,6 +356,32 @@ def test_axes_that_make_no_sense_are_refused_with_the_reason(layered, override, 
     assert any(says in text for text in problems_of("train", override))
 
 
+def test_a_function_has_nothing_to_prune(function_project):
+    (found,) = problems_of("pond.yaml", "function.boats=1,2", "+sweep.pruner={kind: median}", "sweep.objective=fish")
+    assert "this job calls a function" in found
+
+
+@pytest.mark.parametrize("optimizers", ["sgd,adam", "adam,sgd"])
+def test_a_key_that_only_one_option_has_is_told_to_depend_on_it(layered, optimizers):
+    (found,) = problems_of("train", f"optimizer={optimizers}", "optimizer.momentum=0.5,0.9")
+    assert "there is no key 'optimizer.momentum' (with optimizer=adam)" in found
+    assert found.endswith("optimizer.momentum: {values: '0.5,0.9', when: optimizer=sgd}")
+
+
+def test_what_goes_with_no_option_is_told_to_depend_on_none(layered):
+    found = problems_of("train", "optimizer=sgd,adam", "+optimizer.momentum=0.5,0.9")
+    assert len(found) == 2
+    assert not any("when:" in text for text in found)
+
+
+def test_a_study_whose_axes_are_all_set_by_hand_says_so(layered, write):
+    write({"configs/axes.yaml": "defaults: [train, _self_]\nsweep: {axes: {seed: '1,2'}}\n"}, layered)
+    (found,) = problems_of("axes", "seed=3")
+    assert "nothing is left to vary: seed is set by hand" in found
+    assert found.endswith("~sweep.axes")
+    assert load_job("axes", ["seed=3", "~sweep.axes"]).job.sweep.axes == {}
+
+
 @pytest.mark.parametrize("twice", [["seed=1,2", "seed=3"], ["seed=3", "seed=1,2"], ["seed=1,2", "+seed=3,4"]])
 def test_a_key_given_twice_is_told_and_not_guessed(layered, twice):
     (found,) = problems_of("train", *twice)
