@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import subprocess
 import textwrap
-from collections.abc import Callable
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -118,3 +124,99 @@ def function_project(tmp_path: Path, write: Callable[..., Path], monkeypatch: py
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+_SLURM_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+_SLURM_PACKAGES = "apt-get install munge slurmctld slurmd slurm-client"
+
+
+def _no_slurm_here() -> str | None:
+    """Say why this machine cannot have a Slurm of its own, if it cannot."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    lacking = [name for name in _SLURM_PROGRAMS if shutil.which(name, path=path) is None]
+    if lacking:
+        return f"no {', '.join(lacking)}: {_SLURM_PACKAGES}"
+    return None if os.geteuid() == 0 else "Slurm's daemons are started as root here"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Slurm of two nodes on this machine, and what tests do to it."""
+
+    folder: Path
+    port: int
+
+    def up(self) -> None:
+        """Start what does not run."""
+        self._script("up", str(self.port))
+
+    def down(self) -> None:
+        self._script("down")
+
+    def kill(self, daemon: str) -> None:
+        """Kill a daemon hard: slurmctld, slurmd-n1 or slurmd-n2."""
+        os.kill(self._pid(daemon), signal.SIGKILL)
+
+    def stop(self, daemon: str) -> None:
+        """Have a daemon write down what it knows and end."""
+        pid = self._pid(daemon)
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if "State:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                    return
+            except OSError:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{daemon} does not end")
+
+    def _pid(self, daemon: str) -> int:
+        return int((self.folder / "pid" / daemon).read_text())
+
+    @property
+    def conf(self) -> str:
+        return str(self.folder / "slurm.conf")
+
+    def ask(self, *argv: str) -> str:
+        env = {**os.environ, "SLURM_CONF": self.conf}
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    def node_of(self, job: str) -> str:
+        return self.ask("squeue", "--noheader", "--format=%B", "--jobs", job).strip()
+
+    def _script(self, name: str, *argv: str) -> None:
+        done = subprocess.run(
+            [str(Path(__file__).parent / "slurm" / name), str(self.folder), *argv],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+        )
+        assert done.returncode == 0, f"tests/slurm/{name} failed:\n{done.stdout}{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Return a real Slurm of two nodes that lives as long as the tests do. In CI it must come up."""
+    if reason := _no_slurm_here():
+        assert not os.environ.get("CI"), f"CI must have a Slurm: {reason}"
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("slurm")
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)  # munge's daemon is another user
+    port = 20000 + zlib.crc32(str(folder).encode()) % 800 * 10  # sessions side by side each have ports of their own
+    cluster = Cluster(folder, port)
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture
+def slurm(slurm_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """Return the Slurm for one test, with all of its daemons up; commands find it."""
+    slurm_cluster.up()
+    monkeypatch.setenv("SLURM_CONF", slurm_cluster.conf)
+    return slurm_cluster

@@ -13,6 +13,7 @@ __all__ = ["BACKENDS", "get_backend"]
 
 BACKENDS: dict[str, tuple[str, str | None]] = {
     "local": ("ai4sdk.backends.local.backend:LocalBackend", None),
+    "slurm": ("ai4sdk.backends.slurm.backend:SlurmBackend", None),
 }
 """Name → (module:class, extra to install or nothing). Other packages add theirs by the entry point group
 ``ai4sdk.backends``."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = ["interrupts_stop"]
 
 
 @contextmanager
-def interrupts_stop(stop: Callable[[bool], None], note: Callable[[str], None]) -> Iterator[None]:
+def interrupts_stop(
+    stop: Callable[[bool], None],
+    note: Callable[[str], None],
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP),
+) -> Iterator[None]:
     """Pass interrupts on.
 
     Parameters
@@ -19,6 +23,8 @@ def interrupts_stop(stop: Callable[[bool], None], note: Callable[[str], None]) -
         Called with False after the first interrupt (write a checkpoint), with True after the second (at once).
     note
         Takes what to tell the user.
+    signals
+        What counts as an interrupt.
     """
     interrupts = 0
 
@@ -30,7 +36,7 @@ def interrupts_stop(stop: Callable[[bool], None], note: Callable[[str], None]) -
         stop(interrupts == 2)
         note("stopping with a checkpoint; Ctrl-C again stops at once" if interrupts == 1 else "stopping at once")
 
-    handlers = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
     finally:

@@ -124,7 +124,8 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     if deep:
         rows += [(name, str(value)) for name, value in deep.items()]
     width = max(len(name) for name, _ in rows)
-    return [f"{name:{width}}  {text}" for name, text in rows]
+    script = ["", *submission.script.splitlines()] if submission.script else []
+    return [f"{name:{width}}  {text}" for name, text in rows] + script
 
 
 def _resources(task: dict[str, Any]) -> str:

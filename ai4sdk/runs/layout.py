@@ -25,6 +25,7 @@ evaluation/      figures and pictures on the test split
 report.html      the same as one page
 package/         the trained model: `ai4sdk predict {id} --input FILE`, or `mlflow models predict -m package`
 tracking.json    the MLflow run, and how much was sent to it
+slurm/           on a cluster: the script that was submitted, and the number of each job
 """
 
 
@@ -166,6 +167,11 @@ class RunPaths:
     def verdicts(self) -> Path:
         """Whether to go on after a report, appended: ``{"step", "go_on"}`` a line."""
         return self.root / "verdicts.jsonl"
+
+    @property
+    def slurm(self) -> Path:
+        """Folder of what was handed to Slurm; only runs on a cluster have it."""
+        return self.root / "slurm"
 
     @property
     def lock(self) -> Path:

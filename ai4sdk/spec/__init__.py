@@ -1,6 +1,6 @@
 """What can be written in YAML: one pydantic model a section, unknown keys refused."""
 
-from ai4sdk.spec.backend import Backend, LocalBackend
+from ai4sdk.spec.backend import Backend, LocalBackend, SlurmBackend
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.dataset import CsvOptions, Dataset, FileDataset, Images, Loader, Splits, TargetDataset
 from ai4sdk.spec.evaluation import Evaluation
@@ -30,6 +30,7 @@ __all__ = [
     "Pruner",
     "Scheduler",
     "Section",
+    "SlurmBackend",
     "Splits",
     "Storage",
     "Sweep",
