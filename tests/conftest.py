@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import textwrap
 import time
 import zlib
@@ -199,21 +200,20 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def slurm_cluster() -> Iterator[Cluster]:
     """Return a real Slurm of two nodes that lives as long as the tests do. In CI it must come up."""
     if reason := _no_slurm_here():
         assert not os.environ.get("CI"), f"CI must have a Slurm: {reason}"
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("slurm")
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)  # munge's daemon is another user
-    port = 20000 + zlib.crc32(str(folder).encode()) % 800 * 10  # sessions side by side each have ports of their own
-    cluster = Cluster(folder, port)
-    try:
-        cluster.up()
-        yield cluster
-    finally:
-        cluster.down()
+    # Not in pytest's folder, which is root's alone: munge's daemon is another user.
+    with tempfile.TemporaryDirectory(prefix="ai4sdk-slurm-") as folder:
+        port = 20000 + zlib.crc32(folder.encode()) % 800 * 10  # sessions side by side each have ports of their own
+        cluster = Cluster(Path(folder), port)
+        try:
+            cluster.up()
+            yield cluster
+        finally:
+            cluster.down()
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def _status(command: str, argv: Sequence[str]) -> int:
     rows = [("cause", state.cause), ("digest", plan.digest), ("attempt", str(state.attempt)), ("took", _took(state))]
     if not state.state.ended:
         rows.append(("progress", _note(run, state)))
-    rows.append(("scheduler", standing.note))
+    rows.append(("scheduler", standing.note or (f"job {state.job}" if state.job else "")))
     rows += _accounting(state)
     rows += headline_figures(run)
     rows += [("folder", display_path(run.root))]
@@ -231,8 +231,7 @@ def _took(state: RunState) -> str:
 def _accounting(state: RunState) -> list[tuple[str, str]]:
     """Return what a scheduler counted, as (name, text)."""
     found = state.extra.get("accounting", {})
-    rows = [("job", state.job or "")]
-    rows += [("waited", format_span(found["waited"]))] if "waited" in found else []
+    rows = [("waited", format_span(found["waited"]))] if "waited" in found else []
     rows += [("peak memory", format_size(int(found["max_rss"])))] if "max_rss" in found else []
     rows += [("CPU efficiency", f"{found['cpu_efficiency']:.0%}")] if "cpu_efficiency" in found else []
     return rows

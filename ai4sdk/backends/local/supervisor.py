@@ -79,10 +79,14 @@ class Supervisor:
         return replace(read_state(self.run), state=State.RUNNING, started=time.time(), pid=os.getpid(), ended=None)
 
     def stop_reason(self) -> str | None:
-        """Return why the task should stop: ``cancelled`` or ``terminated``; ``None`` if it should go on."""
+        """Return why the task should stop, ``None`` if it should go on; `outcome` knows what the words mean."""
         if stop_request(self.run):
             return "cancelled"
         return "terminated" if self.terminated else None
+
+    def environment(self, command: Command) -> dict[str, str]:
+        """Return the variables that a command gets beside those of this process."""
+        return command.env
 
     def replaced(self) -> bool:
         """Tell whether somebody else executes the run by now."""
@@ -141,7 +145,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 cwd=project,
-                env={**os.environ, **command.env},
+                env={**os.environ, **self.environment(command)},
                 process_group=0,
                 pass_fds=[] if sidecar or self.lock is None else [self.lock],
                 preexec_fn=die_with_parent(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ from ai4sdk.backends.slurm import client, submissions
 from ai4sdk.backends.slurm.script import STOP, batch_script
 from ai4sdk.backends.slurm.verdict import verdict
 from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
-from ai4sdk.planning.plan import Plan
+from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_json, write_text
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, hold_lock, read_state, write_last, write_state
@@ -32,16 +33,15 @@ class SlurmBackend:
     def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
         """Say what would be submitted, and which processes the job would start."""
         local = LocalBackend().render(plan, run, project)
-        python = plan.job["backend"]["python"]
-
-        def moved(command: Command) -> Command:
-            return command if python is None else replace(command, argv=[python, *command.argv[1:]])
-
+        python = plan.job["backend"]["python"] or sys.executable
         return replace(
             local,
             backend="slurm",
-            tasks=[moved(command) for command in local.tasks],
-            sidecars=[moved(command) for command in local.sidecars],
+            tasks=[
+                replace(command, argv=_argv(command, task, run, python))
+                for command, task in zip(local.tasks, plan.tasks, strict=True)
+            ],
+            sidecars=[replace(command, argv=[python, *command.argv[1:]]) for command in local.sidecars],
             script=batch_script(plan, run, project),
         )
 
@@ -114,6 +114,21 @@ class SlurmBackend:
         ]
 
 
+def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[str]:
+    """Return what starts a task: what this machine would start or, for several nodes, srun with a worker a rank."""
+    if task.nodes == 1:
+        return [python, *command.argv[1:]]
+    step = [
+        "srun",
+        f"--nodes={task.nodes}",
+        f"--ntasks-per-node={task.processes}",
+        f"--cpus-per-task={max(1, task.cpus // task.processes)}",
+        "--kill-on-bad-exit=1",
+        "--mpi=none",
+    ]
+    return [*step, python, "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]
+
+
 def _submitted(run: RunPaths, script: Path, claimed: submissions.Submission) -> str:
     """Submit a script. Where the answer is lost the job may be in the queue nevertheless: it is looked for."""
     try:
@@ -155,7 +170,7 @@ def _standing(
         # One that ran before was put back: pre-empted, or its node was lost.
         waiting = replace(state, state=State.QUEUED, job=job, ended=None)
         return Standing(waiting, f"job {job} is waiting ({found.reason or found.state})")
-    if found and found.runs:
+    if found and not found.over:
         return Standing(replace(state, job=job), f"job {job} is {found.state.lower()}")
     ended = verdict(found, requested=bool(stop_request(run)))
     return _write_end(run, replace(state, job=job), ended, found)

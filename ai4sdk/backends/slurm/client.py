@@ -10,12 +10,37 @@ from pathlib import Path
 
 from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
 
-__all__ = ["Job", "NotAnswering", "cancel", "counted", "find", "jobs", "requeue", "restarts", "submit", "tell"]
+__all__ = [
+    "Job",
+    "NotAnswering",
+    "address_of_first",
+    "cancel",
+    "completed",
+    "counted",
+    "find",
+    "jobs",
+    "requeue",
+    "restarts",
+    "submit",
+    "tell",
+]
 
 _ANSWER = 20.0
 """Longest time, in seconds, to wait for an answer."""
 _SUBMISSION = 60.0
 """The same for a submission, which must not be given up lightly."""
+_OVER = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
+    "TIMEOUT",
+)
 _FROM_ENVIRONMENT = {"account": "SBATCH_ACCOUNT", "partition": "SBATCH_PARTITION", "qos": "SBATCH_QOS"}
 """What users set in their profiles for all jobs; it counts unless the script says something else."""
 
@@ -66,14 +91,9 @@ class Job:
         return self.state in ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT")
 
     @property
-    def runs(self) -> bool:
-        """Whether it has begun and not ended, as far as Slurm knows."""
-        return self.state in ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
-
-    @property
-    def lives(self) -> bool:
-        """Whether something may still come of it."""
-        return self.waits or self.runs
+    def over(self) -> bool:
+        """Whether nothing more comes of it; of a state that is not known here something may."""
+        return self.state in _OVER
 
 
 def submit(script: Path, *arguments: str) -> str:
@@ -86,8 +106,11 @@ def submit(script: Path, *arguments: str) -> str:
     UsageError
         If it asks for what the cluster does not have or does not allow.
     """
-    kept = {name for option, name in _FROM_ENVIRONMENT.items() if f"#SBATCH --{option}=" not in script.read_text()}
+    text = script.read_text(encoding="utf-8")
+    kept = {name for option, name in _FROM_ENVIRONMENT.items() if f"#SBATCH --{option}=" not in text}
     env = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_") or name in kept}
+    if "SLURM_JOB_ID" in env:  # submitted from within a job, whose numbers are not those of the new one
+        env = {name: value for name, value in env.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
     answer = _ask(["sbatch", "--parsable", str(script), *arguments], patience=_SUBMISSION, env=env)
     return answer.strip().partition(";")[0]
 
@@ -99,8 +122,28 @@ def jobs(ids: Sequence[str]) -> dict[str, Job]:
     """
     found = _queued(["--jobs", ",".join(ids)]) if ids else {}
     if missing := [job for job in ids if job not in found]:
-        found |= _completed(missing)
+        found |= completed(missing)
     return found
+
+
+def completed(ids: Sequence[str]) -> dict[str, Job]:
+    """Return what is known of jobs that are no longer in the queue.
+
+    It is looked for in the accounting database or, where there is none, in the file of completed jobs.
+    """
+    for source in ([], ["--completion"]):
+        argv = ["sacct", *source, "--noheader", "--parsable2", "--format=JobID,State,End", "--jobs", ",".join(ids)]
+        try:
+            answer = _ask(argv if source else [*argv, "--allocations"])
+        except UsageError:
+            continue  # this source is not there
+        found = {}
+        for line in answer.splitlines():
+            job, state, ended = line.split("|")
+            found[job] = Job(job, state.partition(" ")[0], "", _time(ended))  # "CANCELLED by 1000"
+        if found:
+            return found
+    return {}
 
 
 def find(name: str) -> list[str]:
@@ -127,6 +170,16 @@ def restarts(job: str) -> int:
     """Return how often a job was put back into the queue."""
     shown = dict(word.partition("=")[::2] for word in _ask(["scontrol", "--oneliner", "show", "job", job]).split())
     return int(shown.get("Restarts", 0))
+
+
+def address_of_first(nodes: str) -> str:
+    """Return the address of the first of some nodes, such as ``n[1-4]``, as Slurm itself reaches it.
+
+    A node's name need not be known to the network.
+    """
+    first = _ask(["scontrol", "show", "hostnames", nodes]).split()[0]
+    shown = dict(word.partition("=")[::2] for word in _ask(["scontrol", "--oneliner", "show", "node", first]).split())
+    return shown.get("NodeAddr") or first
 
 
 def counted(job: str) -> dict[str, float]:
@@ -164,23 +217,6 @@ def _queued(which: Sequence[str]) -> dict[str, Job]:
         job, state, reason, ended = line.split("|")
         found[job] = Job(job, state, "" if reason == "None" else reason, _time(ended))
     return found
-
-
-def _completed(ids: Sequence[str]) -> dict[str, Job]:
-    """Look into the accounting database or, where there is none, the file of completed jobs, if that can be read."""
-    for source in ([], ["--completion"]):
-        argv = ["sacct", *source, "--noheader", "--parsable2", "--format=JobID,State,End", "--jobs", ",".join(ids)]
-        try:
-            answer = _ask(argv if source else [*argv, "--allocations"])
-        except UsageError:
-            continue  # this source is not there
-        found = {}
-        for line in answer.splitlines():
-            job, state, ended = line.split("|")
-            found[job] = Job(job, state.partition(" ")[0], "", _time(ended))  # "CANCELLED by 1000"
-        if found:
-            return found
-    return {}
 
 
 def _ask(argv: Sequence[str], *, patience: float = _ANSWER, env: dict[str, str] | None = None) -> str:

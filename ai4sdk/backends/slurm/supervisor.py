@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
+from ai4sdk.backends.base import Command
 from ai4sdk.backends.local.supervisor import Replaced, Supervisor
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.slurm import client, submissions
@@ -48,6 +49,8 @@ def supervise_job(run: RunPaths, number: int) -> int:
     if refusal := _refusal(run, number, restart):
         return _say(refusal)
     supervisor = _JobSupervisor(run, None, job=job, restart=restart)
+    if restart > supervisor.most:
+        return supervisor.give_up()
     try:
         state = supervisor.execute()
     except Replaced:
@@ -108,7 +111,8 @@ class _JobSupervisor(Supervisor):
         self.put_back = False
         """Whether Slurm queues the job again by itself."""
         self.job, self._restart = job, restart
-        self._options: Mapping[str, Any] = read_plan_file(run.root).job["backend"]
+        self.most: int = read_plan_file(run.root).job["backend"]["requeues"]
+        """How often it may be put back."""
         self._began = time.time()
         self._warned = self._stopped = False
         self._looked = 0.0
@@ -120,6 +124,10 @@ class _JobSupervisor(Supervisor):
 
     def _stop(self, *_: object) -> None:
         self._stopped = True
+
+    @property
+    def _too_often(self) -> str:
+        return f"job {self.job} was put back into the queue more often than backend.requeues={self.most} allows"
 
     @property
     def _mark(self) -> list[Any]:
@@ -147,10 +155,35 @@ class _JobSupervisor(Supervisor):
             self.lock = hold_lock(self.run, patience=_PREDECESSOR)
         return state
 
+    def give_up(self) -> int:
+        """Leave a run that Slurm put back once too often, and return the status to end with."""
+        last = replace(
+            read_state(self.run),
+            state=State.INTERRUPTED,
+            cause=self._too_often,
+            exit_code=5,
+            ended=time.time(),
+            job=self.job,
+        )
+        write_last(self.run, last)
+        return 5
+
+    def environment(self, command: Command) -> dict[str, str]:
+        if command.argv[0] != "srun":
+            return command.env
+        # This is the first node, where rank 0 will be.
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = free.getsockname()[1]
+        address = client.address_of_first(os.environ["SLURM_JOB_NODELIST"])
+        return {**command.env, "MASTER_ADDR": address, "MASTER_PORT": str(port)}
+
     def stop_reason(self) -> str | None:
         if self._stopped or stop_request(self.run):
             return "cancelled"
-        return "terminated" if self._warned or self.terminated else None
+        if self.terminated:
+            return "terminated"
+        return "its time is almost over" if self._warned else None
 
     def replaced(self) -> bool:
         now = time.monotonic()
@@ -170,7 +203,7 @@ class _JobSupervisor(Supervisor):
             return self._ended_by_slurm(state)
         if not self._warned and state.cause != WALL_TIME:
             return state
-        if self._restart >= self._options["requeues"]:
+        if self._restart >= self.most:
             times = "never" if not self._restart else f"{self._restart} times already"
             return replace(state, cause=f"its time was over; it was queued again {times} (backend.requeues)")
         return self._waiting(state, "its time was over")
@@ -181,9 +214,13 @@ class _JobSupervisor(Supervisor):
             self.put_back = client.restarts(self.job) > self._restart
         except Ai4Error:
             self.put_back = False
-        if self.put_back and self._restart < self._options["requeues"]:
+        if self.put_back and self._restart < self.most:
             return self._waiting(state, "Slurm put it back into the queue")
-        self.put_back = False
+        if self.put_back:
+            self.put_back = False
+            with contextlib.suppress(Ai4Error):  # else it begins once more, and gives up
+                client.cancel(self.job)
+            return replace(state, cause=self._too_often)
         return replace(state, cause=f"Slurm ended job {self.job}: its time was over, or it was cancelled or pre-empted")
 
     def _waiting(self, state: RunState, why: str) -> RunState:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 import ai4sdk
 from ai4sdk.backends.launch import resume_run
-from ai4sdk.backends.slurm import submissions
+from ai4sdk.backends.slurm import client, submissions
 from ai4sdk.errors import EnvironmentFault, RunInterrupted, UsageError
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.state import State, read_state
@@ -126,15 +126,17 @@ def test_a_job_that_loses_its_place_goes_on_by_itself_and_ends_with_the_same_wei
     assert len(list(run.paths.slurm.glob("*.json"))) == 1, "it is one job all along"
 
 
-def test_a_job_goes_on_no_more_often_than_allowed(slurm, go_on, undisturbed):
+@pytest.mark.parametrize("how", [warn, put_back])
+def test_a_job_goes_on_no_more_often_than_allowed(slurm, go_on, undisturbed, how):
     run = start_held(go_on, "backend.requeues=1")
-    warn(run, slurm)
+    how(run, slurm)
     wait_for(lambda: read_state(run.paths).attempt == 2 and training(run) and run.state is State.RUNNING)
     wait_for(lambda: "phase phase=fit" in run.log()[run.log().rindex("task train of") :])
-    warn(run, slurm)
-    with pytest.raises(RunInterrupted, match=r"1 times already \(backend.requeues\)"):
+    how(run, slurm)
+    with pytest.raises(RunInterrupted, match=r"backend.requeues"):
         run.wait(timeout=120)
     go_on.touch()
+    assert job_of(run) not in slurm.ask("squeue", "--noheader", "--states=pending", "--format=%i").split()
     resume_run(run.paths, run.folder.parent.parent)
     run.wait(timeout=300)
     assert weights(run) == undisturbed
@@ -312,3 +314,59 @@ def test_status_as_json_names_the_job(slurm, go_on):
     told = json.loads(ai4("status", run.id, "--json").stdout)
     assert (told["state"], told["scheduler"], told["job"]) == ("queued", "slurm", job_of(run))
     run.cancel()
+
+
+def test_how_a_job_ended_is_known_when_it_has_left_the_queue(slurm, go_on):
+    run = start("++backend.directives={hold: true}")
+    job = job_of(run)
+    assert client.completed([job]) == {}
+    run.cancel()
+    assert client.completed([job])[job].state == "CANCELLED"
+    assert client.jobs(["999999"]) == {}
+
+
+MEETING = """
+import os
+import torch
+
+
+def meet():
+    torch.distributed.init_process_group("gloo")
+    total = torch.tensor([float(torch.distributed.get_rank() + 1)])
+    torch.distributed.all_reduce(total)
+    print("node", os.environ["SLURMD_NODENAME"], "local rank", os.environ["LOCAL_RANK"], flush=True)
+    torch.distributed.destroy_process_group()
+    return {"total": float(total), "world": int(os.environ["WORLD_SIZE"]), "local": int(os.environ["LOCAL_WORLD_SIZE"])}
+"""
+
+
+def test_a_task_of_several_nodes_is_one_worker_a_rank_that_meet(slurm, project):
+    (project / "meeting.py").write_text(MEETING)
+    (project / "meet.yaml").write_text("defaults: [base, _self_]\nname: meet\nfunction: {_target_: meeting.meet}\n")
+    run = ai4sdk.run("meet.yaml", "backend=slurm", "hardware.nodes=2", "tracking=none", wait=False)
+    run.wait(timeout=300)
+    assert run.scores == {"total": 3.0, "world": 2, "local": 1}
+    assert "node n1 local rank 0" in run.log("call")
+    assert "node n2 local rank 0" in (run.paths.logs / "call.rank1.log").read_text()
+
+
+WAITING = """
+import time
+from pathlib import Path
+
+
+def wait():
+    Path(f"waits-{time.time_ns()}").touch()
+    while True:
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("now", [False, True])
+def test_a_task_of_several_nodes_is_stopped_as_one(slurm, project, now):
+    (project / "waiting.py").write_text(WAITING)
+    (project / "wait.yaml").write_text("defaults: [base, _self_]\nname: wait\nfunction: {_target_: waiting.wait}\n")
+    run = ai4sdk.run("wait.yaml", "backend=slurm", "hardware.nodes=2", "tracking=none", wait=False)
+    wait_for(lambda: len(list(project.glob("waits-*"))) == 2)
+    assert run.cancel(now=now) is State.CANCELLED
+    wait_for(lambda: not slurm.ask("squeue", "--noheader", "--jobs", job_of(run)).strip())
