@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -220,3 +222,23 @@ def slurm(slurm_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     slurm_cluster.up()
     monkeypatch.setenv("SLURM_CONF", slurm_cluster.conf)
     return slurm_cluster
+
+
+@pytest.fixture
+def kubernetes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return a stand-in for a cluster with a volume claim ``pond``; clients find it. See its file for what it is not."""
+    for package in ("kubernetes", "kubernetes_validate"):
+        pytest.importorskip(package)
+    spec = importlib.util.spec_from_file_location(
+        "kubernetes_stand_in", Path(__file__).parent / "backends" / "kubernetes" / "stand_in.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("cluster")
+    claim = folder / "claim"
+    claim.mkdir()
+    with module.stand_in(folder, {"pond": claim}) as cluster:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        yield cluster

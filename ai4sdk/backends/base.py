@@ -114,6 +114,9 @@ class QueuedBackend(Backend, Protocol):
 
         The end of a run that died without saying so is written down, as schedulers forget. A scheduler that does not
         answer is told of in the notes.
+
+        A backend whose runs write their logs where they are not seen from here has ``bring_log(run, state)``, too,
+        which brings what there is by now.
         """
         ...
 

@@ -8,6 +8,7 @@ from typing import cast
 
 from ai4sdk.backends.base import QueuedBackend, Standing
 from ai4sdk.backends.registry import get_backend
+from ai4sdk.errors import Ai4Error
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, read_state
@@ -16,6 +17,8 @@ __all__ = ["Watch", "current_state", "current_states", "is_queued"]
 
 _FIRST, _MOST = 1.0, 15.0
 """Seconds between two questions to a scheduler about one run: at first, and after a long while."""
+_LOG = 2.0
+"""Seconds between two times that a log is brought from where it is written."""
 
 
 def current_state(run: RunPaths) -> Standing:
@@ -62,6 +65,7 @@ class Watch:
         self._pause = _FIRST
         self._next = 0.0
         self._last: tuple[RunState, Standing] | None = None
+        self._next_log = 0.0
 
     def look(self) -> Standing:
         """Return how the run stands; raises as `current_state` does."""
@@ -76,3 +80,20 @@ class Watch:
         self._next = time.monotonic() + self._pause
         self._last = (state, standing)
         return standing
+
+    def bring_log(self) -> str:
+        """Bring what the run has printed into its log here, if it runs where that is not seen.
+
+        Returns why that is not possible, or nothing.
+        """
+        state = read_state(self._run)
+        if state.scheduler is None or state.state.ended or time.monotonic() < self._next_log:
+            return ""
+        bring = getattr(get_backend(state.scheduler), "bring_log", None)
+        self._next_log = time.monotonic() + _LOG
+        try:
+            if bring is not None:
+                bring(self._run, state)
+        except Ai4Error as error:
+            return error.message
+        return ""

@@ -29,6 +29,7 @@ examples:
   ai4sdk plan config=quickstart --deep            parameters, memory and shapes too (imports torch)
   ai4sdk plan config=quickstart --calibrate       how long it takes, too (trains for some seconds)
   ai4sdk plan config=quickstart --out plan.json   then: ai4sdk run --plan plan.json
+  ai4sdk plan config=mine +backend=kubernetes --script | kubectl create -f -
 """
 
 
@@ -40,6 +41,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     )
     parser.add_argument("--out", metavar="FILE", help="write the plan to a file")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--script", action="store_true", help="print what a cluster would be given, and nothing else")
     parser.add_argument("--deep", action="store_true", help="build the module and the data in a separate process, too")
     parser.add_argument("--calibrate", action="store_true", help="--deep, and train for some seconds to tell the time")
     parser.add_argument("-m", "--multirun", action="store_true", help="of a study: values may be several, as in a=1,2")
@@ -61,7 +63,9 @@ def main(command: str, argv: Sequence[str]) -> int:
             write_text(Path(args.out), plan.to_json())
         except OSError as error:
             raise EnvironmentFault(f"{args.out} cannot be written: {error.strerror}") from error
-    if args.json:
+    if args.script:
+        print(_script(plan, project.root), end="")
+    elif args.json:
         values = plan.model_dump(mode="json")
         print(json.dumps({**values, "deep": deep} if deep else values, indent=2, ensure_ascii=False))
     else:
@@ -69,7 +73,7 @@ def main(command: str, argv: Sequence[str]) -> int:
             print(line)
     if deep and deep["refused"]:
         raise ConfigError([located(composition, deep["key"], deep["refused"], deep["hint"])])
-    if args.json:
+    if args.json or args.script:
         return 0
     if args.out:
         print(f"\nwritten to {args.out}\n  → ai4sdk run --plan {args.out}")
@@ -128,7 +132,7 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     if deep:
         rows += [(name, str(value)) for name, value in deep.items()]
     width = max(len(name) for name, _ in rows)
-    script = ["", *submission.script.splitlines()] if submission.script else []
+    script = ["", *map(_shortened, submission.script.splitlines())] if submission.script else []
     return [f"{name:{width}}  {text}" for name, text in rows] + script
 
 
@@ -161,6 +165,20 @@ def _scale(scale: Scale, job: dict[str, Any]) -> str:
         text = f"learning rate {scale.learning_rate:g}"
         parts.append(text if how == "none" else f"{text} ({how}: {rate:g} for 1/{scale.growth:g} of the samples)")
     return ", ".join(parts)
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= 200 else f"{line[:100]}… ({len(line)} characters; whole with --script)"
+
+
+def _script(plan: Plan, project: Path) -> str:
+    """Return what a cluster would be given, of a run that is named by its plan; it can be handed over by hand."""
+    kind = plan.job["backend"]["kind"]
+    run = RunPaths(Path(project, plan.job["runs"]) / f"{plan.name}-{plan.short_digest}")
+    script = get_backend(kind).render(plan, run, project).script
+    if not script:
+        raise UsageError(f"backend {kind} starts processes itself, without a script", hint="leave out --script")
+    return script
 
 
 def _resources(task: dict[str, Any]) -> str:

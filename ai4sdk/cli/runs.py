@@ -108,6 +108,9 @@ def _logs(command: str, argv: Sequence[str]) -> int:
     path = run.log(args.task or read_plan_file(run.root).tasks[0].name, args.rank)
     watch = Watch(run)
     standing = watch.look()
+    said = watch.bring_log()
+    if said:
+        print(said, file=sys.stderr)
     if not path.exists() and standing.state.state.ended:
         tasks = ", ".join(sorted(file.stem for file in run.logs.glob("*.log"))) or "none yet"
         raise NotFound(f"{run.id} has no log of {path.stem!r}", hint=f"logs there are: {tasks}")
@@ -116,6 +119,9 @@ def _logs(command: str, argv: Sequence[str]) -> int:
     position = 0
     while True:
         ended = not args.follow or watch.look().state.state.ended
+        if args.follow and not ended and (note := watch.bring_log()) and note != said:
+            said = note
+            print(said, file=sys.stderr)
         if path.exists():
             with open(path, encoding="utf-8", errors="replace") as file:
                 file.seek(position)

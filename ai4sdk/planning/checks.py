@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.planning.targets import TargetReport, check_target, nearest_name, parameters
-from ai4sdk.spec import Job, Section, TargetDataset
+from ai4sdk.spec import Job, KubernetesBackend, Section, TargetDataset
 from ai4sdk.spec.job import SECTIONS_OF_A_TRAINING
 from ai4sdk.spec.scale import scale_of
 from ai4sdk.spec.target import HYDRA_KEYS
@@ -261,6 +261,18 @@ def _backend_has_what_is_asked(job: Job, search: list[Path]) -> Iterator[Finding
             f"the local backend has one machine, not {job.hardware.nodes}",
             "hardware.nodes=1, or a backend that has several",
         )
+    if job.backend.kind == "kubernetes" and job.hardware.nodes > 1:
+        yield Finding("hardware.nodes", "workers in several pods do not work together yet", "hardware.nodes=1")
+
+
+def _pods_get_the_secrets(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if not isinstance(job.backend, KubernetesBackend):
+        return
+    for key, text in _strings(job.model_dump(by_alias=True), ""):
+        name = text.removeprefix("${secret:").removesuffix("}")
+        used = not job.unused or key.partition(".")[0] not in job.unused
+        if used and _REFERENCE.fullmatch(text) and name not in {*job.backend.secrets, *job.backend.env}:
+            yield Finding(key, f"pods do not get the secret {name}", f"++backend.secrets.{name}=SECRET/KEY")
 
 
 def _one_process_uses_one_gpu(job: Job, search: list[Path]) -> Iterator[Finding]:
@@ -341,6 +353,7 @@ _CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
     _monitors_have_validation,
     _secrets_are_references,
     _backend_has_what_is_asked,
+    _pods_get_the_secrets,
     _one_process_uses_one_gpu,
     _processes_fit,
     _batches_divide,

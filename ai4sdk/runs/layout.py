@@ -26,6 +26,7 @@ report.html      the same as one page
 package/         the trained model: `ai4sdk predict {id} --input FILE`, or `mlflow models predict -m package`
 tracking.json    the MLflow run, and how much was sent to it
 slurm/           on a cluster: the script that was submitted, and the number of each job
+kubernetes/      on Kubernetes: what was submitted, and what pods printed that write elsewhere
 """
 
 
@@ -172,6 +173,11 @@ class RunPaths:
     def slurm(self) -> Path:
         """Folder of what was handed to Slurm; only runs on a cluster have it."""
         return self.root / "slurm"
+
+    @property
+    def kubernetes(self) -> Path:
+        """Folder of what was handed to Kubernetes; only runs there have it."""
+        return self.root / "kubernetes"
 
     @property
     def lock(self) -> Path:

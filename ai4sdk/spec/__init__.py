@@ -6,6 +6,7 @@ from ai4sdk.spec.dataset import CsvOptions, Dataset, FileDataset, Images, Loader
 from ai4sdk.spec.evaluation import Evaluation
 from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.job import Job
+from ai4sdk.spec.kubernetes import KubernetesBackend, Toleration
 from ai4sdk.spec.optimizer import Scheduler
 from ai4sdk.spec.storage import Storage
 from ai4sdk.spec.sweep import Axis, Pruner, Sweep
@@ -25,6 +26,7 @@ __all__ = [
     "Hardware",
     "Images",
     "Job",
+    "KubernetesBackend",
     "Loader",
     "LocalBackend",
     "Pruner",
@@ -36,6 +38,7 @@ __all__ = [
     "Sweep",
     "Target",
     "TargetDataset",
+    "Toleration",
     "Tracking",
     "Training",
 ]

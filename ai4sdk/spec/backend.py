@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from ai4sdk.spec.base import Section
+from ai4sdk.spec.kubernetes import KubernetesBackend
 from ai4sdk.spec.units import Span
 
-__all__ = ["Backend", "LocalBackend", "SlurmBackend"]
+__all__ = ["Backend", "KubernetesBackend", "LocalBackend", "SlurmBackend"]
 
 
 class LocalBackend(Section):
@@ -114,7 +115,9 @@ def _kind(value: Any) -> Any:
 
 
 Backend = Annotated[
-    Annotated[LocalBackend, Tag("local")] | Annotated[SlurmBackend, Tag("slurm")],
+    Annotated[LocalBackend, Tag("local")]
+    | Annotated[SlurmBackend, Tag("slurm")]
+    | Annotated[KubernetesBackend, Tag("kubernetes")],
     Discriminator(_kind),
 ]
 """This machine, or a cluster."""

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from safetensors.numpy import load_file
@@ -162,3 +162,14 @@ class TestLocal(BackendContract):
 @pytest.mark.usefixtures("slurm")
 class TestSlurm(BackendContract):
     options = ("backend={kind: slurm, env: {OMP_NUM_THREADS: '2'}}",)
+
+
+class TestKubernetes(BackendContract):
+    """On a stand-in for Kubernetes, whose claim is mounted here, too."""
+
+    @pytest.fixture(autouse=True)
+    def cluster(self, project: Path, kubernetes: Any) -> None:
+        kubernetes.claims["pond"] = project
+        options = {"kind": "kubernetes", "image": "pond", "claim": "pond", "mount_path": str(project)}
+        words = ", ".join(f"{key}: {value}" for key, value in options.items())
+        self.options = (f"backend={{{words}, env: {{OMP_NUM_THREADS: '2'}}}}",)  # type: ignore[misc]
