@@ -88,6 +88,10 @@ class Supervisor:
         """Return the variables that a command starts with."""
         return {**os.environ, **command.env}
 
+    def status(self, command: Command, code: int) -> int:
+        """Return the status that a task ended with, given that of its process."""
+        return code
+
     def replaced(self) -> bool:
         """Tell whether somebody else executes the run by now."""
         return False
@@ -177,7 +181,7 @@ class Supervisor:
                 signal_group(process.pid, signal.SIGKILL)
                 deadline = float("inf")
         signal_group(process.pid, signal.SIGKILL)  # what the task left behind
-        return task_ended(self.run, command.name, process.returncode, stop=stop)
+        return task_ended(self.run, command.name, self.status(command, process.returncode), stop=stop)
 
     def _wait_for(self, sidecars: list[subprocess.Popen[bytes]]) -> None:
         if self.lock is not None:
