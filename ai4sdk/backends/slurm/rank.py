@@ -22,8 +22,10 @@ from ai4sdk.processes import die_with_parent, signal_leader
 from ai4sdk.runs.files import append_json_line, read_json, read_json_lines
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["ends_file", "main", "task_end", "variables", "without_tasks"]
+__all__ = ["STOP_RANKS", "ends_file", "main", "task_end", "variables", "without_tasks"]
 
+STOP_RANKS = signal.SIGUSR1
+"""Signal that srun passes on to all ranks; SIGTERM it takes as the word to kill them."""
 _STOPPED = (5, 130, 143, -signal.SIGTERM, -signal.SIGINT)
 """Statuses of a worker that has stopped in good order, or lost another one."""
 
@@ -64,12 +66,14 @@ def main(run: RunPaths, task: str) -> int:
         log = os.open(run.logs / f"{task}.rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
+    # What srun passes on may reach the whole process group; of the worker only SIGTERM is wanted.
+    signal.signal(STOP_RANKS, signal.SIG_IGN)
     worker = subprocess.Popen(
         [sys.executable, "-P", "-m", "ai4sdk.worker", str(run.root), task],
         env={**without_tasks(os.environ), **found},
         preexec_fn=die_with_parent(),
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (STOP_RANKS, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: signal_leader(worker.pid, signal.SIGTERM))
     status = worker.wait()
     end: dict[str, Any] = {"rank": rank, "status": status}
