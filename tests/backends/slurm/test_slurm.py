@@ -21,7 +21,7 @@ import ai4sdk
 from ai4sdk.backends.launch import resume_run
 from ai4sdk.backends.slurm import client, submissions
 from ai4sdk.errors import EnvironmentFault, RunFailed, RunInterrupted, UsageError
-from ai4sdk.runs.files import read_json, read_json_lines, write_json
+from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.state import State, read_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(900), pytest.mark.usefixtures("slurm")]
@@ -398,6 +398,6 @@ def test_a_task_of_several_nodes_is_stopped_as_one(slurm, project, now):
     run = ai4sdk.run("wait.yaml", "backend=slurm", "hardware.nodes=2", "tracking=none", wait=False)
     wait_for(lambda: len(list(project.glob("waits-*"))) == 2)
     assert run.cancel(now=now) is State.CANCELLED
-    ends = sorted(read_json_lines(run.paths.slurm / f"ranks-{job_of(run)}-0.jsonl"), key=lambda end: end["rank"])
-    assert now or ends == [{"rank": 0, "status": 130}, {"rank": 1, "status": 130}]
+    ends = run.paths.slurm / "ranks" / f"{job_of(run)}-0-call"
+    assert now or [read_json(ends / f"{rank}.json")["status"] for rank in (0, 1)] == [130, 130]
     wait_for(lambda: not slurm.ask("squeue", "--noheader", "--jobs", job_of(run)).strip())
