@@ -14,7 +14,7 @@ from ai4sdk.backends.base import Command
 from ai4sdk.backends.local.supervisor import Replaced, Supervisor
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.slurm import client, submissions
-from ai4sdk.backends.slurm.rank import without_tasks
+from ai4sdk.backends.slurm.rank import STOP_RANKS, end_of_rank, task_end, without_tasks
 from ai4sdk.backends.slurm.script import STOP, WARN
 from ai4sdk.errors import Ai4Error
 from ai4sdk.planning.plan import read_plan_file
@@ -112,7 +112,9 @@ class _JobSupervisor(Supervisor):
         self.put_back = False
         """Whether Slurm queues the job again by itself."""
         self.job, self._restart = job, restart
-        self.most: int = read_plan_file(run.root).job["backend"]["requeues"]
+        plan = read_plan_file(run.root)
+        self._tasks = plan.tasks
+        self.most: int = plan.job["backend"]["requeues"]
         """How often it may be put back."""
         self._began = time.time()
         self._warned = self._stopped = False
@@ -176,8 +178,26 @@ class _JobSupervisor(Supervisor):
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
-        address = client.address_of_first(os.environ["SLURM_JOB_NODELIST"])
+        try:
+            address = client.address_of_first(os.environ["SLURM_JOB_NODELIST"])
+        except Ai4Error:
+            address = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         return {**os.environ, **command.env, "MASTER_ADDR": address, "MASTER_PORT": str(port)}
+
+    def stop_signal(self, command: Command) -> signal.Signals:
+        return STOP_RANKS if command.argv[0] == "srun" else signal.SIGTERM
+
+    def status(self, command: Command, code: int) -> int:
+        if command.argv[0] != "srun":
+            return code
+        ranks = next(task.processes * task.nodes for task in self._tasks if task.name == command.name)
+        ends = [end_of_rank(self.run, command.name, rank, os.environ) for rank in range(ranks)]
+        status, failure = task_end(ends, code)
+        if failure is not None:
+            write_json(self.run.failure, failure)
+        elif status > 128 and self.stop_reason():  # it was told before the ranks could listen
+            return 130
+        return status
 
     def stop_reason(self) -> str | None:
         if self._stopped or stop_request(self.run):
@@ -205,8 +225,8 @@ class _JobSupervisor(Supervisor):
         if not self._warned and state.cause != WALL_TIME:
             return state
         if self._restart >= self.most:
-            times = "never" if not self._restart else f"{self._restart} times already"
-            return replace(state, cause=f"its time was over; it was queued again {times} (backend.requeues)")
+            cause = f"its time was over, and backend.requeues={self.most} lets it go on no more often"
+            return replace(state, cause=cause)
         return self._waiting(state, "its time was over")
 
     def _ended_by_slurm(self, state: RunState) -> RunState:
@@ -231,7 +251,9 @@ class _JobSupervisor(Supervisor):
     def _counted(self) -> dict[str, Any]:
         """Return what the job took, so far as Slurm tells."""
         elapsed = time.time() - self._began
-        found: dict[str, Any] = {"elapsed": round(elapsed, 3), **client.counted(self.job)}
+        found: dict[str, Any] = {"elapsed": round(elapsed, 3)}
+        if not self.terminated:  # else every second counts until Slurm's SIGKILL
+            found |= client.counted(self.job)
         submission = submissions.latest(self.run)
         if submission is not None and not self._restart:
             found["waited"] = round(max(0.0, self._began - submission.time), 3)

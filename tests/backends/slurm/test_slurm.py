@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file
 import ai4sdk
 from ai4sdk.backends.launch import resume_run
 from ai4sdk.backends.slurm import client, submissions
-from ai4sdk.errors import EnvironmentFault, RunInterrupted, UsageError
+from ai4sdk.errors import EnvironmentFault, RunFailed, RunInterrupted, UsageError
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.state import State, read_state
 
@@ -296,7 +297,7 @@ def test_a_controller_that_does_not_answer_is_said_and_nothing_is_made_up(slurm,
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("++backend.partition=fast", ["invalid partition", "sinfo -s"]),
+        ("++backend.partition=fast", ["nvalid partition", "sinfo -s"]),
         ("++backend.constraint=quantum", ["nvalid feature", "sinfo -o"]),
         ("hardware={memory: 9TB}", ["emory", "hardware"]),
         ("++backend.directives={no-such-option: 3}", ["unrecognized option", "man sbatch"]),
@@ -361,6 +362,23 @@ def test_a_task_of_several_nodes_is_one_worker_a_rank_that_meet(slurm, project):
     assert "node n2 local rank 0" in (run.paths.logs / "call.rank1.log").read_text()
 
 
+def test_a_rank_that_fails_ends_the_others_and_gives_the_reason(slurm, project):
+    code = """
+        import os, time
+
+        def fail():
+            if os.environ["RANK"] == "1":
+                raise ValueError("the pond is empty")
+            while True:
+                time.sleep(0.1)
+        """
+    (project / "failing.py").write_text(textwrap.dedent(code))
+    (project / "fail.yaml").write_text("defaults: [base, _self_]\nname: fail\nfunction: {_target_: failing.fail}\n")
+    run = ai4sdk.run("fail.yaml", "backend=slurm", "hardware.nodes=2", "tracking=none", wait=False)
+    with pytest.raises(RunFailed, match="the pond is empty"):
+        run.wait(timeout=300)
+
+
 WAITING = """
 import time
 from pathlib import Path
@@ -380,4 +398,6 @@ def test_a_task_of_several_nodes_is_stopped_as_one(slurm, project, now):
     run = ai4sdk.run("wait.yaml", "backend=slurm", "hardware.nodes=2", "tracking=none", wait=False)
     wait_for(lambda: len(list(project.glob("waits-*"))) == 2)
     assert run.cancel(now=now) is State.CANCELLED
+    ends = run.paths.slurm / "ranks" / f"{job_of(run)}-0-call"
+    assert now or [read_json(ends / f"{rank}.json")["status"] for rank in (0, 1)] == [130, 130]
     wait_for(lambda: not slurm.ask("squeue", "--noheader", "--jobs", job_of(run)).strip())
