@@ -5,11 +5,11 @@ Nothing here keeps state: each call looks at the files, and two notebooks can us
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ai4sdk.backends.launch import cancel_run, resume_run, start_run
+from ai4sdk.backends.standing import Watch
 from ai4sdk.config.load import Loaded, load_job
 from ai4sdk.config.project import Project, find_project
 from ai4sdk.errors import NotFound, UsageError
@@ -18,7 +18,8 @@ from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.display import html_table
 from ai4sdk.runs.files import read_json, read_json_lines
 from ai4sdk.runs.handle import Handle
-from ai4sdk.runs.state import State, is_run
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, State, is_run
 from ai4sdk.runs.store import find_run
 
 if TYPE_CHECKING:
@@ -133,6 +134,18 @@ class Run(Handle):
         Files of the run.
     """
 
+    def __init__(self, paths: RunPaths) -> None:
+        super().__init__(paths)
+        self._watch = Watch(paths)
+
+    @property
+    def status(self) -> RunState:
+        """How it stands; on a cluster the scheduler has its say. Raises `NotFound` if the folder is gone."""
+        try:
+            return self._watch.look().state
+        except (OSError, ValueError, KeyError) as error:
+            raise NotFound(f"the run {self.id} is gone: {self.folder} cannot be read") from error
+
     @property
     def plan(self) -> Plan:
         """The plan it executes."""
@@ -153,17 +166,6 @@ class Run(Handle):
         except (OSError, ValueError):
             return {}
         return scores if isinstance(scores, dict) else {}
-
-    def log(self, task: str = "train") -> str:
-        """Return what a task printed."""
-        try:
-            return self.paths.log(task).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
-
-    def events(self) -> Iterator[dict[str, Any]]:
-        """Yield what happened."""
-        return read_json_lines(self.paths.events)
 
     def cancel(self, *, now: bool = False) -> State:
         """Stop it with a checkpoint, or with ``now`` without one; returns its state after at most a minute."""
@@ -192,7 +194,7 @@ class Run(Handle):
         except NotFound:
             return html_table(self.id, {"state": "gone"})
         figures = {name: value for name, value in self.scores.items() if isinstance(value, float)}
-        facts = {"state": status.state, "cause": status.cause, "folder": self.folder, "report": self.paths.report}
+        facts = {"state": status.state, "cause": status.cause, "folder": self.folder, "report": self.report}
         return html_table(self.id, {**facts, **figures})
 
 

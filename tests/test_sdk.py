@@ -54,3 +54,9 @@ def test_from_config_to_prediction(project):
     assert [record["prediction"] in ("yes", "no") for record in prediction.to_records()] == [True, True]
     assert run.id in repr(run)
     assert "succeeded" in run._repr_html_()
+
+
+def test_runs_and_studies_are_held_alike():
+    both = {"id", "name", "folder", "status", "state", "report", "log", "events", "wait", "check", "cancel", "resume"}
+    for kind in (ai4sdk.Run, ai4sdk.Study):
+        assert {name for name in dir(kind) if not name.startswith("_")} >= both

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ps": ("runs", "list runs"),
     "status": ("runs", "tell how a run stands"),
     "logs": ("runs", "show what a run printed"),
+    "report": ("runs", "draw the report of a run"),
     "cancel": ("runs", "stop a run with a checkpoint"),
     "resume": ("runs", "go on with a run that was interrupted, cancelled or failed"),
     "rerun": ("runs", "run the plan of a run again"),

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
-from ai4sdk.cli.study_watch import closing_lines, standing, watch_study
+from ai4sdk.cli.interrupts import interrupts_held
+from ai4sdk.cli.plan import warnings_of
+from ai4sdk.cli.study_watch import closing_lines, next_step, standing, watch_study
 from ai4sdk.config.project import Project, display_path, find_project
 from ai4sdk.errors import UsageError
 from ai4sdk.planning.plan import Plan
@@ -61,13 +63,18 @@ def main(command: str, argv: Sequence[str]) -> int:
     if args.action not in ACTIONS:
         hint = f"one of {', '.join(ACTIONS)}; for a study of that name: ai4sdk study show {args.action}"
         raise UsageError(f"ai4sdk study has no action {args.action!r}", hint=hint)
+    if args.json and args.csv:
+        raise UsageError("--json and --csv are two formats", hint="leave out one of them")
+    if args.n < 0:
+        raise UsageError(f"-n {args.n} is no number of points", hint="-n 0 shows all")
     folder = runs_folder(args, find_project().root)
     if args.action == "list":
         return _list(folder)
     paths = StudyPaths(find_study(args.study, folder).root)
     if args.action == "resume":
-        resume_study(paths, failed_too=args.failed)
-        return _follow(paths, detach=args.detach)
+        with interrupts_held():
+            resume_study(paths, failed_too=args.failed)
+            return _follow(paths, detach=args.detach)
     if args.action == "cancel":
         cancel_study(paths, now=args.now)
         return watch_study(paths) and 0
@@ -82,7 +89,8 @@ def run_study(config: str, overrides: Sequence[str], command: Sequence[str], *, 
     study = make_study(config, overrides, project, command=command)
     for line in study_lines(study, project):
         print(line, file=sys.stderr)
-    return _follow(start_study(study, project.root), detach=detach)
+    with interrupts_held():
+        return _follow(start_study(study, project.root), detach=detach)
 
 
 def study_lines(study: StudyPlan, project: Project) -> list[str]:
@@ -91,14 +99,22 @@ def study_lines(study: StudyPlan, project: Project) -> list[str]:
 
     runs = Path(project.root, study.job["runs"])
     done = sum(find_success(runs, digest) is not None for digest in {point.digest for point in study.points})
-    count = "as many points as its sweeper asks for" if study.total is None else f"{study.total} points"
-    lines = [f"study {study.name}: {study.sweep.search}, {count}" + (f", {done} of them done already" if done else "")]
+    count = (
+        "as many points as its sweeper asks for"
+        if study.total is None
+        else f"{study.total} point{'s' if study.total != 1 else ''}"
+    )
+    different = len({point.digest for point in study.points})
+    same = f" ({different} different ones: equal plans run once)" if different < len(study.points) else ""
+    already = f", {done} of them done already" if done else ""
+    lines = [f"study {study.name}: {study.sweep.search}, {count}{same}{already}"]
     width = max(len(axis.key) for axis in study.space)
     lines += [f"  {axis.key:{width}}  {axis_text(axis)}" for axis in study.space]
     if study.objectives:
         lines.append("  objective: " + ", ".join(f"{one.name} ({one.direction})" for one in study.objectives))
+    lines += [f"  warning: {text}" for text in warnings_of(study.largest)]
     left = (study.total or 0) - done
-    slots = _slots(study.first, study.sweep.parallel)
+    slots = _slots(study.largest, study.sweep.parallel)
     if left and slots:
         each = _usual_time(runs, study.name)
         time = f", about {format_span(round(each * left / slots))} by earlier runs" if each else ""
@@ -164,5 +180,5 @@ def _show(paths: StudyPaths, *, as_json: bool, as_csv: bool, most: int) -> int:
         if not state.state.ended:
             print(f"  {standing(view)}")
         elif state.cause:
-            print(f"  → ai4sdk study resume {paths.id}" + (" --failed" if state.state is State.FAILED else ""))
+            print(f"  → {next_step(paths, state)}")
     return 0

@@ -15,12 +15,13 @@ from ai4sdk.runs.state import RunState, read_state
 from ai4sdk.spec.units import format_span
 from ai4sdk.studies.launch import cancel_study
 from ai4sdk.studies.layout import StudyPaths
+from ai4sdk.studies.outcome import NOTHING_MEASURED
 from ai4sdk.studies.point import PointState, StudyView
 from ai4sdk.studies.results import best, estimate
 from ai4sdk.studies.view import StudyReader
 from ai4sdk.tracking.ledger import read_ledger
 
-__all__ = ["closing_lines", "standing", "watch_study"]
+__all__ = ["closing_lines", "next_step", "standing", "watch_study"]
 
 INTERVAL = 0.05
 """Least seconds between two looks at the study: so much later its end may be noticed."""
@@ -45,7 +46,7 @@ def watch_study(paths: StudyPaths) -> int:
     for line in closing_lines(paths, reader.read(), state):
         print(line, file=sys.stdout)
     if state.cause:
-        print(f"{paths.id} {state.state}: {state.cause}\n  → {_next(paths, state)}", file=sys.stderr)
+        print(f"{paths.id} {state.state}: {state.cause}\n  → {next_step(paths, state)}", file=sys.stderr)
     return state.exit_code or 0
 
 
@@ -61,7 +62,12 @@ def _state(paths: StudyPaths) -> RunState:
         raise RunFailed(f"the folder of {paths.id} was deleted while it ran; it was stopped") from error
 
 
-def _next(paths: StudyPaths, state: RunState) -> str:
+def next_step(paths: StudyPaths, state: RunState) -> str:
+    """Return what to type after a study that did not come to its end."""
+    if state.cause and state.cause.startswith(NOTHING_MEASURED):  # its objective is part of it, and so is its code
+        return (
+            "start anew with another sweep.objective or with code that has it; points that succeeded are not run again"
+        )
     if state.exit_code == 2:
         return f"mend that, then ai4sdk study resume {paths.id}, or start anew: points that succeeded are not run again"
     if state.exit_code == 4:
@@ -76,6 +82,9 @@ def closing_lines(paths: StudyPaths, view: StudyView, state: RunState, most: int
     lines = [f"{paths.id} {state.state}{took}", "", *table_lines(view, width, most)]
     if seeds := seed_lines(view, width):
         lines += ["", *seeds]
+    if never_pruned(view):
+        names = ", ".join(objective.name for objective in view.objectives)
+        lines += ["", f"{view.pruner} could give up no point: none reported {names} while it trained, epoch by epoch"]
     lines.append("")
     if paths.best.exists():
         lines.append(f"  best       ai4sdk run config={display_path(paths.best)}")
@@ -87,7 +96,17 @@ def closing_lines(paths: StudyPaths, view: StudyView, state: RunState, most: int
     elif ledger.uri:
         shown = f"mlflow ui --backend-store-uri {ledger.uri}" if ledger.uri.startswith("sqlite:") else ledger.uri
         lines.append(f"  records    {shown}")
+        if reused := sum(result.reused for result in view.results):
+            lines.append(
+                f"             (of {reused} reused point{'s' * (reused > 1)} where they ran, not below this study)"
+            )
     return lines
+
+
+def never_pruned(view: StudyView) -> bool:
+    """Tell whether there was a pruner, and not one of the points that trained here told it anything."""
+    trained = [result for result in view.results if result.state is PointState.SUCCEEDED and not result.reused]
+    return view.pruner is not None and bool(trained) and not any(result.reports for result in trained)
 
 
 def standing(view: StudyView, *, short: bool = False) -> str:

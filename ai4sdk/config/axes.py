@@ -110,6 +110,7 @@ def split_sweeps(texts: Sequence[str], repository: Repository) -> tuple[list[str
     fixed: list[str] = []
     axes: dict[str, Axis] = {}
     problems: list[Problem] = []
+    typed: dict[str, str] = {}
     parser = OverridesParser.create()
     for text in texts:
         try:
@@ -117,6 +118,11 @@ def split_sweeps(texts: Sequence[str], repository: Repository) -> tuple[list[str
         except (OverrideParseException, HydraException, ValueError, RecursionError):
             fixed.append(text)
             continue
+        key = override.get_key_element().lstrip("+")
+        if key in typed and (override.is_sweep_override() or any(axis.lstrip("+") == key for axis in axes)):
+            message = f"{key} is given twice, and once with several values: {typed[key]} and {text}"
+            problems.append(Problem(message, key=override.key_or_group, origin=Origin(COMMAND_LINE, text=text)))
+        typed[key] = text
         if not override.is_sweep_override():
             fixed.append(text)
             continue
@@ -186,6 +192,8 @@ def _axis(override: Override, repository: Repository) -> Axis:
         return Axis(key, _interval(key, value))
     if isinstance(value, Glob):
         options = value.filter(repository.get_group_options(override.key_or_group))
+        if not options and not repository.group_exists(override.key_or_group):
+            raise ValueError(f"{key}: glob chooses among the options of a group, and {override.key_or_group} is none")
         if not options:
             raise ValueError(f"{key}: no option of the group {override.key_or_group!r} fits {override.input_line}")
         return Axis(key, Choice(tuple(options)))

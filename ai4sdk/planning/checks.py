@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from ai4sdk.planning.targets import TargetReport, check_target, nearest_name, parameters
-from ai4sdk.spec import Job, Section, TargetDataset
+from ai4sdk.spec import Job, KubernetesBackend, Section, TargetDataset
 from ai4sdk.spec.job import SECTIONS_OF_A_TRAINING
 from ai4sdk.spec.scale import scale_of
 from ai4sdk.spec.target import HYDRA_KEYS
@@ -66,6 +68,7 @@ class _Target:
     arguments: tuple[str, ...]
     positional: int
     partial: bool
+    values: Mapping[str, Any]
 
 
 def check_job(job: Job, search: list[Path], known: dict[Any, TargetReport] | None = None) -> list[Finding]:
@@ -108,7 +111,7 @@ def _walk(value: Any, key: str, positional: Mapping[str, int]) -> Iterator[_Targ
             given = value.get("_args_")
             count = positional.get(key, 0) + (len(given) if isinstance(given, list) else 0)
             arguments = tuple(str(name) for name in value if name not in HYDRA_KEYS)
-            yield _Target(key, path, arguments, count, bool(value.get("_partial_", False)))
+            yield _Target(key, path, arguments, count, bool(value.get("_partial_", False)), value)
         for name, child in value.items():
             yield from _walk(child, f"{key}.{name}".lstrip("."), positional)
     elif isinstance(value, list):
@@ -131,6 +134,7 @@ def _targets_exist(job: Job, search: list[Path], known: dict[Any, TargetReport])
                 yield Finding(target.key, problem.message, problem.fix)
             else:
                 yield Finding(f"{target.key}._target_", problem.message, problem.fix)
+        yield from _wrong_kinds(target, report)
         certain = report.found and report.certain and report.kind == "class" and not report.problems
         if target.key == "module" and certain and not set(report.bases) & set(LIGHTNING_MODULE):
             yield Finding(
@@ -138,6 +142,28 @@ def _targets_exist(job: Job, search: list[Path], known: dict[Any, TargetReport])
                 f"{target.path} is no LightningModule",
                 "name a class that derives from pytorch_lightning.LightningModule",
             )
+
+
+def _wrong_kinds(target: _Target, report: TargetReport) -> Iterator[Finding]:
+    """Find text and lists where a number or a flag is asked for, and fractions where a whole number is."""
+    for name, kind in report.takes.items():
+        value = target.values.get(name)
+        if not _is_other(value, kind):
+            continue
+        key = f"{target.key}.{name}"
+        fix = None
+        if isinstance(value, str) and kind != "true or false":
+            with suppress(ValueError):
+                fix = f"{key}={float(value):g}, without quotes"
+        shown = repr(value) if isinstance(value, str) else value
+        yield Finding(key, f"{key} must be {kind}, not {shown}: {target.path} says so", fix)
+
+
+def _is_other(value: Any, kind: str) -> bool:
+    """Tell whether a value is surely of another kind; references are not known yet, and 8.0 may do for 8."""
+    if isinstance(value, float):
+        return kind == "a whole number" and isfinite(value) and not value.is_integer()
+    return isinstance(value, list) or (isinstance(value, str) and "${" not in value)
 
 
 def _function_uses_what_is_given(job: Job, search: list[Path]) -> Iterator[Finding]:
@@ -235,6 +261,18 @@ def _backend_has_what_is_asked(job: Job, search: list[Path]) -> Iterator[Finding
             f"the local backend has one machine, not {job.hardware.nodes}",
             "hardware.nodes=1, or a backend that has several",
         )
+    if job.backend.kind == "kubernetes" and job.hardware.nodes > 1:
+        yield Finding("hardware.nodes", "workers in several pods do not work together yet", "hardware.nodes=1")
+
+
+def _pods_get_the_secrets(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if not isinstance(job.backend, KubernetesBackend):
+        return
+    for key, text in _strings(job.model_dump(by_alias=True), ""):
+        name = text.removeprefix("${secret:").removesuffix("}")
+        used = not job.unused or key.partition(".")[0] not in job.unused
+        if used and _REFERENCE.fullmatch(text) and name not in {*job.backend.secrets, *job.backend.env}:
+            yield Finding(key, f"pods do not get the secret {name}", f"++backend.secrets.{name}=SECRET/KEY")
 
 
 def _one_process_uses_one_gpu(job: Job, search: list[Path]) -> Iterator[Finding]:
@@ -321,6 +359,7 @@ _CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
     _monitors_have_validation,
     _secrets_are_references,
     _backend_has_what_is_asked,
+    _pods_get_the_secrets,
     _one_process_uses_one_gpu,
     _processes_fit,
     _batches_divide,

@@ -11,8 +11,8 @@ import ast
 import builtins
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -91,6 +91,8 @@ class TargetReport:
         ``class``, ``function``, or ``unknown``.
     problems
         What is wrong; empty where nothing is.
+    takes
+        Argument → the kind of value it asks for, for those where `Parameter.takes` tells.
     """
 
     found: bool
@@ -100,6 +102,7 @@ class TargetReport:
     bases: tuple[str, ...] = ()
     kind: Literal["class", "function", "unknown"] = "unknown"
     problems: tuple[TargetProblem, ...] = ()
+    takes: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_target(
@@ -212,6 +215,7 @@ def _definition_report(
         bases=_bases(resolver, thing),
         kind="class" if isinstance(thing.node, ast.ClassDef) else "function",
         problems=problems,
+        takes={one.name: one.takes for one in found.parameters if one.takes} if found.certain else {},
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from ai4sdk.errors import NotFound
 from ai4sdk.runs.ending import failure_of
+from ai4sdk.runs.files import read_json_lines
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
 from ai4sdk.runs.store import name_of
@@ -25,6 +27,7 @@ class Handle:
     """
 
     what: ClassVar[str] = "run"
+    first_log: ClassVar[str] = "train"
 
     def __init__(self, paths: RunPaths) -> None:
         self.paths = paths
@@ -56,6 +59,22 @@ class Handle:
     def state(self) -> State:
         """Its state."""
         return self.status.state
+
+    @property
+    def report(self) -> Path:
+        """The report, an HTML page; written when it ends."""
+        return self.paths.report
+
+    def log(self, process: str | None = None) -> str:
+        """Return what one of its processes printed; nothing if there was no such process."""
+        try:
+            return self.paths.log(process or self.first_log).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield what happened."""
+        return read_json_lines(self.paths.events)
 
     def wait(self, *, timeout: float | None = None, check: bool = True) -> Self:
         """Wait until it has ended.

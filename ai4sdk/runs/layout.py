@@ -25,6 +25,8 @@ evaluation/      figures and pictures on the test split
 report.html      the same as one page
 package/         the trained model: `ai4sdk predict {id} --input FILE`, or `mlflow models predict -m package`
 tracking.json    the MLflow run, and how much was sent to it
+slurm/           on a cluster: the script that was submitted, and the number of each job
+kubernetes/      on Kubernetes: what was submitted, and what pods printed that write elsewhere
 """
 
 
@@ -133,6 +135,11 @@ class RunPaths:
         return self.evaluation / "metrics.json"
 
     @property
+    def predictions(self) -> Path:
+        """What the module answered in the evaluation, and what it should have: ``outputs`` and ``targets``."""
+        return self.evaluation / "predictions.npz"
+
+    @property
     def report(self) -> Path:
         """The evaluation as one self-contained page."""
         return self.root / "report.html"
@@ -161,6 +168,16 @@ class RunPaths:
     def verdicts(self) -> Path:
         """Whether to go on after a report, appended: ``{"step", "go_on"}`` a line."""
         return self.root / "verdicts.jsonl"
+
+    @property
+    def slurm(self) -> Path:
+        """Folder of what was handed to Slurm; only runs on a cluster have it."""
+        return self.root / "slurm"
+
+    @property
+    def kubernetes(self) -> Path:
+        """Folder of what was handed to Kubernetes; only runs there have it."""
+        return self.root / "kubernetes"
 
     @property
     def lock(self) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.units import Span
@@ -48,6 +50,18 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+_SWEEPER = r"^hydra:[\w.-]+$"
+
+
+def _sweeper(value: str) -> str:
+    if not re.search(_SWEEPER, value):
+        raise PydanticCustomError("sweeper", "hydra:NAME for a Hydra sweeper")
+    return value
+
+
+Sweeper = Annotated[str, AfterValidator(_sweeper), WithJsonSchema({"type": "string", "pattern": _SWEEPER})]
+
+
 class Sweep(Section):
     """What a study varies, how it chooses points, and what it calls better."""
 
@@ -55,7 +69,7 @@ class Sweep(Section):
     """Key or group → values in Hydra's sweep grammar (``1e-2,1e-3``, ``range(5)``, ``interval(0,1)``,
     ``tag(log, interval(1e-4,1e-1))``, ``glob(*)``), a list, or a mapping with ``values`` and ``when``."""
 
-    search: str = Field(default="grid", pattern=r"^(grid|random|tpe|cmaes|gp|nsga2|hydra:[\w.-]+)$")
+    search: Literal["grid", "random", "tpe", "cmaes", "gp", "nsga2"] | Sweeper = "grid"
     """``grid`` (every combination), ``random``, ``tpe``, ``cmaes``, ``gp``, ``nsga2``, or ``hydra:NAME`` for a Hydra
     sweeper plugin."""
 
@@ -90,7 +104,10 @@ class Sweep(Section):
     @model_validator(mode="after")
     def _one_direction_each(self) -> Self:
         if self.direction and len(self.direction) != max(1, len(self.objective)):
-            raise ValueError(f"{len(self.objective)} objectives, but {len(self.direction)} directions")
+            ways, count = len(self.direction), max(1, len(self.objective))
+            raise ValueError(f"direction has {ways} value{'s' * (ways > 1)} for {count} objective{'s' * (count > 1)}")
+        if twice := [name for name in self.objective if self.objective.count(name) > 1]:
+            raise ValueError(f"objective names {twice[0]} twice")
         if len(self.objective) > 1 and self.pruner is not None:
             raise ValueError("a pruner needs a single objective")
         return self

@@ -97,8 +97,8 @@ def history_chart(view: StudyView) -> str:
     return drawing(WIDTH, frame.height, f"{view.objectives[0].name} of each point", parts)
 
 
-def importance_chart(importances: Importances) -> str:
-    """Draw a bar for each axis; empty if nothing could be judged."""
+def importance_chart(importances: Importances, objective: str) -> str:
+    """Draw a bar for each axis, of its importance for an objective; empty if nothing could be judged."""
     short = shortened(list(importances.values))
     room, row = 230.0, 26.0
     parts = []
@@ -112,7 +112,11 @@ def importance_chart(importances: Importances) -> str:
             ),
             element("text", x=room + length + 8, y=y + 15, text=f"{share:.0%}" if share >= 0.01 else "< 1%"),
         ]
-    return drawing(WIDTH, len(importances.values) * row + 6, "Importance of each axis", parts) if parts else ""
+    return (
+        drawing(WIDTH, len(importances.values) * row + 6, f"Importance of each axis for {objective}", parts)
+        if parts
+        else ""
+    )
 
 
 def parallel_chart(view: StudyView) -> str:

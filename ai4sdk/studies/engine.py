@@ -27,10 +27,12 @@ from ai4sdk.runs.digests import find_success, link_success
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, add_event, is_alive, is_run, read_state, write_last, write_state
+from ai4sdk.runs.store import read_progress
+from ai4sdk.spec.units import format_span
 from ai4sdk.studies.finish import finish
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.ledger import Ledger, LedgerReader
-from ai4sdk.studies.outcome import first_objective, known_figures, values_of
+from ai4sdk.studies.outcome import NOTHING_MEASURED, first_objective, known_figures, values_of
 from ai4sdk.studies.plan import StudyPlan, axis_text, read_study_file
 from ai4sdk.studies.planned import PlannedSearch, make_search
 from ai4sdk.studies.point import Point, PointState, Result
@@ -50,6 +52,8 @@ _FREE_LOCK = 30.0
 
 _NOT_THE_CODE = (3, 5, 7)
 """Exit codes of a run that failed for reasons outside its code: data out of reach, killed, a lack of the machine."""
+_WALL_TIME = "wall time reached"
+"""Cause of a run that was stopped, with a checkpoint, because its time was over; of `ai4sdk.worker.signals.Reason`."""
 _LOST = (PointState.INTERRUPTED, PointState.CANCELLED)
 _TRACKING_PATIENCE = 600.0
 """Longest time, in seconds, that records may still be sent after the last point."""
@@ -135,7 +139,6 @@ class Engine:
         self._paths, self._study, self._project = paths, study, project
         self._runs = paths.root.parent
         self._backend = get_backend(study.job["backend"]["kind"])
-        self._monitor = study.job["training"]["checkpoint"]["monitor"]
         reader = LedgerReader(paths, study.points)
         self._results = dict(reader.read())
         judged_by = reader.objective
@@ -146,9 +149,11 @@ class Engine:
         self._twins: dict[str, list[Point]] = {}
         self._again: deque[Point] = deque()
         self._tries: dict[int, int] = {}
+        self._phases: dict[int, list[str]] = {}
         self._tails: dict[int, ReportTail] = {}
         self._pruned: set[int] = set()
         self._told_to_stop: str | None = None
+        self._cut_short = False
         self._search: Search = make_search(study)
         if failed_too:
             for number, result in self._results.items():
@@ -186,6 +191,8 @@ class Engine:
         numbers = {identity(dict(result.point.params)): number for number, result in self._results.items()}
 
         def launch(batch: list[list[str]]) -> list[Any]:
+            self._listen()
+            self._end_sweep(deadline, unless=False)
             asked = []
             for texts in batch:
                 params = self._study.planner.composer.read(texts)
@@ -196,13 +203,19 @@ class Engine:
             search = PlannedSearch()
             search.restore([self._results[number] for number in dict.fromkeys(asked)])
             self._drain(search, deadline)
-            if self._told_to_stop or (deadline is not None and time.time() > deadline):
-                raise RunCancelled("the study was told to stop")
+            self._end_sweep(deadline, unless=all(self._results[number].state.final for number in asked))
             return [self._value(number) for number in asked]
 
         sweep = self._study.sweep
         axes = [f"{axis.key}={axis_text(axis, most=None)}" for axis in self._study.space]
-        run_sweeper(sweep.search.removeprefix("hydra:"), sweep.options, axes, launch, self._paths.root / "sweeper")
+        name, directions = sweep.search.removeprefix("hydra:"), [one.direction for one in self._study.objectives]
+        run_sweeper(name, sweep.options, axes, launch, self._paths.root / "sweeper", directions)
+
+    def _end_sweep(self, deadline: float | None, *, unless: bool) -> None:
+        """Unwind a Hydra sweeper that must not go on: only it knows how many points there would have been."""
+        if not unless and (self._told_to_stop or (deadline is not None and time.time() > deadline)):
+            self._cut_short = True
+            raise RunCancelled("the study was told to stop")
 
     def _value(self, number: int) -> Any:
         """Return what a Hydra sweeper expects of a point: a number, several, or nothing."""
@@ -214,7 +227,7 @@ class Engine:
         while True:
             self._listen()
             late = deadline is not None and time.time() > deadline
-            while self._told_to_stop is None and not late and self._has_room():
+            while self._told_to_stop is None and not late and self._has_room(search):
                 point = self._next(search)
                 if point is None:
                     break
@@ -226,8 +239,10 @@ class Engine:
                     self._end(ended, search)
             self._answer_reports(search)
 
-    def _has_room(self) -> bool:
-        return self._pool is None or len(self._running) < self._pool.slots
+    def _has_room(self, search: Search) -> bool:
+        """Tell whether to begin with another point; one that is known beforehand is made ready while others work."""
+        ahead = 1 if isinstance(search, PlannedSearch) else 0
+        return self._pool is None or len(self._running) < self._pool.slots + ahead
 
     def _next(self, search: Search) -> Point | None:
         while (asked := search.ask()) is not None:
@@ -280,7 +295,7 @@ class Engine:
         if lock is None:  # it had come to its end before a kill, and only the ledger did not know
             self._take_end(point, run, read_state(run), search)
             return
-        pool = self._open_pool(plan)
+        pool = self._open_pool()
         attempt = self._results[point.number].attempts + 1
         self._tries[point.number] = self._tries.get(point.number, 0) + 1
         self._ledger.write(
@@ -327,14 +342,16 @@ class Engine:
             about["report"] = self._study.objectives[0].name
         return about
 
-    def _open_pool(self, plan: Plan) -> Pool:
+    def _open_pool(self) -> Pool:
         if self._pool is None:
             backend: Any = self._backend
             if not hasattr(backend, "pool"):
                 kind = self._study.job["backend"]["kind"]
                 raise UsageError(f"backend {kind} cannot run studies", hint="backend=local")
             opened: PoolBackend = backend
-            self._pool = opened.pool(plan, self._paths.logs, self._project.root, parallel=self._study.sweep.parallel)
+            self._pool = opened.pool(
+                self._study.largest, self._paths.logs, self._project.root, parallel=self._study.sweep.parallel
+            )
             add_event(self._paths, "pool opened", slots=self._pool.slots)
         return self._pool
 
@@ -359,7 +376,7 @@ class Engine:
         if not self._objectives and (found := first_objective(run)) is not None:
             self._ledger.write("objective", name=found.name, direction=found.direction)
             self._objectives = (found,)
-        return values_of(run, self._objectives, self._monitor)
+        return values_of(run, self._objectives)
 
     def _unmeasured(self, run: RunPaths) -> str:
         """Say which objective a run does not have; if none has had it so far, no further point is worth its time."""
@@ -397,6 +414,13 @@ class Engine:
             found, values, cause = PointState.PRUNED, (value,), f"given up after epoch {step}"
         elif found is PointState.FAILED and state.exit_code in _NOT_THE_CODE:
             found = PointState.INTERRUPTED
+        if found is PointState.INTERRUPTED and cause == _WALL_TIME:
+            if self._got_further(point, run, state):
+                self._tries[point.number] = 0  # its time was too short for all, not the machine at fault
+            else:
+                limit = format_span(self._study.first.tasks[0].wall_time or 0.0)
+                found = PointState.FAILED
+                cause = f"hardware.wall_time ({limit}) is too short: it was over before anything more was saved"
         may_again = self._tries.get(point.number, 0) <= self._study.sweep.retries
         if found is PointState.INTERRUPTED and may_again and self._told_to_stop is None:
             add_event(self._paths, "again", number=point.number, cause=cause)
@@ -410,6 +434,17 @@ class Engine:
         self._results[point.number] = replace(result, state=found, values=values, cause=cause, took=took, run=run.root)
         if found.final:
             search.tell(point.number, values, found)
+
+    def _got_further(self, point: Point, run: RunPaths, state: RunState) -> bool:
+        """Tell whether an attempt left more than it had found: a checkpoint, or a phase that is finished."""
+        phases = read_progress(run).get("finished") or []
+        before = self._phases.get(point.number, [])
+        self._phases[point.number] = phases
+        try:
+            saved = run.last_checkpoint.stat().st_mtime
+        except OSError:
+            saved = 0.0
+        return len(phases) > len(before) or saved >= (state.started or 0.0)
 
     # ------------------------------------------------------------------ words from outside
 
@@ -440,15 +475,19 @@ class Engine:
         counts = _count(self._results.values())
         total = self._study.total or len(self._results)
         left = total - sum(count for kind, count in counts.items() if kind.final)
+        cut = bool(left) or self._cut_short
+        rest = (
+            "before its sweeper had all its points" if self._study.total is None else f"{left} of {total} points left"
+        )
         found, code, cause = State.SUCCEEDED, 0, None
         failed = [result for result in self._results.values() if result.state is PointState.FAILED]
         if self._told_to_stop == _NO_OBJECTIVE:
             found, code = State.FAILED, 2
-            cause = f"no point has what is to be optimised: point {failed[0].point.number}: {failed[0].cause}"
-        elif left and self._told_to_stop == "cancelled":
-            found, code, cause = State.CANCELLED, 130, f"stopped on request, {left} of {total} points left"
-        elif left and self._told_to_stop:
-            found, code, cause = State.INTERRUPTED, 5, f"told to stop (SIGTERM), {left} of {total} points left"
+            cause = f"{NOTHING_MEASURED}: point {failed[0].point.number}: {failed[0].cause}"
+        elif cut and self._told_to_stop == "cancelled":
+            found, code, cause = State.CANCELLED, 130, f"stopped on request, {rest}"
+        elif cut and self._told_to_stop:
+            found, code, cause = State.INTERRUPTED, 5, f"told to stop (SIGTERM), {rest}"
         elif lost := [result for result in self._results.values() if result.state in _LOST]:
             found, code = State.INTERRUPTED, 5
             first = f"point {lost[0].point.number}: {lost[0].cause}"
@@ -456,8 +495,8 @@ class Engine:
         elif failed:
             found, code = State.FAILED, 4
             cause = f"{len(failed)} of {total} points failed: point {failed[0].point.number}: {failed[0].cause}"
-        elif left and self._study.sweep.max_time is not None:
-            cause = f"sweep.max_time was over, {left} of {total} points left"
+        elif cut and self._study.sweep.max_time is not None:
+            cause = f"sweep.max_time was over, {rest}"
         return replace(state, state=found, exit_code=code, cause=cause, ended=time.time())
 
 

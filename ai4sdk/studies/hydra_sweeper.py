@@ -20,11 +20,12 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from ai4sdk.config.keys import nearest
 from ai4sdk.errors import Ai4Error, ConfigError, EnvironmentFault, NotFound, Problem, RunFailed
+from ai4sdk.spec.sweep import Direction
 
 __all__ = ["Launch", "check_sweeper", "installed_sweepers", "run_sweeper"]
 
@@ -46,8 +47,41 @@ def installed_sweepers() -> list[str]:
     return sorted(_loader().get_group_options("hydra/sweeper"))
 
 
-def check_sweeper(name: str) -> None:
-    """Raise `NotFound` if no such plugin is installed, `EnvironmentFault` if plugins cannot be loaded."""
+_WORDS = {"min": "minimize", "max": "maximize"}
+_DIRECTIONS: Mapping[str, Callable[[Sequence[Direction]], Any]] = {
+    "direction": lambda ways: _WORDS[ways[0]] if len(ways) == 1 else [_WORDS[way] for way in ways],
+    "optim.maximize": lambda ways: ways[0] == "max",
+    "ax_config.experiment.minimize": lambda ways: ways[0] == "min",
+}
+"""Where plugins (Optuna's, Nevergrad's, Ax's) have the direction, and how they write it."""
+
+
+def check_sweeper(name: str, options: Mapping[str, Any] | None = None, directions: Sequence[Direction] = ()) -> None:
+    """Find out whether a plugin could be run, without running it.
+
+    Parameters
+    ----------
+    name
+        Of the plugin.
+    options
+        Settings below ``hydra.sweeper``.
+    directions
+        ``min`` or ``max`` for each objective.
+
+    Raises
+    ------
+    NotFound
+        If no such plugin is installed.
+    ConfigError
+        If it has no such option, not of that type, or one that contradicts the directions.
+    EnvironmentFault
+        If plugins cannot be loaded.
+    """
+    _check_name(name)
+    _config(_loader(), name, options or {}, [], Path("sweeper"), directions)
+
+
+def _check_name(name: str) -> None:
     names = installed_sweepers()
     if name not in names:
         near = nearest(name, names)
@@ -55,7 +89,14 @@ def check_sweeper(name: str) -> None:
         raise NotFound(f"there is no Hydra sweeper {name!r}; installed are {', '.join(names)}", hint=hint)
 
 
-def run_sweeper(name: str, options: Mapping[str, Any], overrides: Sequence[str], launch: Launch, folder: Path) -> None:
+def run_sweeper(
+    name: str,
+    options: Mapping[str, Any],
+    overrides: Sequence[str],
+    launch: Launch,
+    folder: Path,
+    directions: Sequence[Direction] = (),
+) -> None:
     """Let a Hydra sweeper plugin choose points until it has seen enough.
 
     Parameters
@@ -71,6 +112,8 @@ def run_sweeper(name: str, options: Mapping[str, Any], overrides: Sequence[str],
         Runs a batch of points.
     folder
         Folder the plugin may write to.
+    directions
+        ``min`` or ``max`` for each objective, for plugins that have a setting for it.
 
     Raises
     ------
@@ -83,11 +126,11 @@ def run_sweeper(name: str, options: Mapping[str, Any], overrides: Sequence[str],
     EnvironmentFault
         If a plugin cannot be loaded.
     """
-    check_sweeper(name)
+    _check_name(name)
     loader = _loader()
     folder.mkdir(parents=True, exist_ok=True)
     with _hydra(loader):
-        config = _config(loader, name, options, overrides, folder)
+        config = _config(loader, name, options, overrides, folder, directions)
         HydraConfig.instance().set_config(copy.deepcopy(config))  # which makes it read-only
         with _launching(_StudyLauncher(launch)):
             try:
@@ -157,7 +200,12 @@ def _loader() -> _Loader:
 
 
 def _config(
-    loader: _Loader, name: str, options: Mapping[str, Any], overrides: Sequence[str], folder: Path
+    loader: _Loader,
+    name: str,
+    options: Mapping[str, Any],
+    overrides: Sequence[str],
+    folder: Path,
+    directions: Sequence[Direction],
 ) -> DictConfig:
     """Compose Hydra's own config with the plugin's settings; whatever is written goes into the folder."""
     groups = {
@@ -181,10 +229,33 @@ def _config(
     for key in _FAILURE_RATES:
         if OmegaConf.select(config.hydra.sweeper, key) is not None:
             OmegaConf.update(config.hydra.sweeper, key, 1.0)  # a failed point does not end a study
+    ways = {key: write(directions) for key, write in _DIRECTIONS.items() if directions and _has(config, key)}
+    for key, value in ways.items():
+        OmegaConf.update(config.hydra.sweeper, key, value)
     for key, value in options.items():
         if key not in groups:
             _set(config.hydra.sweeper, name, key, value)
+    for key, value in ways.items():
+        _check_direction(config, key, value)
     return config
+
+
+def _has(config: DictConfig, key: str) -> bool:
+    section, _, last = f".{key}".rpartition(".")
+    node = OmegaConf.select(config.hydra.sweeper, section.lstrip(".")) if section else config.hydra.sweeper
+    return isinstance(node, DictConfig) and last in node
+
+
+def _check_direction(config: DictConfig, key: str, value: Any) -> None:
+    """Refuse an option that says otherwise than the study does: tables and best.yaml go by the study."""
+    given = OmegaConf.select(config.hydra.sweeper, key)
+    plain = (
+        [getattr(one, "name", one) for one in given] if isinstance(given, ListConfig) else getattr(given, "name", given)
+    )
+    if plain != value:
+        message = f"{key} is {plain}, but the study says {value}, by sweep.direction or the objective's name"
+        fix = "leave it out; sweep.direction says it for both"
+        raise ConfigError([Problem(message, key=f"sweep.options.{key}", fix=fix)])
 
 
 def _set(settings: DictConfig, name: str, key: str, value: Any) -> None:

@@ -10,7 +10,10 @@ from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.store import read_progress
 from ai4sdk.studies.point import Objective
 
-__all__ = ["first_objective", "known_figures", "values_of"]
+__all__ = ["NOTHING_MEASURED", "first_objective", "known_figures", "values_of"]
+
+NOTHING_MEASURED = "no point has what is to be optimised"
+"""How a study ends that asked for an objective nothing has."""
 
 _USUAL = {
     "accuracy": "max",
@@ -35,8 +38,10 @@ def known_figures(run: RunPaths) -> dict[str, float]:
     }
 
 
-def values_of(run: RunPaths, objectives: Sequence[Objective], monitor: str | None) -> tuple[float, ...] | None:
+def values_of(run: RunPaths, objectives: Sequence[Objective]) -> tuple[float, ...] | None:
     """Return the values of a run that has succeeded.
+
+    Of the metric by which the run chose its best weights the best value counts, not the last.
 
     Parameters
     ----------
@@ -44,8 +49,6 @@ def values_of(run: RunPaths, objectives: Sequence[Objective], monitor: str | Non
         The run.
     objectives
         What to look for.
-    monitor
-        Metric by which the run chose its best weights: of that one the best value counts, not the last.
 
     Returns
     -------
@@ -53,8 +56,8 @@ def values_of(run: RunPaths, objectives: Sequence[Objective], monitor: str | Non
         A value for each objective; ``None`` if one is missing.
     """
     figures = known_figures(run)
-    best = _read(run.checkpoints / "fit.json").get("best")
-    if monitor is not None and isinstance(best, int | float):
+    fitted = _read(run.checkpoints / "fit.json")
+    if isinstance(monitor := fitted.get("monitor"), str) and isinstance(best := fitted.get("best"), int | float):
         figures[monitor] = float(best)
     if not objectives or any(objective.name not in figures for objective in objectives):
         return None

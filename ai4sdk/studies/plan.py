@@ -13,19 +13,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from ai4sdk.config.axes import Axis, Choice, Interval, read_axes, split_sweeps
-from ai4sdk.config.compose import COMMAND_LINE, Composer, Composition
+from ai4sdk.config.compose import Composer, Composition
 from ai4sdk.config.delta import PointComposer
 from ai4sdk.config.encode import encode, texts_of
-from ai4sdk.config.history import place
 from ai4sdk.config.load import Loaded
 from ai4sdk.config.project import Project, find_project
 from ai4sdk.config.validate import located, validate
-from ai4sdk.errors import ConfigError, NotFound, Origin, Problem, UsageError
+from ai4sdk.errors import ConfigError, NotFound, Problem, UsageError
 from ai4sdk.planning.build import Parts, make_plan
 from ai4sdk.planning.plan import Plan, digest_of
 from ai4sdk.spec import Checkpoint, Job, Sweep
 from ai4sdk.spec.base import complete
 from ai4sdk.spec.sweep import Direction
+from ai4sdk.studies.corners import MOST_LOOKED_AT, MOST_SHOWN, Look, ends_of, first_of
 from ai4sdk.studies.layout import FORMAT
 from ai4sdk.studies.point import Objective, Point
 from ai4sdk.studies.search import check_search
@@ -33,8 +33,6 @@ from ai4sdk.studies.space import active, check, grid, listed, sample, size
 
 __all__ = ["PointPlanner", "StudyPlan", "axis_text", "make_study", "read_study_file"]
 
-_MOST_SHOWN = 20
-_MOST_LOOKED_AT = 2_000
 _SMALLER_IS_BETTER = re.compile(
     r"loss|err|mse|mae|rmse|nll|brier|perplexity|distance|time|seconds|latency|value$", re.IGNORECASE
 )
@@ -104,6 +102,8 @@ class StudyPlan:
         The plan of the first point.
     planner
         Makes the plans of further points.
+    needs
+        The largest ``cpus`` and ``gpus`` that a point asks for.
     """
 
     name: str
@@ -116,7 +116,17 @@ class StudyPlan:
     job: Mapping[str, Any]
     first: Plan
     planner: PointPlanner
+    needs: Mapping[str, int] = field(default_factory=dict)
     digest: str = field(default="")
+
+    @property
+    def largest(self) -> Plan:
+        """The first plan with the hardware of the point that asks for most: what runs must fit beside each other."""
+        tasks = [
+            task.model_copy(update={name: max(getattr(task, name), most) for name, most in self.needs.items()})
+            for task in self.first.tasks
+        ]
+        return self.first.model_copy(update={"tasks": tasks})
 
     def to_json(self) -> str:
         """Return the text of study.json, without an id."""
@@ -133,6 +143,7 @@ class StudyPlan:
             "total": self.total,
             "created": self.first.created,
             "job": self.job,
+            "needs": dict(self.needs),
             "planner": self.planner.to_json(),
             "points": [[point.params, point.digest] for point in self.points],
         }
@@ -157,7 +168,7 @@ def read_study_file(path: Path, project: Project) -> StudyPlan:
         )
         complete(Sweep)
         space = tuple(map(_axis_from_json, values["space"]))
-        first = points[0].params if points else next(iter(_corners(space)))
+        first = points[0].params if points else first_of(space)
         return StudyPlan(
             name=values["name"],
             config=values["config"],
@@ -169,6 +180,7 @@ def read_study_file(path: Path, project: Project) -> StudyPlan:
             job=values["job"],
             first=planner.plan(first),
             planner=planner,
+            needs=values.get("needs", {}),
             digest=values["digest"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -236,23 +248,32 @@ def make_study(
     set_by_hand = {text.partition("=")[0] for text in fixed} | {axis.key for axis in typed}
     space = (*(axis for axis in written if axis.key not in set_by_hand), *typed)
     by_hand = {text.partition("=")[0]: text for text in overrides}
-    problems += [_located(base, problem, by_hand) for problem in check(space)]
+    planner = PointPlanner(PointComposer(config, fixed, project), Parts(), command)
+    look = Look(planner.plan, planner.composer.is_group, space, base, by_hand)
+    problems += [look.located(problem) for problem in check(space)]
     if not space and not problems:
-        problems += base.problems
-        problems.append(Problem("nothing is varied: no value has several", fix="-m optimizer.lr=1e-2,1e-3"))
+        nothing = Problem("nothing is varied: no value has several", fix="-m optimizer.lr=1e-2,1e-3")
+        if written:
+            message = f"nothing is left to vary: {', '.join(axis.key for axis in written)} is set by hand"
+            nothing = Problem(message, fix="leave that out, or for a single run add ~sweep.axes")
+        problems += base.problems or [nothing]
     if problems:
         raise ConfigError(problems)
 
-    planner = PointPlanner(PointComposer(config, fixed, project), Parts(), command)
-    seen: dict[tuple[str, ...], str] = {}
-    first, problems = _look_at_values(planner, space, base, by_hand, seen)
-    if first is None or problems:
-        raise ConfigError(_few(problems))
-    objectives = _objectives(sweep, first.as_job())
-    problems += _search_problems(sweep, space, objectives, base, by_hand)
+    corners = look()
+    if corners.first is None or corners.problems:
+        raise ConfigError(_few(corners.problems))
+    problems = [look.located(problem) for problem in _ambiguous(sweep, corners.watched)]
+    objectives = () if problems else _objectives(sweep, corners.first.as_job())
+    if not problems:
+        problems = _search_problems(sweep, space, objectives, look)
+        if sweep.pruner is not None and corners.first.job["function"] is not None:
+            message = "a pruner looks at a training epoch by epoch, and this job calls a function"
+            problems.append(look.located(Problem(message, key="sweep.pruner", fix="sweep.pruner=null")))
     if problems:
         raise ConfigError(problems)
-    points, total = _points(planner, sweep, space, seen)
+    points, total = _points(planner, sweep, space, corners.digests, look)
+    first = corners.first
     if not points:
         _read_all_shapes(planner, space)
     identity: list[Any] = [sweep.model_dump(mode="json", exclude={"parallel", "retries", "max_time", "axes"})]
@@ -268,6 +289,7 @@ def make_study(
         job=first.job,
         first=first,
         planner=planner,
+        needs=corners.needs,
         digest=digest_of(identity),
     )
 
@@ -289,108 +311,23 @@ def _sweep(base: Composition) -> Sweep:
         raise ConfigError([problem for problem in problems if problem.key.split(".")[0] == "sweep"]) from None
 
 
-def _corners(space: Sequence[Axis]) -> Iterator[dict[str, Any]]:
-    """Yield a point with the first value of each axis, then points that differ from it in one axis."""
-    firsts: dict[str, Any] = {}
-    for axis in space:
-        if active(axis, firsts):
-            firsts[axis.key] = _some(axis)[0]
-    yield firsts
-    for varied in space:
-        for value in _some(varied)[0 if varied.when else 1 :]:
-            point: dict[str, Any] = {}
-            for axis in space:
-                if axis is varied:
-                    point[axis.key] = value
-                elif varied.when is not None and axis.key == varied.when[0]:
-                    point[axis.key] = varied.when[1]
-                elif active(axis, point):
-                    point[axis.key] = firsts.get(axis.key, _some(axis)[0])
-            yield point
-
-
-def _some(axis: Axis) -> Sequence[Any]:
-    values = axis.values
-    return values.values if isinstance(values, Choice) else (values.low, values.high)
-
-
-def _look_at_values(
-    planner: PointPlanner,
-    space: Sequence[Axis],
-    base: Composition,
-    by_hand: Mapping[str, str],
-    seen: dict[tuple[str, ...], str],
-) -> tuple[Plan | None, list[Problem]]:
-    """Plan one point for each value of each axis, so that every wrong value is found whatever it is combined with.
-
-    ``seen`` takes the digests of these points, by their overrides.
-    """
-    first: Plan | None = None
-    found: dict[tuple[str, str], tuple[Problem, Mapping[str, Any]]] = {}
-    for params in islice(_corners(space), _MOST_LOOKED_AT):
-        try:
-            plan = planner.plan(params)
-            first = first or plan
-            seen[texts_of(params)] = plan.digest
-        except ConfigError as error:
-            for problem in error.problems:
-                found.setdefault((problem.key, problem.message), (problem, params))
-            if len(found) >= _MOST_SHOWN:
-                break
-    always = _wrong_without_axes(planner) if found else set()
-    return first, [
-        problem if known in always else _of_axis(problem, params, base, by_hand)
-        for known, (problem, params) in found.items()
-    ]
-
-
-def _wrong_without_axes(planner: PointPlanner) -> set[tuple[str, str]]:
-    try:
-        planner.plan({})
-    except ConfigError as error:
-        return {(problem.key, problem.message) for problem in error.problems}
-    return set()
-
-
-def _of_axis(problem: Problem, params: Mapping[str, Any], base: Composition, by_hand: Mapping[str, str]) -> Problem:
-    """Let a problem of an axis's value point at the axis as it is written, or say which values it came with."""
-    origin = problem.origin
-    if origin is None or origin.source != COMMAND_LINE:
-        return replace(problem, message=f"{problem.message} (with {' '.join(texts_of(params))})")
-    for key, text in zip(params, texts_of(params), strict=True):
-        if origin.text == text:
-            found = None if key in by_hand else place(base, f"sweep.axes.{key}")
-            typed, value = by_hand.get(key, text), text.partition("=")[2]
-            fix = problem.fix
-            if fix is not None and fix == f"{fix.partition('=')[0]}={value}":  # another key, the same values
-                fix = f"{fix.partition('=')[0]}={typed.partition('=')[2]}"
-            return replace(problem, fix=fix, origin=found or Origin(COMMAND_LINE, text=typed))
-    return problem
-
-
-def _located(base: Composition, problem: Problem, by_hand: Mapping[str, str]) -> Problem:
-    """Give a problem of the sweep the place it was made: the command line for axes that were typed there."""
-    typed = by_hand.get(problem.key.removeprefix("sweep.axes."))
-    if typed is not None:
-        return replace(problem, origin=Origin(COMMAND_LINE, text=typed))
-    return located(base, problem.key, problem.message, problem.fix)
-
-
-def _no_such_sweeper(sweep: Sweep) -> Iterator[Problem]:
+def _sweeper_fits(sweep: Sweep, objectives: Sequence[Objective]) -> Iterator[Problem]:
     if not sweep.search.startswith("hydra:"):
         return
     from ai4sdk.studies.hydra_sweeper import check_sweeper
 
     try:
-        check_sweeper(sweep.search.removeprefix("hydra:"))
+        check_sweeper(sweep.search.removeprefix("hydra:"), sweep.options, [one.direction for one in objectives])
     except NotFound as error:
         yield Problem(error.message, key="sweep.search", fix=error.hint)
+    except ConfigError as error:
+        yield from error.problems
 
 
 def _few(problems: Sequence[Problem]) -> Iterable[Problem]:
-    if len(problems) <= _MOST_SHOWN:
+    if len(problems) <= MOST_SHOWN:
         return problems
-    return [*problems[:_MOST_SHOWN], Problem(f"and {len(problems) - _MOST_SHOWN} more like these")]
+    return [*problems[:MOST_SHOWN], Problem(f"and {len(problems) - MOST_SHOWN} more like these")]
 
 
 def _objectives(sweep: Sweep, job: Job) -> tuple[Objective, ...]:
@@ -412,25 +349,44 @@ def _guessed_direction(name: str, checkpoint: Checkpoint) -> Direction:
     return "min" if _SMALLER_IS_BETTER.search(name) else "max"
 
 
+def _ambiguous(sweep: Sweep, watched: frozenset[tuple[str | None, str]]) -> Iterator[Problem]:
+    """Find an objective that is left to ``training.checkpoint``, where points have different ones."""
+    metrics = {metric for metric, _ in watched}
+    if not sweep.objective and len(metrics) > 1:
+        names = sorted(metric for metric in metrics if metric is not None)
+        shown = ", ".join([*names, *(["none"] if None in metrics else [])])
+        message = f"points watch different metrics ({shown}); say which one they are compared by"
+        yield Problem(message, key="sweep.objective", fix=f"sweep.objective={names[0]}")
+        return
+    asked = set(sweep.objective) or metrics
+    modes = {mode for metric, mode in watched if metric is not None and metric in asked}
+    if not sweep.direction and len(modes) > 1:
+        message = "points differ in training.checkpoint.mode; say whether a small or a large value is better"
+        yield Problem(message, key="sweep.direction", fix="sweep.direction=min")
+
+
 def _search_problems(
-    sweep: Sweep,
-    space: tuple[Axis, ...],
-    objectives: tuple[Objective, ...],
-    base: Composition,
-    by_hand: Mapping[str, str],
+    sweep: Sweep, space: tuple[Axis, ...], objectives: tuple[Objective, ...], look: Look
 ) -> list[Problem]:
-    found = [*check_search(sweep, space, objectives), *_no_such_sweeper(sweep)]
-    problems = [_located(base, problem, by_hand) for problem in found]
+    problems = [
+        look.located(problem)
+        for problem in (*check_search(sweep, space, objectives), *_sweeper_fits(sweep, objectives))
+    ]
     learns = sweep.search not in ("grid", "random")
     if (learns or sweep.pruner is not None) and not objectives:
         fix = "sweep.objective=val_loss, or what your module logs"
         who = sweep.search if learns else "a pruner"
-        problems.append(located(base, "sweep.objective", f"{who} needs something to optimise", fix))
+        message = f"{who} needs something to optimise"
+        problems.append(look.located(Problem(message, key="sweep.objective", fix=fix)))
     return problems
 
 
 def _points(
-    planner: PointPlanner, sweep: Sweep, space: tuple[Axis, ...], seen: Mapping[tuple[str, ...], str]
+    planner: PointPlanner,
+    sweep: Sweep,
+    space: tuple[Axis, ...],
+    seen: Mapping[tuple[str, ...], str],
+    look: Look,
 ) -> tuple[tuple[Point, ...], int | None]:
     """Plan the points that are known beforehand; those that cannot be planned are reported together."""
     if sweep.search == "grid":
@@ -444,18 +400,19 @@ def _points(
         combinations = size(space)
         return (), sweep.points if combinations is None or sweep.points is None else min(sweep.points, combinations)
     points: list[Point] = []
-    problems: list[Problem] = []
+    problems: dict[tuple[str, str], Problem] = {}
     for number, params in enumerate(chosen):
         texts = texts_of(params)
         try:
             points.append(Point(number, params, texts, seen.get(texts) or planner.plan(params).digest))
         except ConfigError as error:
-            about = f"with {' '.join(texts)}"
-            problems += [replace(problem, message=f"{problem.message} ({about})") for problem in error.problems]
-            if len(problems) > _MOST_SHOWN:
+            for problem in error.problems:
+                with_all = replace(problem, message=f"{problem.message} (with {' '.join(texts)})")
+                problems.setdefault((problem.key, problem.message), look.at_axis(problem, params) or with_all)
+            if len(problems) > MOST_SHOWN:
                 break
     if problems:
-        raise ConfigError(_few(problems))
+        raise ConfigError(_few(list(problems.values())))
     return tuple(points), len(points)
 
 
@@ -463,11 +420,11 @@ def _read_all_shapes(planner: PointPlanner, space: Sequence[Axis]) -> None:
     """Read all options that a search may choose, so that editing files later changes nothing."""
     groups = tuple(axis for axis in space if isinstance(axis.values, Choice) and planner.composer.is_group(axis.key))
     free = [axis for axis in space if axis not in groups]
-    for options in islice(grid(groups), _MOST_LOOKED_AT) if groups else ():
+    for options in islice(grid(groups), MOST_LOOKED_AT) if groups else ():
         point = dict(options)
         for axis in free:
             if active(axis, point):
-                point[axis.key] = (listed(axis.values) or _some(axis))[0]
+                point[axis.key] = (listed(axis.values) or ends_of(axis))[0]
         planner.plan(point)
 
 

@@ -125,6 +125,8 @@ class StudyView:
         State of the study: that of its engine.
     started, ended
         Unix times in seconds.
+    pruner
+        What gives points up, if anything does.
     """
 
     id: str
@@ -138,3 +140,4 @@ class StudyView:
     state: str
     started: float | None = None
     ended: float | None = None
+    pruner: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -62,7 +62,7 @@ document.querySelectorAll("table.points th button").forEach((button) => button.a
 
 
 def render(
-    view: StudyView, importances: Importances | None, best_yaml: str | None, *, folder: Path | None = None
+    view: StudyView, importances: Sequence[Importances], best_yaml: str | None, *, folder: Path | None = None
 ) -> str:
     """Return the page. Every text that comes from a user is escaped, and nothing in the page is fetched.
 
@@ -71,7 +71,7 @@ def render(
     view
         The study.
     importances
-        How much each axis matters for the first objective, if it was judged.
+        How much each axis matters for each objective, in their order; empty if that was not judged.
     best_yaml
         Content of ``best.yaml``; ``None`` if it was not written.
     folder
@@ -86,7 +86,7 @@ def render(
         _seeds(view),
         _pareto(view),
         _parallel(view),
-        _slices(view, importances),
+        _slices(view, next(iter(importances), None)),
         _points(view, folder),
         _failures(view, folder),
     ]
@@ -161,16 +161,19 @@ def _history(view: StudyView) -> str:
     return section("How it went", _figure(chart, legend + _thinned_note(view, MOST_DOTS))) if chart else ""
 
 
-def _importance(view: StudyView, importances: Importances | None) -> str:
-    if importances is None or not (importances.values or importances.note) or not view.objectives:
-        return ""
-    note = f'<p class="quiet">{escaped(importances.note)}</p>' if importances.note else ""
-    caption = (
-        f"How much of the differences in {escaped(view.objectives[0].name)} each axis explains alone, as a share of "
-        "what all explain (fANOVA)."
-    )
-    chart = importance_chart(importances)
-    return section("What mattered", (_figure(chart, caption) if chart else "") + note)
+def _importance(view: StudyView, importances: Sequence[Importances]) -> str:
+    parts = []
+    for objective, found in zip(view.objectives, importances, strict=False):
+        caption = (
+            f"How much of the differences in {escaped(objective.name)} each axis explains alone, as a share of what "
+            "all explain (fANOVA)."
+        )
+        chart = importance_chart(found, objective.name)
+        note = f'<p class="quiet">{escaped(found.note)}</p>' if found.note else ""
+        body = (_figure(chart, caption) if chart else "") + note
+        head = f"<h3>{escaped(objective.name)}</h3>" if body and len(importances) > 1 else ""
+        parts.append(head + body)
+    return section("What mattered", "".join(parts)) if any(parts) else ""
 
 
 def _seeds(view: StudyView) -> str:

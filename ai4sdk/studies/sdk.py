@@ -12,6 +12,7 @@ from ai4sdk.runs.display import html_table
 from ai4sdk.runs.ending import failure_of
 from ai4sdk.runs.handle import Handle
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import State
 from ai4sdk.runs.store import find_study
 from ai4sdk.sdk import Run, project_of
 from ai4sdk.studies.launch import cancel_study, resume_study, start_study
@@ -71,6 +72,7 @@ class Study(Handle):
     """
 
     what = "study"
+    first_log = "engine"
     paths: StudyPaths
 
     def __init__(self, paths: StudyPaths) -> None:
@@ -111,10 +113,10 @@ class Study(Handle):
             error.hint = f"ai4sdk study show {self.id}"
             raise error
 
-    def cancel(self, *, now: bool = False) -> Study:
-        """Stop it, its running points with a checkpoint, or with ``now`` without one."""
+    def cancel(self, *, now: bool = False) -> State:
+        """Stop it, its running points with a checkpoint, or with ``now`` without one; returns its state then."""
         cancel_study(self.paths, now=now)
-        return self.wait(check=False)
+        return self.wait(check=False).state
 
     def resume(self, *, failed_too: bool = False, wait: bool = True) -> Study:
         """Go on after a kill or a cancel; with ``failed_too`` try failed points again."""
@@ -143,7 +145,7 @@ class Study(Handle):
             "points": f"{sum(result.state.final for result in view.results)} of {view.total}",
             "best": " ".join(found.point.overrides) if found is not None else None,
             "folder": self.folder,
-            "report": self.paths.report,
+            "report": self.report,
         }
         if found is not None and found.values is not None:
             facts |= {one.name: value for one, value in zip(view.objectives, found.values, strict=False)}

@@ -78,6 +78,8 @@ class Scale:
         How the slots are labelled.
     missing
         Whether some points have no value: they lie at the end of the axis.
+    whole
+        Whether there are whole numbers only, so that there is nothing between two of them to label.
     """
 
     kind: str
@@ -86,6 +88,7 @@ class Scale:
     slots: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     missing: bool = False
+    whole: bool = False
 
     def at(self, value: Any, *, present: bool = True) -> float:
         """Return where a value lies, in 0..1."""
@@ -111,7 +114,7 @@ class Scale:
         elif self.kind == "log":
             marks = [(self.at(10.0**power), f"{10.0**power:g}") for power in _powers(self.low, self.high)]
         else:
-            marks = [(self.at(number), f"{number:.6g}") for number in _round_numbers(self.low, self.high)]
+            marks = [(self.at(number), f"{number:.6g}") for number in _round_numbers(self.low, self.high, self.whole)]
         return [(0.0, "none"), *marks] if self.missing else marks
 
 
@@ -144,7 +147,8 @@ def scale_of(values: Sequence[Any], *, choices: bool = False, missing: bool = Fa
     spare = (high / 2 - low / 2) * 2 * room if math.isfinite(high - low) else 0.0
     largest = sys.float_info.max
     low, high = max(low - spare, -largest), min(high + spare, largest)
-    return Scale("log" if log else "linear", low, high, missing=missing)
+    whole = all(isinstance(value, int) for value in values)
+    return Scale("log" if log else "linear", low, high, missing=missing, whole=whole)
 
 
 def _number_first(key: str) -> tuple[bool, float, str]:
@@ -162,13 +166,14 @@ def _powers(low: float, high: float) -> list[int]:
     return [power for power in range(first, last + 1, max(1, every)) if -308 <= power <= 308]
 
 
-def _round_numbers(low: float, high: float) -> list[float]:
-    """Return about five round numbers between two; the number itself where they are the same."""
+def _round_numbers(low: float, high: float, whole: bool) -> list[float]:
+    """Return about five round numbers between two, or whole ones; the number itself where they are the same."""
     span = high - low
     if not math.isfinite(span) or span <= abs(high) * 1e-12 or span < 1e-300:
         return [low] if low == high else [low, high]
-    rough = span / 5
+    rough = max(1.0, span / 5) if whole else span / 5
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    steps = [power * factor for factor in (1, 2, 2.5, 5, 10)]
+    step = next(one for one in steps if one >= rough * (1 - 1e-9) and (not whole or one.is_integer()))
     first = math.ceil(low / step - 1e-9)
     return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -64,6 +64,7 @@ class StudyReader:
             state=state or str(found.state),
             started=found.started,
             ended=ended or found.ended,
+            pruner=(facts["sweep"]["pruner"] or {}).get("kind"),
         )
 
 

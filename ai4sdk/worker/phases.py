@@ -17,7 +17,7 @@ from ai4sdk.errors import DataError
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.spec import FileDataset
+from ai4sdk.spec import FileDataset, Job
 from ai4sdk.spec.scale import scale_of
 from ai4sdk.worker.calling import moved, split_batch
 from ai4sdk.worker.evaluate import evaluate
@@ -32,7 +32,7 @@ from ai4sdk.worker.signals import StopRequest
 from ai4sdk.worker.task import Task, open_task
 from ai4sdk.worker.train import fit, make_module, quiet_lightning, trained_weights
 
-__all__ = ["PHASES", "execute"]
+__all__ = ["PHASES", "divide_batch_size", "execute"]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,13 @@ def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
     quiet_lightning()
     with open_task(plan, paths, task, stop) as opened:
         _Work(opened).do()
+
+
+def divide_batch_size(data: Data, job: Job) -> None:
+    """Let loaders give the batches of one process, where the job says how many samples all take together."""
+    if job.training.global_batch_size is not None and isinstance(data.datamodule, SplitData):
+        loader = data.datamodule.loader
+        data.datamodule.loader = loader.model_copy(update={"batch_size": scale_of(job).batch_size})
 
 
 class _Work:
@@ -145,9 +152,7 @@ class _Work:
         )
         if in_turn and self.rank.local_rank == 0:
             self.group.wait()
-        if job.training.global_batch_size is not None and isinstance(data.datamodule, SplitData):
-            loader = data.datamodule.loader
-            data.datamodule.loader = loader.model_copy(update={"batch_size": scale_of(job).batch_size})
+        divide_batch_size(data, job)
         return data
 
     def fit(self) -> None:
@@ -175,7 +180,7 @@ class _Work:
             device=self._device,
         )
         evaluation.save(self.paths.evaluation)
-        write_report(self.paths, evaluation)
+        write_report(self.paths, pictures=not self.paths.membership.exists())
         self.records.event("evaluated", split=self.job.evaluation.split, samples=evaluation.samples)
 
     def package(self) -> None:

@@ -34,7 +34,7 @@ from ai4sdk.worker.resume import STATE_KEY, ExactState, ResumableEpochLoop
 from ai4sdk.worker.sharding import Divided
 from ai4sdk.worker.signals import Reason, StopRequest, StopTraining
 
-__all__ = ["Fitted", "fit", "make_module", "quiet_lightning", "trained_weights"]
+__all__ = ["Fitted", "devices", "fit", "make_module", "quiet_lightning", "trained_weights"]
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +64,15 @@ class Fitted:
         Epochs begun and optimizer steps made.
     best
         The best value of ``training.checkpoint.monitor``.
+    monitor
+        Which metric that is.
     """
 
     reason: str
     epochs: int
     steps: int
     best: float | None = None
+    monitor: str | None = None
 
 
 def quiet_lightning() -> None:
@@ -172,7 +175,7 @@ def fit(
         records.event("samples left out", samples=divided.left_out, why="they cannot be divided evenly", each="epoch")
     records.progress.update(step=trainer.global_step, metrics=plain_metrics(trainer))
     best.flush()
-    fitted = Fitted(_reason(trainer), trainer.current_epoch, trainer.global_step, best.value)
+    fitted = Fitted(_reason(trainer), trainer.current_epoch, trainer.global_step, best.value, best.monitor)
     ours.ended = vars(fitted)
     trainer.save_checkpoint(paths.last_checkpoint)
     records.event("fit ended", **vars(fitted))
@@ -266,7 +269,7 @@ def make_trainer(
         "gradient_clip_algorithm": training.gradient_clip_algorithm if training.gradient_clip_val else None,
         "deterministic": training.deterministic,
         "log_every_n_steps": training.log_every_n_steps,
-        **_devices(job.hardware),
+        **devices(job.hardware),
         "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), checkpoint_io],
     }
     if group is not None and group.size > 1:
@@ -298,7 +301,8 @@ class _NoSignals(_SignalConnector):
         self._original_handlers = {}
 
 
-def _devices(hardware: Hardware) -> dict[str, Any]:
+def devices(hardware: Hardware) -> dict[str, Any]:
+    """Return what Lightning's Trainer is to train on; raises EnvironmentFault if there are too few GPUs."""
     if not hardware.gpus:
         return {"accelerator": "cpu", "devices": 1}
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -154,3 +154,9 @@ def test_commands_on_runs_do_not_pay_for_composing():
     code = "import sys, ai4sdk.cli.runs; print(sorted({'hydra', 'mlflow', 'torch'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(("option", "says"), [("-n=-3", "-n -3 is no number of points"), ("--csv", "two formats")])
+def test_options_of_a_study_that_make_no_sense_are_refused(project, capsys, option, says):
+    assert main(["study", "show", "latest", "--json", option]) == 2
+    assert says in capsys.readouterr().err

@@ -1,10 +1,17 @@
 """The table of a study is sorted, lines up, fits the terminal and says what it leaves out."""
 
 import math
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from ai4sdk.cli import study_watch
 from ai4sdk.cli.study_table import seed_lines, table_lines
+from ai4sdk.cli.study_watch import closing_lines, next_step
+from ai4sdk.runs.state import RunState, State
+from ai4sdk.studies.layout import StudyPaths
+from ai4sdk.studies.outcome import NOTHING_MEASURED
 from ai4sdk.studies.point import Objective, Point, PointState, Result, StudyView
 
 LOSS = Objective("val_loss", "min")
@@ -92,3 +99,33 @@ def test_with_several_objectives_the_pareto_front_is_named():
     points = [result(number, {"lr": number}, values) for number, values in enumerate([(1, 3), (2, 2), (3, 3)])]
     lines = table_lines(view(*points, axes=("lr",), objectives=(LOSS, Objective("seconds", "min"))), 100)
     assert lines[-1] == "Pareto front: #0, #1"
+
+
+def test_the_closing_words_say_where_reused_points_have_their_records(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_watch, "read_ledger", lambda _: SimpleNamespace(last_error=None, uri="http://records"))
+    state = RunState(State.SUCCEEDED)
+    told = "\n".join(closing_lines(StudyPaths(tmp_path), view(result(0, {}), result(1, {}, reused=True)), state))
+    assert "(of 1 reused point where they ran, not below this study)" in told
+    assert "reused point" not in "\n".join(closing_lines(StudyPaths(tmp_path), view(result(0, {})), state))
+
+
+def test_a_study_that_cannot_go_on_with_its_objective_is_not_told_to_resume(tmp_path):
+    paths = StudyPaths(tmp_path)
+    wrong = RunState(State.FAILED, cause=f"{NOTHING_MEASURED}: point 0: it has no los", exit_code=2)
+    assert "start anew" in next_step(paths, wrong)
+    assert "resume" not in next_step(paths, wrong)
+    assert "--failed" in next_step(paths, RunState(State.FAILED, cause="1 of 2 points failed", exit_code=4))
+
+
+def test_a_pruner_that_nobody_told_anything_is_told_of(tmp_path):
+    def told(*results, pruner="median"):
+        found = replace(view(*results), pruner=pruner)
+        return "could give up no point" in "\n".join(
+            closing_lines(StudyPaths(tmp_path), found, RunState(State.SUCCEEDED))
+        )
+
+    silent, heard = result(0, {}, (1.0,)), result(1, {}, (1.0,), reports={0: 2.0})
+    assert told(silent)
+    assert not told(silent, heard)
+    assert not told(result(0, {}, (1.0,), reused=True))
+    assert not told(silent, pruner=None)

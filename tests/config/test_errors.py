@@ -58,6 +58,7 @@ def test_an_override_is_cited_as_typed(project):
         ("seed", "seed=VALUE"),
         ("name=[", "\"name='['\""),
         ("training.precision=bf16-mixd", "training.precision=bf16-mixed"),
+        ("sweep.search=rndom", "sweep.search=random"),
         ("name=7", "name='7'"),
     ],
 )
@@ -198,3 +199,21 @@ def test_the_error_is_raised_with_all_problems(project):
         load_job("train", ["a=1", "b=2"])
     assert len(caught.value.problems) == 2
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("value", ["foo", "hydra", "hydra:", "optuna"])
+def test_a_search_that_is_none_is_told_the_searches_there_are(project, value):
+    problem = only(problems("train", f"sweep.search={value}"))
+    assert "one of grid, random, tpe, cmaes, gp or nsga2 or hydra:NAME for a Hydra sweeper" in problem.message
+    assert "^" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["sweep.objective=[loss,loss]"], "objective names loss twice"),
+        (["sweep.direction=[min,max]"], "direction has 2 values for 1 objective"),
+    ],
+)
+def test_objectives_and_directions_that_do_not_fit_are_told(project, overrides, says):
+    assert says in only(problems("train", *overrides)).message

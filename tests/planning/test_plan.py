@@ -134,6 +134,23 @@ def test_an_argument_the_module_does_not_take_is_cited_where_it_is_written(proje
     assert "width" in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("value", "fix"), [("foo", None), ("'1e-2'", "optimizer.lr=0.01, without quotes"), ("[1e-2,1e-3]", None)]
+)
+def test_text_where_a_number_is_asked_for_is_found_before_anything_runs(project, value, fix):
+    (found,) = problems(f"optimizer.lr={value}")
+    assert found.key == "optimizer.lr"
+    assert "must be a number" in found.message
+    assert found.fix == fix
+
+
+def test_a_fraction_where_a_whole_number_is_asked_for_is_found_before_anything_runs(project, write):
+    write({"net.py": (project / "net.py").read_text().replace("width=8", "width: int = 8")})
+    (found,) = problems("module.width=8.5")
+    assert "module.width must be a whole number, not 8.5" in found.message
+    assert plan("module.width=8.0").job["module"]["width"] == 8.0
+
+
 def test_unreadable_data_ends_with_the_status_for_data(project):
     with pytest.raises(ConfigError) as caught:
         plan("dataset.uri=nowhere.csv")

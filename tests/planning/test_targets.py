@@ -666,6 +666,43 @@ class TestSignatures:
         assert check("class X: ...", "X", ["a"], tmp_path).problems[0].fix == "it takes no arguments by name"
 
 
+@pytest.mark.parametrize(
+    ("annotation", "takes"),
+    [
+        ("float", "a number"),
+        ("int", "a whole number"),
+        ("bool", "true or false"),
+        ("float | Tensor", "a number"),
+        ("torch.Tensor | float", "a number"),
+        ("Optional[int]", "a whole number"),
+        ("Union[int, float, None]", "a number"),
+        ("'int | None'", "a whole number"),
+        ("int = None", "a whole number"),
+        ("str", None),
+        ("float | str", None),
+        ("float = 'scale'", None),
+        ("list[int]", None),
+        ("Tensor", None),
+        ("'[ no type'", None),
+        ("Literal[1, 2]", None),
+    ],
+)
+def test_what_kind_of_value_an_annotation_asks_for(annotation: str, takes: str | None, tmp_path: Path) -> None:
+    report = check(f"def f(a: {annotation}): ...", "f", ["a"], tmp_path)
+    assert report.takes.get("a") == takes
+
+
+def test_the_kind_is_known_through_an_inherited_constructor(tmp_path: Path) -> None:
+    code = """
+        class A:
+            def __init__(self, lr: float): ...
+        class B(A):
+            def __init__(self, *, size=1, **kwargs):
+                super().__init__(**kwargs)
+        """
+    assert check(code, "B", ["lr"], tmp_path).takes == {"lr": "a number"}
+
+
 def test_the_nearest_name_is_found_whatever_its_case() -> None:
     assert nearest_name("adamw", ["Adam", "AdamW", "SGD"]) == "AdamW"
     assert nearest_name("max_epoch", ["max_epochs", "min_epochs"]) == "max_epochs"

@@ -37,7 +37,7 @@ def title(mark):
 
 def all_charts(study):
     importances = Importances(dict.fromkeys(study.axes, 1.0))
-    found = [history_chart(study), importance_chart(importances), parallel_chart(study), pareto_chart(study)]
+    found = [history_chart(study), importance_chart(importances, "loss"), parallel_chart(study), pareto_chart(study)]
     return [chart for chart in [*found, *slice_charts(study, importances)] if chart]
 
 
@@ -93,9 +93,9 @@ def test_slices_are_of_the_axes_that_vary_the_important_first():
 
 
 def test_bars_are_as_long_as_their_shares():
-    bars = marks(importance_chart(Importances({"a.lr": 0.75, "b.lr": 0.25})), "amount")
+    bars = marks(importance_chart(Importances({"a.lr": 0.75, "b.lr": 0.25}), "loss"), "amount")
     assert float(bars[0].get("width")) == pytest.approx(3 * float(bars[1].get("width")), rel=0.01)
-    assert importance_chart(Importances()) == ""
+    assert importance_chart(Importances(), "loss") == ""
 
 
 def test_many_points_are_thinned_and_the_best_stays():
@@ -120,6 +120,10 @@ def test_nothing_to_draw_is_no_chart():
         ([0.001, 0.01, 0.1], ["0.001", "0.01", "0.1"]),
         ([-1, 1000], ["0", "250", "500", "750", "1000"]),
         ([5, 5], ["5"]),
+        ([0, 1], ["0", "1"]),
+        ([0, 3], ["0", "1", "2", "3"]),
+        ([0, 11], ["0", "5", "10"]),
+        ([0.0, 1.0], ["0", "0.2", "0.4", "0.6", "0.8", "1"]),
         (["sgd", "adam"], ["adam", "sgd"]),
         ([True, False], ["false", "true"]),
         ([20, None, 3], ["3", "20", "null"]),

@@ -43,6 +43,7 @@ def score(x=0, y=0.0, seed_too=False, do=None, pause=0.0, mark=False):
             "abort": os.abort,
             "kill": lambda: os.kill(os.getpid(), 9),
             "hang": hang,
+            "wait": lambda: time.sleep(3600),
             "leak": leak,
             "once": lambda: os.path.exists("mended") or 1 / 0,
         }[do]()
@@ -156,6 +157,31 @@ def test_a_point_gives_bit_for_bit_what_its_plan_gives_alone_and_is_never_run_ag
     assert best.digest == more.results[0].point.digest
 
 
+def test_the_best_point_has_pictures_and_any_other_gets_them_when_asked_for(project, capsys):
+    (project / "noisy.py").write_text(NOISY)
+    study = ai4sdk.study("train", *NET, "seed=1,2,3")
+    best, second, _ = study.results
+    assert list(best.run.glob("evaluation/*.png"))
+    assert "data:image/png" in (best.run / "report.html").read_text()
+    assert not list(second.run.glob("evaluation/*.png"))
+    reference = f"{study.id}/{second.point.number}"
+    assert f"ai4sdk report {reference}" in (second.run / "report.html").read_text()
+    assert main(["report", reference]) == 0
+    assert "data:image/png" in Path(capsys.readouterr().out.strip()).read_text()
+    assert list(second.run.glob("evaluation/*.png"))
+    (second.run / "evaluation/metrics.json").write_text("{")
+    assert main(["report", reference]) == 3
+
+
+def test_points_that_watch_different_metrics_are_compared_by_the_one_asked_for(project):
+    watched = "+training.checkpoint.monitor=val_loss,train_loss"
+    study = ai4sdk.study("train", *NET[1:5], watched, "sweep.objective=val_loss")
+    for number, by_best in ((0, True), (1, False)):
+        run = ai4sdk.open_run(f"{study.id}/{number}")
+        losses = [record["metrics"]["val_loss"] for record in run.metrics() if "val_loss" in record["metrics"]]
+        assert values_of(study)[number] == (pytest.approx(min(losses) if by_best else losses[-1]),)
+
+
 def test_a_single_run_counts_as_done_and_equal_points_run_once(calls):
     ai4sdk.run("call", "function.x=2", "+function.mark=true")
     study = ai4sdk.study("call", "+function.mark=true", "function.x=2,4", "tags={a: b},{a: c}")
@@ -201,6 +227,34 @@ def test_what_the_machine_made_fail_is_tried_again_but_not_for_ever(calls):
     study = ai4sdk.open_study()
     assert {r.point.number: r.attempts for r in study.view.results} == {0: 1, 1: 2, 2: 1}
     assert states_of(study) == {"succeeded": 2, "interrupted": 1}
+
+
+def test_a_point_whose_time_is_over_without_anything_saved_has_failed_and_is_not_tried_again(calls):
+    study = ai4sdk.study("call", "function.x=1,2", "+function.do=wait", "hardware.wall_time=1s", wait=False)
+    with pytest.raises(RunFailed, match="is too short"):
+        study.wait()
+    assert [(result.state, result.attempts) for result in study.view.results] == [("failed", 1), ("succeeded", 1)]
+
+
+SLOW = """
+import time
+
+from net import Net as Plain
+
+
+class Net(Plain):
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.5)
+        return super().training_step(batch, batch_idx)
+"""
+
+
+def test_a_point_whose_time_is_over_goes_on_from_its_checkpoint_as_long_as_it_gets_further(project):
+    (project / "slow.py").write_text(SLOW)
+    job = ["module._target_=slow.Net", *NET[1:3], "training.max_epochs=8", "hardware.wall_time=4s", "sweep.retries=0"]
+    study = ai4sdk.study("train", *job, "seed=1,2")
+    assert states_of(study) == {"succeeded": 2}
+    assert all(result.attempts > 1 for result in study.view.results)
 
 
 def test_an_objective_that_nothing_measures_ends_the_study_at_its_first_point(calls):
@@ -387,6 +441,13 @@ def test_a_hydra_sweeper_chooses_the_points_and_ours_runs_them(calls):
     assert values_of(study) == {0: (4.5,), 1: (5.5,), 2: (1.5,), 3: (2.5,)}
     assert not (calls / "multirun").exists()
     assert not (calls / "outputs").exists()
+
+
+def test_a_hydra_sweeper_that_was_cut_short_can_be_resumed(calls):
+    job = ["function.x=range(4)", "sweep.search=hydra:basic", "+sweep.options={max_batch_size: 2}"]
+    study = ai4sdk.study("call", *job, "sweep.max_time=1ms")
+    assert "sweep.max_time was over, before its sweeper had all its points" in str(study.status.cause)
+    study.resume()  # it succeeded as far as it went, and is not refused
 
 
 def test_from_the_command_line_a_study_is_shown_listed_and_exported(calls, capsys):

@@ -19,7 +19,7 @@ from hydra.core.utils import JobStatus
 from hydra.plugins.sweeper import Sweeper
 
 from ai4sdk.errors import ConfigError, EnvironmentFault, NotFound, RunCancelled, RunFailed
-from ai4sdk.studies.hydra_sweeper import installed_sweepers, run_sweeper
+from ai4sdk.studies.hydra_sweeper import check_sweeper, installed_sweepers, run_sweeper
 
 Batch = list[list[str]]
 
@@ -27,8 +27,11 @@ Batch = list[list[str]]
 class HalvingSweeper(Sweeper):  # type: ignore[misc]
     """Halves an interval where the objective is smaller; written as plugins on PyPI are."""
 
-    def __init__(self, rounds: int, max_failure_rate: float, inner: Any, complain: str | None) -> None:
+    def __init__(
+        self, rounds: int, max_failure_rate: float, inner: Any, complain: str | None, direction: Any, optim: Any
+    ) -> None:
         self.rounds = rounds
+        self.directions = (direction, optim.maximize)
         self.max_failure_rate = max_failure_rate
         self.inner = inner
         self.complain = complain
@@ -76,6 +79,13 @@ class HalvingConf:
     max_failure_rate: float = 0.0
     inner: Inner = field(default_factory=Inner)
     complain: str | None = None
+    direction: Any = "minimize"
+    optim: Optim = field(default_factory=lambda: Optim())
+
+
+@dataclass
+class Optim:
+    maximize: bool = False
 
 
 @pytest.fixture(autouse=True)
@@ -223,3 +233,42 @@ def test_a_plugin_that_cannot_be_loaded_is_told(halving: Path, monkeypatch: pyte
     with pytest.raises(EnvironmentFault, match="cannot be loaded: ValueError: mutable default") as raised:
         run_sweeper("basic", {}, ["x=1,2"], squared, halving)
     assert "pip list" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("directions", "told"),
+    [
+        ((), ("minimize", False)),
+        (("min",), ("minimize", False)),
+        (("max",), ("maximize", True)),
+        (("min", "max"), (["minimize", "maximize"], False)),
+    ],
+)
+def test_a_plugin_is_told_which_way_is_better(
+    halving: Path, monkeypatch: pytest.MonkeyPatch, directions: Any, told: Any
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(HalvingSweeper, "sweep", lambda self, _: seen.append(self.directions))
+    run_sweeper("halving", {}, ["x=interval(0, 1)"], squared, halving, directions)
+    assert seen == [told]
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [({"direction": "maximize"}, "direction"), ({"optim": {"maximize": True}}, "optim.maximize")],
+)
+def test_an_option_that_contradicts_the_study_is_refused_before_anything_runs(
+    halving: Path, options: dict[str, Any], key: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_sweeper("halving", options, ["min"])
+    (problem,) = raised.value.problems
+    assert problem.key == f"sweep.options.{key}"
+    assert "sweep.direction" in str(problem.fix)
+    check_sweeper("halving", options, ["max"])
+    check_sweeper("halving", options)  # nobody knows the objective
+
+
+def test_wrong_options_are_found_without_running_anything(halving: Path) -> None:
+    with pytest.raises(ConfigError, match="1 problem"):
+        check_sweeper("halving", {"runds": 3})

@@ -9,11 +9,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ai4sdk.cli.study import study_lines
 from ai4sdk.config.compose import compose_layers
 from ai4sdk.config.delta import PointComposer
 from ai4sdk.config.encode import encode, texts_of
 from ai4sdk.config.load import load_job
-from ai4sdk.config.project import find_project
+from ai4sdk.config.project import Project, find_project
 from ai4sdk.errors import ConfigError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.studies.plan import make_study, read_study_file
@@ -191,6 +192,12 @@ def test_every_wrong_value_is_found_at_once_and_where_it_was_typed(layered):
     assert any("optimizer=sgd" in text for text in found)
 
 
+def test_a_wrong_value_of_an_argument_is_found_before_anything_runs(layered):
+    (found,) = problems_of("train", "optimizer.lr=1e-2,foo")
+    assert found.startswith("command line: optimizer.lr=1e-2,foo")
+    assert "must be a number, not 'foo'" in found
+
+
 def test_a_name_that_is_no_key_gets_the_key_with_all_its_values(layered):
     (found,) = problems_of("train", "optimiser.lr=1e-2,1e-3")
     assert found.endswith("→ optimizer.lr=1e-2,1e-3")
@@ -199,6 +206,86 @@ def test_a_name_that_is_no_key_gets_the_key_with_all_its_values(layered):
 def test_what_is_wrong_only_together_with_a_value_names_the_value(layered):
     (found,) = problems_of("quickstart", "optimizer=adam,module")
     assert "a scheduler needs an optimizer in YAML too (with optimizer=module)" in found
+
+
+@pytest.mark.parametrize("axes", [["optimizer=glob(*)"], ["optimizer=glob(*)", "seed=1,2"]])
+def test_options_that_cannot_be_combined_are_named_with_those_that_can(layered, axes):
+    (found,) = problems_of("quickstart", *axes)
+    assert "(with optimizer=module)" in found
+    assert found.endswith("or leave it out: optimizer=adam,adamw,sgd")
+
+
+def test_the_first_option_may_be_the_one_to_leave_out(layered):
+    (found,) = problems_of("quickstart", "optimizer=module,sgd", "seed=1,2")
+    assert "(with optimizer=module)" in found
+    assert found.endswith("or leave it out: optimizer=sgd")
+
+
+def test_a_long_axis_hides_no_mistake_in_another(layered):
+    (found,) = problems_of("train", "seed=range(2500)", "module.width=8,16", "optimizer.lr=1e-2,foo")
+    assert "must be a number, not 'foo'" in found
+
+
+def test_a_mistake_in_one_of_many_points_is_told_once_at_the_axis_it_is_in(layered):
+    (found,) = problems_of("train", f"optimizer.lr={','.join(map(str, range(1, 2100)))},foo", "seed=1,2")
+    assert found.startswith("command line: optimizer.lr=1,2,3")
+    assert "must be a number, not 'foo'" in found
+
+
+@pytest.mark.parametrize(
+    ("axis", "message", "fix"),
+    [
+        ("hardware.memory=1GiB,4GiB", "hardware.memory cannot differ", "hardware.memory=4GiB, for all of them"),
+        ("hardware.memory=1GiB,null", "hardware.memory cannot differ", "hardware.memory=null, for all of them"),
+        ("hardware.wall_time=1m,2m", "hardware.wall_time cannot differ", "hardware.wall_time=120s, for all of them"),
+        ("backend.grace=1s,2s", "backend.grace cannot differ", "backend.grace=2s, for all of them"),
+        ("runs=a,b", "runs cannot differ", "runs=a, for all of them"),
+        ("tracking.kind=none,mlflow", "tracking cannot differ", "start a study for each value"),
+        ("sweep.seed=1,2", "sweep.seed steers the study itself", "start a study for each value"),
+    ],
+)
+def test_what_a_study_has_once_cannot_be_varied(layered, axis, message, fix):
+    (found,) = problems_of("train", "seed=1,2", axis)
+    assert found.startswith(f"command line: {axis}")
+    assert message in found
+    assert f"→ {fix}" in found
+
+
+def test_a_group_that_sets_what_a_study_has_once_is_told_what_to_set(layered, write):
+    write({"configs/hardware/small.yaml": "memory: 1GiB\n", "configs/hardware/large.yaml": "memory: 2GiB\n"}, layered)
+    axis = "+hardware=small,large"
+    (found,) = problems_of("train", axis)
+    assert "1 GiB at first, 2 GiB with +hardware=large" in found
+    assert make_study("train", [axis, "hardware.memory=2GiB"]).total == 2
+
+
+def test_as_many_points_run_at_once_as_the_largest_leaves_room_for(layered, tmp_path):
+    study = make_study("train", ["hardware.cpus=1,3,2", "hardware.gpus=0,1"])
+    (tmp_path / "study.json").write_text(study.to_json())
+    for one in (study, read_study_file(tmp_path / "study.json", Project(layered))):
+        assert [(task.cpus, task.gpus) for task in one.largest.tasks] == [(3, 1)]
+        assert [(task.cpus, task.gpus) for task in one.first.tasks] == [(1, 0)]
+
+
+def test_points_that_are_one_and_the_same_are_told_beforehand(layered):
+    lines = study_lines(make_study("train", ["seed=1,2,3", "tags={a: b},{a: c}"]), Project(layered))
+    assert lines[0] == "study train: grid, 6 points (3 different ones: equal plans run once)"
+
+
+def test_points_that_watch_different_metrics_must_be_compared_by_one(layered):
+    watched = "training.checkpoint.monitor=val_loss,val_accuracy"
+    (found,) = problems_of("train", watched)
+    assert "points watch different metrics (val_accuracy, val_loss)" in found
+    assert found.endswith("→ sweep.objective=val_accuracy")
+    assert make_study("train", [watched, "sweep.objective=val_loss"]).objectives[0].name == "val_loss"
+
+
+def test_points_that_differ_in_which_way_is_better_must_be_told_one(layered):
+    watched = ["training.checkpoint.monitor=val_loss", "training.checkpoint.mode=min,max"]
+    (found,) = problems_of("train", *watched)
+    assert found.endswith("→ sweep.direction=min")
+    assert make_study("train", [*watched, "sweep.direction=max"]).objectives[0].direction == "max"
+    assert make_study("train", watched[1:]).objectives == ()  # nothing is watched
 
 
 def test_what_is_wrong_with_every_value_names_none(layered, write):
@@ -216,6 +303,13 @@ def test_a_hydra_sweeper_that_is_not_installed_is_missed_before_anything_runs(la
     (found,) = problems_of("train", "seed=1,2", "sweep.search=hydra:basik", "sweep.objective=loss")
     assert "no Hydra sweeper 'basik'" in found
     assert found.endswith("→ sweep.search=hydra:basic")
+
+
+def test_a_wrong_option_of_a_hydra_sweeper_is_found_before_anything_runs(layered):
+    job = ["seed=1,2", "sweep.search=hydra:basic", "sweep.objective=loss"]
+    (found,) = problems_of("train", *job, "+sweep.options={max_batchsize: 2}")
+    assert found.startswith("command line: +sweep.options={max_batchsize: 2}")
+    assert found.endswith("→ max_batch_size")
 
 
 @pytest.mark.parametrize(
@@ -254,11 +348,49 @@ def test_a_wrong_value_in_yaml_is_cited_by_file_and_line(layered, write):
         ("optimizer.lr=interval(1,0)", "holds no numbers"),
         ("optimizer.lr=tag(log,interval(0,1))", "above 0"),
         ("optimizer=glob(x*)", "no option of the group"),
+        ("seed=glob(*)", "glob chooses among the options of a group, and seed is none"),
         ("seed=3", "nothing is varied"),
     ],
 )
 def test_axes_that_make_no_sense_are_refused_with_the_reason(layered, override, says):
     assert any(says in text for text in problems_of("train", override))
+
+
+def test_a_function_has_nothing_to_prune(function_project):
+    (found,) = problems_of("pond.yaml", "function.boats=1,2", "+sweep.pruner={kind: median}", "sweep.objective=fish")
+    assert "this job calls a function" in found
+
+
+@pytest.mark.parametrize("optimizers", ["sgd,adam", "adam,sgd"])
+def test_a_key_that_only_one_option_has_is_told_to_depend_on_it(layered, optimizers):
+    (found,) = problems_of("train", f"optimizer={optimizers}", "optimizer.momentum=0.5,0.9")
+    assert "there is no key 'optimizer.momentum' (with optimizer=adam)" in found
+    assert found.endswith("optimizer.momentum: {values: '0.5,0.9', when: optimizer=sgd}")
+
+
+def test_what_goes_with_no_option_is_told_to_depend_on_none(layered):
+    found = problems_of("train", "optimizer=sgd,adam", "+optimizer.momentum=0.5,0.9")
+    assert len(found) == 2
+    assert not any("when:" in text for text in found)
+
+
+def test_a_study_whose_axes_are_all_set_by_hand_says_so(layered, write):
+    write({"configs/axes.yaml": "defaults: [train, _self_]\nsweep: {axes: {seed: '1,2'}}\n"}, layered)
+    (found,) = problems_of("axes", "seed=3")
+    assert "nothing is left to vary: seed is set by hand" in found
+    assert found.endswith("~sweep.axes")
+    assert load_job("axes", ["seed=3", "~sweep.axes"]).job.sweep.axes == {}
+
+
+@pytest.mark.parametrize("twice", [["seed=1,2", "seed=3"], ["seed=3", "seed=1,2"], ["seed=1,2", "+seed=3,4"]])
+def test_a_key_given_twice_is_told_and_not_guessed(layered, twice):
+    (found,) = problems_of("train", *twice)
+    assert "seed is given twice, and once with several values" in found
+
+
+def test_what_cannot_be_read_is_the_only_mistake_told(layered):
+    (found,) = problems_of("train", "seed=1,,2")
+    assert "not readable" in found
 
 
 def test_all_options_of_a_group_can_be_meant(layered):

@@ -69,7 +69,7 @@ def check_harmless(content):
 
 def test_the_page_says_what_a_reader_needs():
     importances = Importances({"training.optimizer.lr": 0.9, "seed": 0.1}, "Left out: momentum.")
-    content = render(fish(), importances, "defaults:\n  - fish\n")
+    content = render(fish(), [importances], "defaults:\n  - fish\n")
     page = check_harmless(content)
     for words in (
         "fish running",
@@ -90,7 +90,7 @@ def test_the_page_says_what_a_reader_needs():
 
 
 def test_the_table_is_sorted_the_best_first_and_can_be_sorted_by_each_column():
-    content = render(fish(), None, None)
+    content = render(fish(), (), None)
     rows = re.findall(r"<tr[^>]*>(.*?)</tr>", content.split('class="points"')[1], re.DOTALL)
     figures = [re.findall(r'data-value="([^"]*)"', row)[1] for row in rows[1:49]]
     assert [float(value) for value in figures] == sorted(map(float, figures))
@@ -110,32 +110,41 @@ def test_points_are_linked_to_the_reports_that_exist(tmp_path):
         result(2, {}, (3.0,), run=folder / "points" / "00002"),
         result(3, {}, (4.0,)),
     )
-    links = [value for _, name, value in Page(render(study, None, None, folder=folder)).attributes if name == "href"]
+    links = [value for _, name, value in Page(render(study, (), None, folder=folder)).attributes if name == "href"]
     assert links == ["points/00000/report.html", "../an%20old%20run/report.html"]
 
 
 def test_seeds_are_summarised():
     study = view(*(result(n, {"lr": n // 3, "seed": n % 3}, (float(n // 3 + n % 3),)) for n in range(6)))
-    page = check_harmless(render(study, None, None))
+    page = check_harmless(render(study, (), None))
     assert "Over seeds" in page.text
     assert "1.000 ± 1" in page.text
 
 
 def test_two_objectives_have_a_front():
-    page = check_harmless(render(fish(80, objectives=(LOSS, ACCURACY)), None, None))
+    page = check_harmless(render(fish(80, objectives=(LOSS, ACCURACY)), (), None))
     assert "Pareto front" in page.text
     assert "test/accuracy of the first" in page.text
 
 
+def test_each_objective_is_told_what_mattered_for_it():
+    study = fish(objectives=(LOSS, ACCURACY))
+    content = render(study, [Importances({"lr": 1.0}), Importances({"hidden": 1.0}, "Left out: lr.")], None)
+    assert content.count("<h2>What mattered</h2>") == 1
+    matter = content.partition("<h2>What mattered</h2>")[2].partition("<h2>")[0]
+    assert matter.index("<h3>val_loss</h3>") < matter.index("<h3>test/accuracy</h3>") < matter.index("Left out: lr.")
+    assert "<h3>" not in render(fish(), [Importances({"lr": 1.0})], None)
+
+
 def test_a_long_table_is_cut_and_says_so():
     study = view(*(result(n, {"x": n}, (float(n),)) for n in range(MOST_ROWS + 5)))
-    content = render(study, None, None)
+    content = render(study, (), None)
     assert content.count("<tr") == 1 + MOST_ROWS
     assert f"The first {MOST_ROWS:,} of {MOST_ROWS + 5:,}." in Page(content).text
 
 
 def test_a_study_without_points_has_a_page():
-    page = check_harmless(render(view(total=3, objectives=()), None, None))
+    page = check_harmless(render(view(total=3, objectives=()), (), None))
     assert "3 waiting" in page.text
     assert "No point has succeeded with a value yet." in page.text
 
@@ -155,7 +164,7 @@ def test_no_text_of_a_user_is_anything_but_text():
         search=EVIL,
         state=EVIL,
     )
-    page = check_harmless(render(study, Importances({EVIL: 1.0}, EVIL), EVIL))
+    page = check_harmless(render(study, [Importances({EVIL: 1.0}, EVIL)], EVIL))
     assert page.text.count("alert('x')") > 10
 
 
@@ -167,11 +176,11 @@ texts = st.text(max_size=8) | st.sampled_from([EVIL, "--><b>", "]]>", "\x00\x0b\
 def test_any_text_leaves_the_page_whole(points, text):
     results = [result(n, params, (value,), cause=text) for n, (params, value) in enumerate(points)]
     failed = result(len(points), {text: text}, cause=text)
-    content = render(view(*results, failed, name=text, config=text), Importances({text: 1.0}, text), text)
+    content = render(view(*results, failed, name=text, config=text), [Importances({text: 1.0}, text)], text)
     check_harmless(content)
     content.encode()
 
 
 @pytest.mark.parametrize("state", ["succeeded", "failed"])
 def test_the_state_has_its_colour(state):
-    assert f'<span class="state {state}">{state}</span>' in render(view(state=state), None, None)
+    assert f'<span class="state {state}">{state}</span>' in render(view(state=state), (), None)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import psutil
 
-from ai4sdk.planning.plan import TaskPlan
+from ai4sdk.planning.plan import Plan, TaskPlan
+from ai4sdk.spec.units import format_size
 
-__all__ = ["group_memory", "slots_for", "visible_gpus"]
+__all__ = ["group_memory", "shortages", "slots_for", "visible_gpus"]
 
 
 def slots_for(task: TaskPlan) -> int:
@@ -22,6 +23,24 @@ def slots_for(task: TaskPlan) -> int:
     if task.gpus:
         fitting.append(len(visible_gpus()) // task.gpus)
     return max(1, min(fitting))
+
+
+def shortages(plan: Plan) -> list[str]:
+    """Return what a plan asks for that this machine does not have, a sentence each.
+
+    None of it is refused: threads take turns, and GPUs of another make than this looks for may be there all the same.
+    """
+    cpus, memory, gpus = len(os.sched_getaffinity(0)), psutil.virtual_memory().total, len(visible_gpus())
+    found = []
+    for task in plan.tasks:
+        if task.cpus > cpus:
+            found.append(f"hardware.cpus is {task.cpus}, this machine has {cpus}: its threads will wait for each other")
+        if task.gpus > gpus:
+            found.append(f"hardware.gpus is {task.gpus}, this machine shows {gpus or 'none'}: it will fail without")
+        if task.memory and task.memory > memory:
+            most = f"{format_size(task.memory)}, this machine has {format_size(memory)}"
+            found.append(f"hardware.memory is {most}: it may run out before the limit is reached")
+    return list(dict.fromkeys(found))
 
 
 def visible_gpus() -> list[str]:

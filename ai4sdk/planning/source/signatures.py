@@ -26,11 +26,15 @@ class Parameter:
         Whether a call without it fails.
     kind
         How it can be given; ``var_keyword`` stands for any further name.
+    takes
+        ``a number``, ``a whole number`` or ``true or false`` where its annotation names nothing else that could be
+        written in YAML; ``None`` where it takes anything, or cannot be told.
     """
 
     name: str
     required: bool
     kind: ParameterKind
+    takes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,23 +117,63 @@ def _of_function(resolver: Resolver, thing: Definition) -> Signature:
 def _parameters(arguments: ast.arguments) -> list[Parameter]:
     positional = [*arguments.posonlyargs, *arguments.args]
     optional_from = len(positional) - len(arguments.defaults)
+    defaults = [*([None] * optional_from), *arguments.defaults]
     parameters = [
         Parameter(
             argument.arg,
             place < optional_from,
             "positional_only" if place < len(arguments.posonlyargs) else "positional_or_keyword",
+            _takes(argument.annotation, default),
         )
-        for place, argument in enumerate(positional)
+        for place, (argument, default) in enumerate(zip(positional, defaults, strict=True))
     ]
     if arguments.vararg:
         parameters.append(Parameter(arguments.vararg.arg, False, "var_positional"))
     parameters += [
-        Parameter(argument.arg, default is None, "keyword_only")
+        Parameter(argument.arg, default is None, "keyword_only", _takes(argument.annotation, default))
         for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
     ]
     if arguments.kwarg:
         parameters.append(Parameter(arguments.kwarg.arg, False, "var_keyword"))
     return parameters
+
+
+_KINDS = {"float": "a number", "complex": "a number", "int": "a whole number", "bool": "true or false"}
+# What cannot be written in YAML, except as a mapping with a target of its own.
+_NEVER_PLAIN = frozenset({"None", "Tensor", "Parameter", "ndarray"})
+
+
+def _takes(annotation: ast.expr | None, default: ast.expr | None) -> str | None:
+    """Say what kind of plain value an annotation asks for, where it is one only; see `Parameter`."""
+    if isinstance(default, ast.Constant) and isinstance(default.value, str):
+        return None  # a default of another kind shows that the annotation does not say all
+    names = set(_alternatives(annotation)) if annotation is not None else {"?"}
+    kinds = [kind for name, kind in _KINDS.items() if name in names]
+    return kinds[0] if kinds and names <= {*_KINDS, *_NEVER_PLAIN} else None
+
+
+def _alternatives(annotation: ast.expr) -> Iterator[str]:
+    """Yield the names of the types that an annotation allows; ``?`` for what is not understood."""
+    match annotation:
+        case ast.BinOp(op=ast.BitOr()):
+            yield from _alternatives(annotation.left)
+            yield from _alternatives(annotation.right)
+        case ast.Subscript(value=ast.Name() | ast.Attribute(), slice=inner):
+            name = (dotted(annotation.value) or "?").rpartition(".")[2]
+            parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+            if name not in ("Optional", "Union"):
+                yield "?"
+            for part in parts:
+                yield from _alternatives(part)
+        case ast.Constant(value=None):
+            yield "None"
+        case ast.Constant(value=str(text)):
+            try:
+                yield from _alternatives(ast.parse(text, mode="eval").body)
+            except (SyntaxError, ValueError):
+                yield "?"
+        case _:
+            yield (dotted(annotation) or "?").rpartition(".")[2]
 
 
 def _without_first(parameters: Sequence[Parameter]) -> list[Parameter]:
@@ -420,9 +464,9 @@ def _through(one: Parameter, handed: _HandedOn) -> Iterator[Parameter]:
         case "positional_or_keyword" if handed.rest and handed.keywords:
             yield replace(one, required=required)
         case "positional_or_keyword" if handed.keywords:
-            yield Parameter(one.name, required, "keyword_only")
+            yield replace(one, required=required, kind="keyword_only")
         case "positional_or_keyword" | "positional_only" if handed.rest:
-            yield Parameter(one.name, required, "positional_only")
+            yield replace(one, required=required, kind="positional_only")
         case "keyword_only" if handed.keywords:
             yield replace(one, required=required)
         case "var_positional" if handed.rest:
