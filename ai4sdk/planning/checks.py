@@ -307,6 +307,12 @@ def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
             f"{training.processes} processes on {hardware.cpus} CPU cores are less than a core each",
             f"hardware.cpus={training.processes}",
         )
+    if training.trainer.get("overfit_batches"):
+        yield Finding(
+            "training.trainer.overfit_batches",
+            "Lightning makes loaders of its own for it, which several processes cannot divide",
+            "training.trainer.limit_train_batches, or training=single",
+        )
     if training.sync_batchnorm and not hardware.gpus:
         yield Finding("training.sync_batchnorm", "torch has it for GPUs only", "training.sync_batchnorm=false")
 

@@ -12,7 +12,7 @@ class Hardware(Section):
     """CPUs, GPUs, memory, disk and time for each node of the job."""
 
     cpus: int = Field(default=2, ge=1)
-    """CPU cores per node; also the number of threads a process computes with."""
+    """CPU cores per node; also the number of threads that its processes compute with, divided among them."""
 
     gpus: int = Field(default=0, ge=0)
     """GPUs per node; 0 trains on CPU."""

@@ -34,11 +34,10 @@ def fail_among_others(paths: RunPaths, error: BaseException, failure: Failure) -
     failure
         What it means.
     """
-    from ai4sdk.worker.group import lost_rank
-
     text = os.environ.get("RANK", "")
     rank = int(text) if text.isdecimal() else 0
-    lost = lost_rank(error)
+    group = sys.modules.get("ai4sdk.worker.group")  # not there yet if torch could not be imported
+    lost = group is not None and group.lost_rank(error)
     if lost:
         cause = f"rank {rank} lost the connection to another rank"
         failure = Failure(cause, "interrupted", RunInterrupted.exit_code, failure.traceback)

@@ -86,6 +86,12 @@ def test_one_process_a_gpu_is_the_same_plan_whether_written_out_or_not(plan):
             "not known",
             "optimizer=adam",
         ),
+        (
+            (*TWO, "training.trainer={overfit_batches: 2}"),
+            "training.trainer.overfit_batches",
+            "cannot divide",
+            "limit_train_batches",
+        ),
         ((*TWO, "training.trainer={strategy: ddp}"), "training.trainer.strategy", "training.mode", "training.mode"),
     ],
 )
