@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ai4sdk.backends.launch import cancel_run, resume_run, start_run
+from ai4sdk.backends.standing import Watch
 from ai4sdk.config.load import Loaded, load_job
 from ai4sdk.config.project import Project, find_project
 from ai4sdk.errors import NotFound, UsageError
@@ -17,7 +18,8 @@ from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.display import html_table
 from ai4sdk.runs.files import read_json, read_json_lines
 from ai4sdk.runs.handle import Handle
-from ai4sdk.runs.state import State, is_run
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, State, is_run
 from ai4sdk.runs.store import find_run
 
 if TYPE_CHECKING:
@@ -131,6 +133,18 @@ class Run(Handle):
     paths
         Files of the run.
     """
+
+    def __init__(self, paths: RunPaths) -> None:
+        super().__init__(paths)
+        self._watch = Watch(paths)
+
+    @property
+    def status(self) -> RunState:
+        """How it stands; on a cluster the scheduler has its say. Raises `NotFound` if the folder is gone."""
+        try:
+            return self._watch.look().state
+        except (OSError, ValueError, KeyError) as error:
+            raise NotFound(f"the run {self.id} is gone: {self.folder} cannot be read") from error
 
     @property
     def plan(self) -> Plan:

@@ -141,7 +141,7 @@ def noop(folder: Path, rounds: int) -> None:
         "ai4sdk, two workers": ai4sdk(folder, "run", "-m", "config=nothing", "function.x=range(100)", "runs=runs{n}"),
         "optuna, its own loop": process(folder, sys.executable, "loop.py"),
     }
-    if importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher"):
+    if importlib.util.find_spec("hydra_plugins") and importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher"):
         launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
         contenders["hydra, joblib on two workers"] = process(
             folder, sys.executable, "app.py", "-m", "x=range(100)", *launcher

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+import signal
+import subprocess
+import tempfile
 import textwrap
-from collections.abc import Callable
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,3 +127,118 @@ def function_project(tmp_path: Path, write: Callable[..., Path], monkeypatch: py
     )
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+_SLURM_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
+_SLURM_PACKAGES = "apt-get install munge slurmctld slurmd slurm-client"
+
+
+def _no_slurm_here() -> str | None:
+    """Say why this machine cannot have a Slurm of its own, if it cannot."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    lacking = [name for name in _SLURM_PROGRAMS if shutil.which(name, path=path) is None]
+    if lacking:
+        return f"no {', '.join(lacking)}: {_SLURM_PACKAGES}"
+    return None if os.geteuid() == 0 else "Slurm's daemons are started as root here"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A Slurm of two nodes on this machine, and what tests do to it."""
+
+    folder: Path
+    port: int
+
+    def up(self) -> None:
+        """Start what does not run."""
+        self._script("up", str(self.port))
+
+    def down(self) -> None:
+        self._script("down")
+
+    def kill(self, daemon: str) -> None:
+        """Kill a daemon hard: slurmctld, slurmd-n1 or slurmd-n2."""
+        os.kill(self._pid(daemon), signal.SIGKILL)
+
+    def stop(self, daemon: str) -> None:
+        """Have a daemon write down what it knows and end."""
+        pid = self._pid(daemon)
+        os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if "State:\tZ" in Path(f"/proc/{pid}/status").read_text():
+                    return
+            except OSError:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{daemon} does not end")
+
+    def _pid(self, daemon: str) -> int:
+        return int((self.folder / "pid" / daemon).read_text())
+
+    @property
+    def conf(self) -> str:
+        return str(self.folder / "slurm.conf")
+
+    def ask(self, *argv: str) -> str:
+        env = {**os.environ, "SLURM_CONF": self.conf}
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=True, timeout=60).stdout
+
+    def node_of(self, job: str) -> str:
+        return self.ask("squeue", "--noheader", "--format=%B", "--jobs", job).strip()
+
+    def _script(self, name: str, *argv: str) -> None:
+        done = subprocess.run(
+            [str(Path(__file__).parent / "slurm" / name), str(self.folder), *argv],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+        )
+        assert done.returncode == 0, f"tests/slurm/{name} failed:\n{done.stdout}{done.stderr}"
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Cluster]:
+    """Return a real Slurm of two nodes that lives as long as the tests do. In CI it must come up."""
+    if reason := _no_slurm_here():
+        assert not os.environ.get("CI"), f"CI must have a Slurm: {reason}"
+        pytest.skip(reason)
+    # Not in pytest's folder, which is root's alone: munge's daemon is another user.
+    with tempfile.TemporaryDirectory(prefix="ai4sdk-slurm-") as folder:
+        port = 20000 + zlib.crc32(folder.encode()) % 800 * 10  # sessions side by side each have ports of their own
+        cluster = Cluster(Path(folder), port)
+        try:
+            cluster.up()
+            yield cluster
+        finally:
+            cluster.down()
+
+
+@pytest.fixture
+def slurm(slurm_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """Return the Slurm for one test, with all of its daemons up; commands find it."""
+    slurm_cluster.up()
+    monkeypatch.setenv("SLURM_CONF", slurm_cluster.conf)
+    return slurm_cluster
+
+
+@pytest.fixture
+def kubernetes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return a stand-in for a cluster with a volume claim ``pond``; clients find it. See its file for what it is not."""
+    for package in ("kubernetes", "kubernetes_validate"):
+        pytest.importorskip(package)
+    spec = importlib.util.spec_from_file_location(
+        "kubernetes_stand_in", Path(__file__).parent / "backends" / "kubernetes" / "stand_in.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = tmp_path_factory.mktemp("cluster")
+    claim = folder / "claim"
+    claim.mkdir()
+    with module.stand_in(folder, {"pond": claim}) as cluster:
+        monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+        yield cluster

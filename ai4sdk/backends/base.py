@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState
 
-__all__ = ["Backend", "Command", "Ended", "Pool", "PoolBackend", "Submission"]
+__all__ = ["Backend", "Command", "Ended", "Pool", "PoolBackend", "QueuedBackend", "Standing", "Submission"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Submission:
         Commands that run beside the tasks and decide nothing.
     grace
         Seconds from telling a task to stop to killing it.
+    script
+        What is handed to a scheduler, which starts everything else; empty where there is none. A file of its own.
     """
 
     backend: str
@@ -58,10 +61,11 @@ class Submission:
     tasks: list[Command]
     sidecars: list[Command]
     grace: float
+    script: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for a JSON file."""
-        return asdict(self)
+        """Return plain values for a JSON file; the script is left out."""
+        return {name: value for name, value in asdict(self).items() if name != "script"}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Submission:
@@ -87,6 +91,37 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How a run stands, and what a scheduler has to say of it.
+
+    Parameters
+    ----------
+    state
+        The state; that of its folder, unless the scheduler knows better.
+    note
+        Such as ``job 17 is pending (Resources)``; empty if there is nothing to say.
+    """
+
+    state: RunState
+    note: str = ""
+
+
+class QueuedBackend(Backend, Protocol):
+    """A backend that hands runs to a scheduler: they may wait, run elsewhere, and die without a last word."""
+
+    def stand(self, runs: Sequence[tuple[RunPaths, RunState]]) -> list[Standing]:
+        """Ask the scheduler how runs stand that have not ended, all in one call.
+
+        The end of a run that died without saying so is written down, as schedulers forget. A scheduler that does not
+        answer is told of in the notes.
+
+        A backend whose runs write their logs where they are not seen from here has ``bring_log(run, state)``, too,
+        which brings what there is by now.
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class Ended:
     """A run of a pool that has ended; its state is in its run directory, too."""
 
@@ -103,7 +138,7 @@ class Pool(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many runs may be in it at once."""
+        """How many runs work at once; any more that are started wait for their turn."""
         ...
 
     def start(self, run: RunPaths, submission: Submission, lock: int) -> None:

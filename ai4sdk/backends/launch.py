@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ai4sdk.backends.base import Submission
 from ai4sdk.backends.registry import get_backend
+from ai4sdk.backends.standing import Watch, current_state
 from ai4sdk.config.yaml_files import dump_yaml
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.planning.code import CodeSnapshot, unpack
@@ -104,15 +105,28 @@ def requeue_run(run: RunPaths, plan: Plan) -> int:
     EnvironmentFault
         If its folder cannot be written.
     """
-    state = read_state(run)
+    standing = current_state(run)
+    state = standing.state
     lock = hold_lock(run, patience=_FREE_LOCK if state.state.ended else 0.0)
+    if lock is not None and state.scheduler and not state.state.ended:
+        os.close(lock)
+        lock = None
     if lock is None:
-        raise UsageError(f"{run.id} is {state.state}", hint=f"ai4sdk logs -f {run.id}")
+        more = f" ({standing.note})" if standing.note else ""
+        raise UsageError(f"{run.id} is {state.state}{more}", hint=f"ai4sdk logs -f {run.id}")
     try:
         run.cancel_request.unlink(missing_ok=True)
         unpack(_snapshot(plan), run.code)
         queued = replace(
-            state, state=State.QUEUED, cause=None, exit_code=None, attempt=state.attempt + 1, started=None, ended=None
+            state,
+            state=State.QUEUED,
+            cause=None,
+            exit_code=None,
+            attempt=state.attempt + 1,
+            started=None,
+            ended=None,
+            scheduler=None,  # until it is handed over the lock keeps it
+            job=None,
         )
         write_state(run, queued)
     except BaseException as error:
@@ -168,14 +182,15 @@ def cancel_run(run: RunPaths, *, now: bool = False, wait: float = 0.0) -> State:
     UsageError
         If it has ended already.
     """
-    state = read_state(run)
+    watch = Watch(run)
+    state = watch.look().state
     if state.state.ended:
         raise UsageError(f"{run.id} is not running: it {_has(state.state)}", hint=f"ai4sdk status {run.id}")
     plan = read_plan_file(run.root)
     add_event(run, "cancel requested", now=now)
     get_backend(plan.job["backend"]["kind"]).cancel(run, now=now)
     deadline = time.monotonic() + wait
-    while not (state := read_state(run)).state.ended and time.monotonic() < deadline:
+    while not (state := watch.look().state).state.ended and time.monotonic() < deadline:
         time.sleep(0.05)
     return state.state
 

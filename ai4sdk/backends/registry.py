@@ -12,7 +12,9 @@ from ai4sdk.errors import EnvironmentFault, UsageError
 __all__ = ["BACKENDS", "get_backend"]
 
 BACKENDS: dict[str, tuple[str, str | None]] = {
+    "kubernetes": ("ai4sdk.backends.kubernetes.backend:KubernetesBackend", None),
     "local": ("ai4sdk.backends.local.backend:LocalBackend", None),
+    "slurm": ("ai4sdk.backends.slurm.backend:SlurmBackend", None),
 }
 """Name → (module:class, extra to install or nothing). Other packages add theirs by the entry point group
 ``ai4sdk.backends``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 __all__ = ["interrupts_held", "interrupts_stop"]
@@ -28,12 +28,16 @@ def interrupts_held() -> Iterator[None]:
 
     Without it an interrupt in between would end the command, and what it had started would go on unseen.
     """
-    with _handled_by(_Held()):
+    with _handled_by(_Held(), _SIGNALS):
         yield
 
 
 @contextmanager
-def interrupts_stop(stop: Callable[[bool], None], note: Callable[[str], None]) -> Iterator[None]:
+def interrupts_stop(
+    stop: Callable[[bool], None],
+    note: Callable[[str], None],
+    signals: Sequence[signal.Signals] = _SIGNALS,
+) -> Iterator[None]:
     """Pass interrupts on.
 
     Parameters
@@ -42,6 +46,8 @@ def interrupts_stop(stop: Callable[[bool], None], note: Callable[[str], None]) -
         Called with False after the first interrupt (write a checkpoint), with True after the second (at once).
     note
         Takes what to tell the user.
+    signals
+        What counts as an interrupt.
     """
     interrupts = 0
 
@@ -53,16 +59,16 @@ def interrupts_stop(stop: Callable[[bool], None], note: Callable[[str], None]) -
         stop(interrupts == 2)
         note("stopping with a checkpoint; Ctrl-C again stops at once" if interrupts == 1 else "stopping at once")
 
-    with _handled_by(interrupt) as before:
+    with _handled_by(interrupt, signals) as before:
         if any(isinstance(handler, _Held) and handler.happened for handler in before):
             interrupt()
         yield
 
 
 @contextmanager
-def _handled_by(handler: Callable[..., None]) -> Iterator[list[object]]:
+def _handled_by(handler: Callable[..., None], signals: Sequence[signal.Signals]) -> Iterator[list[object]]:
     """Handle signals, and give those back that did before."""
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+    before = {number: signal.signal(number, handler) for number in signals}
     try:
         yield list(before.values())
     finally:

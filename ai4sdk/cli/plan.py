@@ -14,18 +14,22 @@ from ai4sdk.backends.registry import get_backend
 from ai4sdk.cli.arguments import Parser, split_config
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import Project, display_path, find_project
+from ai4sdk.config.validate import located
 from ai4sdk.errors import ConfigError, EnvironmentFault, UsageError
 from ai4sdk.planning.build import make_plan
-from ai4sdk.planning.plan import Plan
+from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_text
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.spec.scale import Scale, scale_of
 from ai4sdk.spec.units import format_size, format_span
 
 EPILOG = """\
 examples:
   ai4sdk plan config=quickstart
   ai4sdk plan config=quickstart --deep            parameters, memory and shapes too (imports torch)
+  ai4sdk plan config=quickstart --calibrate       how long it takes, too (trains for some seconds)
   ai4sdk plan config=quickstart --out plan.json   then: ai4sdk run --plan plan.json
+  ai4sdk plan config=mine +backend=kubernetes --script | kubectl create -f -
 """
 
 
@@ -37,7 +41,9 @@ def main(command: str, argv: Sequence[str]) -> int:
     )
     parser.add_argument("--out", metavar="FILE", help="write the plan to a file")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--script", action="store_true", help="print what a cluster would be given, and nothing else")
     parser.add_argument("--deep", action="store_true", help="build the module and the data in a separate process, too")
+    parser.add_argument("--calibrate", action="store_true", help="--deep, and train for some seconds to tell the time")
     parser.add_argument("-m", "--multirun", action="store_true", help="of a study: values may be several, as in a=1,2")
     args = parser.parse(argv)
     config, overrides = split_config(command, args.overrides)
@@ -48,20 +54,27 @@ def main(command: str, argv: Sequence[str]) -> int:
     if job is None:
         raise ConfigError(problems)
     plan = make_plan(Loaded(job, composition), command=["ai4sdk", command, *argv])
+    args.deep = args.deep or args.calibrate
     if args.deep and plan.job.get("function"):
         raise UsageError("--deep looks into modules, and this job calls a function", hint="leave out --deep")
-    deep = _look_deep(plan, project.root) if args.deep else None
+    deep = _look_deep(plan, project.root, calibrate=args.calibrate) if args.deep else None
     if args.out:
         try:
             write_text(Path(args.out), plan.to_json())
         except OSError as error:
             raise EnvironmentFault(f"{args.out} cannot be written: {error.strerror}") from error
-    if args.json:
+    if args.script:
+        print(_script(plan, project.root), end="")
+    elif args.json:
         values = plan.model_dump(mode="json")
         print(json.dumps({**values, "deep": deep} if deep else values, indent=2, ensure_ascii=False))
+    else:
+        for line in plan_lines(plan, project.root, deep["rows"] if deep else None):
+            print(line)
+    if deep and deep["refused"]:
+        raise ConfigError([located(composition, deep["key"], deep["refused"], deep["hint"])])
+    if args.json or args.script:
         return 0
-    for line in plan_lines(plan, project.root, deep):
-        print(line)
     if args.out:
         print(f"\nwritten to {args.out}\n  → ai4sdk run --plan {args.out}")
     else:
@@ -89,8 +102,7 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     job = plan.job
     rows: list[tuple[str, str]] = [("plan", f"{plan.name}  {plan.digest}")]
     for task in plan.tasks:
-        processes = f"{task.processes} process" + ("es" if task.processes > 1 else "")
-        rows.append(("task", f"{task.name}: {processes}, {_resources(task.model_dump())}"))
+        rows.append(("task", f"{task.name}: {_processes(task)}, {_resources(task.model_dump())}"))
     if job.get("function"):
         rows.append(("function", _target(job["function"])))
         files = [path for entry in plan.data.values() for path in entry["paths"]]
@@ -99,6 +111,9 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
         rows.append(("module", _target(job["module"])))
         rows += [(name, _data(entry, job)) for name, entry in plan.data.items()]
         rows.append(("training", _training(job)))
+        scale = scale_of(plan.as_job())
+        if scale.world_size > 1 or scale.growth != 1:
+            rows.append(("scale", _scale(scale, job)))
         rows.append(("optimizer", _target(job["optimizer"]) if job["optimizer"] else "the module's own"))
     for name, entry in plan.inputs.items():
         rows.append((name, f"{entry['source']}  {entry['fingerprint'][:19]}"))
@@ -117,7 +132,8 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     if deep:
         rows += [(name, str(value)) for name, value in deep.items()]
     width = max(len(name) for name, _ in rows)
-    return [f"{name:{width}}  {text}" for name, text in rows]
+    script = ["", *map(_shortened, submission.script.splitlines())] if submission.script else []
+    return [f"{name:{width}}  {text}" for name, text in rows] + script
 
 
 def warnings_of(plan: Plan) -> list[str]:
@@ -125,6 +141,44 @@ def warnings_of(plan: Plan) -> list[str]:
     from ai4sdk.backends.local.machine import shortages
 
     return shortages(plan) if plan.job["backend"]["kind"] == "local" else []
+
+
+def _processes(task: TaskPlan) -> str:
+    processes = f"{task.processes} process" + ("es" if task.processes > 1 else "")
+    return processes if task.nodes == 1 else f"{processes} on each of {task.nodes} nodes"
+
+
+def _scale(scale: Scale, job: dict[str, Any]) -> str:
+    """Say how many processes there are, what each takes of a step, and with which learning rate."""
+    training = job["training"]
+    parts = [f"world size {scale.world_size}"]
+    if scale.batch_size is None:
+        parts.append("batches of the loader's own, for each process")
+    else:
+        parts.append(f"{scale.batch_size} samples a batch and process")
+    if training["accumulate_grad_batches"] > 1:
+        parts.append(f"{training['accumulate_grad_batches']} batches a step")
+    if scale.global_batch_size is not None:
+        parts.append(f"{scale.global_batch_size} samples a step")
+    if scale.learning_rate is not None:
+        how, rate = training["scale_learning_rate"], job["optimizer"]["lr"]
+        text = f"learning rate {scale.learning_rate:g}"
+        parts.append(text if how == "none" else f"{text} ({how}: {rate:g} for 1/{scale.growth:g} of the samples)")
+    return ", ".join(parts)
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= 200 else f"{line[:100]}… ({len(line)} characters; whole with --script)"
+
+
+def _script(plan: Plan, project: Path) -> str:
+    """Return what a cluster would be given, of a run that is named by its plan; it can be handed over by hand."""
+    kind = plan.job["backend"]["kind"]
+    run = RunPaths(Path(project, plan.job["runs"]) / f"{plan.name}-{plan.short_digest}")
+    script = get_backend(kind).render(plan, run, project).script
+    if not script:
+        raise UsageError(f"backend {kind} starts processes itself, without a script", hint="leave out --script")
+    return script
 
 
 def _resources(task: dict[str, Any]) -> str:
@@ -176,10 +230,10 @@ def _data(entry: dict[str, Any], job: dict[str, Any]) -> str:
     return ", ".join(parts) + f"  {entry['fingerprint'][:19]}"
 
 
-def _look_deep(plan: Plan, project: Path) -> dict[str, Any]:
+def _look_deep(plan: Plan, project: Path, *, calibrate: bool) -> dict[str, Any]:
     """Build the module and a batch in a process of its own, which may import torch."""
     process = subprocess.run(
-        [sys.executable, "-P", "-m", "ai4sdk.worker.deep"],
+        [sys.executable, "-P", "-m", "ai4sdk.worker.deep", *(["--calibrate"] if calibrate else [])],
         input=plan.to_json(),
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ai4sdk.backends.launch import start_run
 from ai4sdk.cli.arguments import Parser, split_config
+from ai4sdk.cli.following import add_waiting_options, follow
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
@@ -33,7 +34,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         "overrides", nargs="*", metavar="config=NAME KEY=VALUE", help="config and overrides (Hydra's grammar)"
     )
     parser.add_argument("--plan", metavar="FILE", help="run exactly this plan")
-    parser.add_argument("-d", "--detach", action="store_true", help="return at once; see `ai4sdk ps`, `ai4sdk logs -f`")
+    add_waiting_options(parser)
     parser.add_argument("-m", "--multirun", action="store_true", help="a study: values may be several, as in a=1,2")
     args = parser.parse(argv)
     project = find_project()
@@ -54,14 +55,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     for warning in warnings_of(plan):
         print(f"warning: {warning}", file=sys.stderr)
     with interrupts_held():
-        run = start_run(plan, project.root)
-        if not args.detach:
-            from ai4sdk.cli.watch import watch
-
-            return watch(run, plan)
-    print(run.id)
-    print(f"  → ai4sdk logs -f {run.id}", file=sys.stderr)
-    return 0
+        return follow(start_run(plan, project.root), plan, detach=args.detach, wait=args.wait)
 
 
 def _study(words: Sequence[str], command: list[str], *, detach: bool) -> int:

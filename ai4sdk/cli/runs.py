@@ -1,4 +1,4 @@
-"""`ai4sdk ps`, `status`, `logs`, `cancel`, `resume`, `rerun`, `sync`."""
+"""`ai4sdk ps`, `status`, `logs`, `report`, `cancel`, `resume`, `rerun`, `sync`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ai4sdk.backends.launch import cancel_run, resume_run, start_run
+from ai4sdk.backends.standing import Watch, current_state, current_states
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
 from ai4sdk.cli.closing import headline_figures
+from ai4sdk.cli.following import add_waiting_options, follow
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.config.project import display_path, find_project
 from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.planning.plan import read_plan_file
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
-from ai4sdk.runs.store import find_run, find_study, list_runs, list_studies, read_progress
-from ai4sdk.spec.units import format_span
+from ai4sdk.runs.store import FoundRun, find_run, find_study, list_runs, list_studies, read_progress
+from ai4sdk.spec.units import format_size, format_span
 from ai4sdk.studies.layout import study_of
 from ai4sdk.tracking.ledger import read_ledger
 
@@ -34,6 +36,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         "ps": _ps,
         "status": _status,
         "logs": _logs,
+        "report": _report,
         "cancel": _cancel,
         "resume": _resume,
         "rerun": _rerun,
@@ -49,6 +52,8 @@ def _ps(command: str, argv: Sequence[str]) -> int:
     args = parser.parse(argv)
     folder = runs_folder(args, find_project().root)
     runs = list_runs(folder)[-args.n if args.n > 0 else None :]
+    standings = current_states([(run.paths, run.state) for run in runs])
+    runs = [FoundRun(run.paths, standing.state) for run, standing in zip(runs, standings, strict=True)]
     if args.json:
         print(
             json.dumps([{"id": run.id, "folder": str(run.paths.root), **asdict(run.state)} for run in runs], indent=2)
@@ -59,8 +64,9 @@ def _ps(command: str, argv: Sequence[str]) -> int:
         print(f"no runs in {display_path(folder)}\n  → ai4sdk run config=quickstart")
         return 0
     width = max((len(run.id) for run in runs), default=0)
-    for run in runs:
-        print(f"{run.id:{width}}  {run.state.state:11}  {_took(run.state):>9}  {_note(run.paths, run.state)}".rstrip())
+    for run, standing in zip(runs, standings, strict=True):
+        note = "  ".join(part for part in (_note(run.paths, run.state), standing.note) if part)
+        print(f"{run.id:{width}}  {run.state.state:11}  {_took(run.state):>9}  {note}".rstrip())
     if studies:
         count = "a study" if len(studies) == 1 else f"{len(studies)} studies"
         print(f"and {count}: ai4sdk study list")
@@ -69,9 +75,11 @@ def _ps(command: str, argv: Sequence[str]) -> int:
 
 def _status(command: str, argv: Sequence[str]) -> int:
     args, run = _one(command, "Tell how a run stands.", argv, json_option=True)
-    state = read_state(run)
+    standing = current_state(run)
+    state = standing.state
     if args.json:
         facts = {"id": run.id, "folder": str(run.root), **asdict(state), "progress": read_progress(run)}
+        facts |= {"note": standing.note} if standing.note else {}
         print(json.dumps(facts, indent=2))
         return 0
     plan = read_plan_file(run.root)
@@ -79,6 +87,8 @@ def _status(command: str, argv: Sequence[str]) -> int:
     rows = [("cause", state.cause), ("digest", plan.digest), ("attempt", str(state.attempt)), ("took", _took(state))]
     if not state.state.ended:
         rows.append(("progress", _note(run, state)))
+    rows.append(("scheduler", standing.note or (f"job {state.job}" if state.job else "")))
+    rows += _accounting(state)
     rows += headline_figures(run)
     rows += [("folder", display_path(run.root))]
     if run.report.exists():
@@ -95,13 +105,23 @@ def _status(command: str, argv: Sequence[str]) -> int:
 
 def _logs(command: str, argv: Sequence[str]) -> int:
     args, run = _one(command, "Show what a run printed.", argv, log_options=True)
-    path = run.log(args.task or read_plan_file(run.root).tasks[0].name)
-    if not path.exists() and read_state(run).state.ended:
+    path = run.log(args.task or read_plan_file(run.root).tasks[0].name, args.rank)
+    watch = Watch(run)
+    standing = watch.look()
+    said = watch.bring_log()
+    if said:
+        print(said, file=sys.stderr)
+    if not path.exists() and standing.state.state.ended:
         tasks = ", ".join(sorted(file.stem for file in run.logs.glob("*.log"))) or "none yet"
         raise NotFound(f"{run.id} has no log of {path.stem!r}", hint=f"logs there are: {tasks}")
+    if not path.exists() and standing.note:
+        print(f"nothing yet: {standing.note}", file=sys.stderr)
     position = 0
     while True:
-        ended = not args.follow or read_state(run).state.ended
+        ended = not args.follow or watch.look().state.state.ended
+        if args.follow and not ended and (note := watch.bring_log()) and note != said:
+            said = note
+            print(said, file=sys.stderr)
         if path.exists():
             with open(path, encoding="utf-8", errors="replace") as file:
                 file.seek(position)
@@ -112,6 +132,15 @@ def _logs(command: str, argv: Sequence[str]) -> int:
         if ended:
             return 0
         time.sleep(0.2)
+
+
+def _report(command: str, argv: Sequence[str]) -> int:
+    _, run = _one(command, "Draw the report of a run, with pictures; of one that goes on, as it stands.", argv)
+    # In a process of its own: this one must not pay for importing matplotlib.
+    status = subprocess.run([sys.executable, "-P", "-m", "ai4sdk.worker.report", str(run.root)], check=False).returncode
+    if status == 0:
+        print(display_path(run.report))
+    return status
 
 
 def _cancel(command: str, argv: Sequence[str]) -> int:
@@ -125,14 +154,14 @@ def _resume(command: str, argv: Sequence[str]) -> int:
     args, run = _one(command, "Go on with a run that was interrupted, cancelled or failed.", argv, detach_option=True)
     with interrupts_held():
         resume_run(run, find_project().root)
-        return _follow(run, detach=args.detach)
+        return _follow(run, detach=args.detach, wait=args.wait)
 
 
 def _rerun(command: str, argv: Sequence[str]) -> int:
     args, run = _one(command, "Run the plan of a run again, as a new run.", argv, detach_option=True)
     plan = read_plan_file(run.root)
     with interrupts_held():
-        return _follow(start_run(plan, find_project().root), detach=args.detach)
+        return _follow(start_run(plan, find_project().root), detach=args.detach, wait=args.wait)
 
 
 def _sync(command: str, argv: Sequence[str]) -> int:
@@ -176,10 +205,11 @@ def _one(
     if log_options:
         parser.add_argument("-f", "--follow", action="store_true", help="go on until the run ends")
         parser.add_argument("--task", help="which task's log (default: the first)")
+        parser.add_argument("--rank", type=int, default=0, metavar="N", help="of several processes, which (default: 0)")
     if now_option:
         parser.add_argument("--now", action="store_true", help="at once, without a checkpoint")
     if detach_option:
-        parser.add_argument("-d", "--detach", action="store_true", help="return at once")
+        add_waiting_options(parser)
     add_runs_option(parser)
     args = parser.parse(argv)
     run = find_run(args.run, runs_folder(args, find_project().root))
@@ -192,19 +222,23 @@ def _one(
     return args, run
 
 
-def _follow(run: RunPaths, *, detach: bool) -> int:
-    if detach:
-        print(run.id)
-        return 0
-    from ai4sdk.cli.watch import watch
-
-    return watch(run, read_plan_file(run.root))
+def _follow(run: RunPaths, *, detach: bool, wait: bool) -> int:
+    return follow(run, read_plan_file(run.root), detach=detach, wait=wait)
 
 
 def _took(state: RunState) -> str:
     if not state.started:
         return ""
     return format_span(max(0.0, (state.ended or time.time()) - state.started))
+
+
+def _accounting(state: RunState) -> list[tuple[str, str]]:
+    """Return what a scheduler counted, as (name, text)."""
+    found = state.extra.get("accounting", {})
+    rows = [("waited", format_span(found["waited"]))] if "waited" in found else []
+    rows += [("peak memory", format_size(int(found["max_rss"])))] if "max_rss" in found else []
+    rows += [("CPU efficiency", f"{found['cpu_efficiency']:.0%}")] if "cpu_efficiency" in found else []
+    return rows
 
 
 def _note(run: RunPaths, state: RunState) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from typing import Any
 
+from ai4sdk.backends.base import Standing
 from ai4sdk.backends.registry import get_backend
+from ai4sdk.backends.standing import Watch, is_queued
 from ai4sdk.cli.closing import closing_lines
 from ai4sdk.cli.interrupts import interrupts_stop
 from ai4sdk.errors import RunFailed
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, read_state
+from ai4sdk.runs.state import RunState
 from ai4sdk.runs.store import read_progress
 from ai4sdk.tracking.ledger import read_ledger
 
@@ -38,9 +41,17 @@ def watch(run: RunPaths, plan: Plan) -> int:
     """
     backend = get_backend(plan.job["backend"]["kind"])
     display = _Live(run) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else _Lines(run)
-    with display, interrupts_stop(lambda now: backend.cancel(run, now=now), display.note):
+    looking = Watch(run)
+    said = ""
+    # A connection that is lost must not end what runs on a cluster.
+    signals = (signal.SIGINT,) if is_queued(plan) else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    with display, interrupts_stop(lambda now: backend.cancel(run, now=now), display.note, signals):
         while True:
-            state = _state(run)
+            standing = _standing(run, looking)
+            state = standing.state
+            if standing.note != said:
+                said = standing.note
+                display.note(said or f"{state.state}")
             display.show(read_progress(run), state)
             if state.state.ended:
                 break
@@ -62,13 +73,13 @@ def _wait_for_records(run: RunPaths, display: _Live | _Lines) -> None:
         time.sleep(INTERVAL)
 
 
-def _state(run: RunPaths) -> RunState:
+def _standing(run: RunPaths, looking: Watch) -> Standing:
     try:
-        return read_state(run)
+        return looking.look()
     except (OSError, ValueError, KeyError) as error:
         if run.root.exists():
             time.sleep(INTERVAL)
-            return read_state(run)
+            return looking.look()
         raise RunFailed(f"the folder of {run.id} was deleted while it ran; it was stopped") from error
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "field_at",
     "fields_of",
     "is_known",
+    "models_at",
     "models_in",
     "nearest",
     "nearest_key",
@@ -59,12 +60,17 @@ def value_at(values: Any, key: str, missing: Any = None) -> Any:
     return values
 
 
+def models_at(section: str) -> tuple[type[BaseModel], ...]:
+    """Return the models a section may be of; none where any key may stand."""
+    info = field_at(section)
+    return models_in(info.annotation) if info else ()
+
+
 def valid_keys(section: str) -> list[str] | None:
     """Return the keys a section may have, or ``None`` where any key may stand (arguments of a target, options)."""
     if not section:
         return list(fields_of(Job))
-    info = field_at(section)
-    models = models_in(info.annotation) if info else ()
+    models = models_at(section)
     if not models:
         return None
     return list(dict.fromkeys(name for model in models for name in fields_of(model)))

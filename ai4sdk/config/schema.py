@@ -79,11 +79,20 @@ def group_schema(group: str) -> dict[str, Any]:
     schemas = [whole["$defs"][part.removeprefix("#/$defs/")] for part in alternatives]
     merged: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
     for schema in schemas:
-        merged["properties"].update(schema.get("properties", {}))
+        for name, value in schema.get("properties", {}).items():
+            merged["properties"][name] = _either(merged["properties"].get(name, value), value)
         if schema.get("additionalProperties") is not False:
             merged["additionalProperties"] = True
     merged["properties"]["defaults"] = whole["properties"]["defaults"]
     return {"$schema": _DRAFT, "title": f"{group} option", **merged, "$defs": _needed(merged, whole["$defs"])}
+
+
+def _either(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a key that two alternatives have; what it means is told as the first tells it."""
+    if one == other:
+        return one
+    shapes = [shape for shape in other["anyOf"] if shape not in one["anyOf"]]
+    return {**one, "anyOf": [*shapes, *one["anyOf"]]}
 
 
 def _needed(schema: Any, definitions: dict[str, Any]) -> dict[str, Any]:

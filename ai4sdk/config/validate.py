@@ -11,7 +11,16 @@ from pydantic import ValidationError
 
 from ai4sdk.config.compose import COMMAND_LINE, Composition
 from ai4sdk.config.history import history, place
-from ai4sdk.config.keys import all_keys, describe, field_at, nearest, valid_keys, value_at
+from ai4sdk.config.keys import (
+    all_keys,
+    describe,
+    field_at,
+    fields_of,
+    models_at,
+    nearest,
+    valid_keys,
+    value_at,
+)
 from ai4sdk.errors import Problem
 from ai4sdk.spec import Job
 from ai4sdk.spec.base import complete
@@ -19,6 +28,8 @@ from ai4sdk.spec.base import complete
 __all__ = ["located", "validate"]
 
 MISSING = "???"
+GROUPS_OF_KINDS = ("backend",)
+"""Sections whose ``kind`` decides which keys they have."""
 
 
 def validate(composition: Composition) -> tuple[Job | None, list[Problem]]:
@@ -129,8 +140,12 @@ def _key(values: Any, location: Sequence[Any]) -> str:
 def _unknown(composition: Composition, key: str) -> Problem:
     section, _, name = key.rpartition(".")
     valid = valid_keys(section) or []
-    near = nearest(name, valid)
     where = f"{section} has no key" if section else "there is no key"
+    if name in valid:  # of another alternative that the section has
+        owners = [model for model in models_at(section) if name in fields_of(model) and "kind" in fields_of(model)]
+        kinds = [str(fields_of(model)["kind"].default) for model in owners]
+        return Problem(f"{where} {name!r}", key=key, fix=f"{section}={kinds[0]} has it" if kinds else "remove it")
+    near = nearest(name, valid)
     if near:
         return Problem(f"{where} {name!r}", key=key, fix=_rename(composition, key, f"{section}.{near}".lstrip(".")))
     elsewhere = [known for known in all_keys() if known.rpartition(".")[2] == name]
@@ -159,6 +174,11 @@ def _wrong(composition: Composition, values: dict[str, Any], key: str, details: 
     detail = details[0]
     reason = _reason(details)
     shown = "" if detail["type"] == "value_error" and not key else f", not {_shown(value)}"
+    if detail["type"] in ("union_tag_invalid", "union_tag_not_found") and key in GROUPS_OF_KINDS:
+        kinds = [str(fields_of(model)["kind"].default) for model in models_at(key)]
+        tag = value.get("kind", "") if isinstance(value, dict) else ""
+        fix = f"{key}={nearest(str(tag), kinds) or kinds[0]}"
+        return Problem(f"{key}.kind must be one of {', '.join(kinds)}, not {_shown(tag)}", key=f"{key}.kind", fix=fix)
     if detail["type"] == "value_error":
         message = str(detail["ctx"]["error"]) if "ctx" in detail and "error" in detail["ctx"] else detail["msg"]
         name = key or "the job"

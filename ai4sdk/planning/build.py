@@ -23,6 +23,7 @@ from ai4sdk.planning.versions import package_versions
 from ai4sdk.runs.store import find_run
 from ai4sdk.spec import FileDataset, Job, Target
 from ai4sdk.spec.base import complete
+from ai4sdk.spec.scale import scale_of
 
 __all__ = ["Parts", "make_plan"]
 
@@ -92,6 +93,9 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
     if not unfilled and filled != values:
         job, values = Job.model_validate(filled), filled
     findings += check_job(job, search, parts.targets)
+    if job.training.mode == "ddp" and not findings:  # written out, so that both ways to say it are one plan
+        values["training"]["processes"] = scale_of(job).processes
+        job = Job.model_validate(values)
     inputs = _shared_inputs(job, project.root, parts, findings)
     try:
         code = _shared_code(job, search, parts)
@@ -176,6 +180,7 @@ def _tasks(job: Job) -> list[TaskPlan]:
         TaskPlan(
             name=kind,
             kind=kind,
+            processes=scale_of(job).processes,
             cpus=hardware.cpus,
             gpus=hardware.gpus,
             nodes=hardware.nodes,

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.planning.targets import TargetReport, check_target, nearest_name, parameters
-from ai4sdk.spec import Job, Section, TargetDataset
+from ai4sdk.spec import Job, KubernetesBackend, Section, TargetDataset
 from ai4sdk.spec.job import SECTIONS_OF_A_TRAINING
+from ai4sdk.spec.scale import scale_of
 from ai4sdk.spec.target import HYDRA_KEYS
 
 __all__ = ["Finding", "check_job", "targets_of"]
@@ -23,6 +24,8 @@ OWNED_TRAINER_OPTIONS = {
     "devices": "hardware.gpus",
     "num_nodes": "hardware.nodes",
     "strategy": "training.mode",
+    "sync_batchnorm": "training.sync_batchnorm",
+    "use_distributed_sampler": "training.mode",
     "logger": "tracking",
     "callbacks": "training.callbacks",
     "enable_progress_bar": "the command line",
@@ -253,12 +256,88 @@ def _strings(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 def _backend_has_what_is_asked(job: Job, search: list[Path]) -> Iterator[Finding]:
     if job.backend.kind == "local" and job.hardware.nodes > 1:
-        yield Finding("hardware.nodes", "the local backend has one machine", "hardware.nodes=1")
+        yield Finding(
+            "hardware.nodes",
+            f"the local backend has one machine, not {job.hardware.nodes}",
+            "hardware.nodes=1, or a backend that has several",
+        )
+    if job.backend.kind == "kubernetes" and job.hardware.nodes > 1:
+        yield Finding("hardware.nodes", "workers in several pods do not work together yet", "hardware.nodes=1")
+
+
+def _pods_get_the_secrets(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if not isinstance(job.backend, KubernetesBackend):
+        return
+    for key, text in _strings(job.model_dump(by_alias=True), ""):
+        name = text.removeprefix("${secret:").removesuffix("}")
+        used = not job.unused or key.partition(".")[0] not in job.unused
+        if used and _REFERENCE.fullmatch(text) and name not in {*job.backend.secrets, *job.backend.env}:
+            yield Finding(key, f"pods do not get the secret {name}", f"++backend.secrets.{name}=SECRET/KEY")
 
 
 def _one_process_uses_one_gpu(job: Job, search: list[Path]) -> Iterator[Finding]:
     if job.function is None and job.training.mode == "single" and job.hardware.gpus > 1:
-        yield Finding("hardware.gpus", "training.mode single is one process on at most one GPU", "hardware.gpus=1")
+        yield Finding(
+            "hardware.gpus",
+            f"training.mode single is one process on at most one GPU, not {job.hardware.gpus}",
+            "training=ddp for one process a GPU, or hardware.gpus=1",
+        )
+
+
+def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
+    training, hardware = job.training, job.hardware
+    if training.mode != "ddp":
+        for key in ("processes", "sync_batchnorm"):
+            if getattr(training, key):
+                yield Finding(f"training.{key}", f"{key} is about several processes", "training=ddp, or remove it")
+        if hardware.nodes > 1 and job.function is None:
+            yield Finding("hardware.nodes", "training.mode single is one process on one node", "training=ddp")
+        return
+    if hardware.gpus and training.processes not in (None, hardware.gpus):
+        yield Finding(
+            "training.processes",
+            f"each process has a GPU of its own: {training.processes} processes do not fit {hardware.gpus} GPUs",
+            f"hardware.gpus={training.processes}, or leave training.processes out",
+        )
+    if not hardware.gpus and training.processes is None:
+        yield Finding("training.processes", "how many processes on CPU is not said", "training.processes=2")
+    if not hardware.gpus and (training.processes or 0) > hardware.cpus:
+        yield Finding(
+            "training.processes",
+            f"{training.processes} processes on {hardware.cpus} CPU cores are less than a core each",
+            f"hardware.cpus={training.processes}",
+        )
+    if training.sync_batchnorm and not hardware.gpus:
+        yield Finding("training.sync_batchnorm", "torch has it for GPUs only", "training.sync_batchnorm=false")
+
+
+def _batches_divide(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if job.function is not None or (size := job.training.global_batch_size) is None:
+        return
+    scale, accumulate = scale_of(job), job.training.accumulate_grad_batches
+    if size % (scale.world_size * accumulate):
+        parts = scale.world_size * accumulate
+        near = max(1, round(size / parts)) * parts
+        among = f"{scale.world_size} process{'es' if scale.world_size > 1 else ''}"
+        batches = f" of {accumulate} accumulated batches each" if accumulate > 1 else ""
+        yield Finding(
+            "training.global_batch_size",
+            f"{size} samples cannot be divided evenly among {among}{batches}",
+            f"training.global_batch_size={near}",
+        )
+
+
+def _learning_rate_can_be_scaled(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if job.training.scale_learning_rate == "none" or job.function is not None:
+        return
+    if job.optimizer is None:
+        yield Finding(
+            "training.scale_learning_rate",
+            "the module makes its own optimizer, whose rate is not known",
+            "optimizer=adam",
+        )
+    elif not isinstance(job.optimizer.arguments.get("lr"), int | float):
+        yield Finding("training.scale_learning_rate", "the optimizer is given no learning rate", "optimizer.lr=1e-3")
 
 
 def _unfreezing_leaves_something(job: Job, search: list[Path]) -> Iterator[Finding]:
@@ -274,6 +353,10 @@ _CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
     _monitors_have_validation,
     _secrets_are_references,
     _backend_has_what_is_asked,
+    _pods_get_the_secrets,
     _one_process_uses_one_gpu,
+    _processes_fit,
+    _batches_divide,
+    _learning_rate_can_be_scaled,
     _unfreezing_leaves_something,
 )

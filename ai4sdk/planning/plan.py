@@ -31,7 +31,7 @@ class TaskPlan(_Part):
     kind: Literal["train", "call"]
     """What it does: train a module, or call a function."""
     processes: int = 1
-    """Processes that work together."""
+    """Processes per node that work together."""
     needs: list[str] = []
     """Tasks that must have succeeded before."""
     cpus: int
@@ -46,6 +46,16 @@ class TaskPlan(_Part):
     """Bytes of scratch disk per node."""
     wall_time: float | None = None
     """Seconds."""
+
+    @property
+    def world_size(self) -> int:
+        """Processes of all nodes."""
+        return self.processes * self.nodes
+
+    @property
+    def threads(self) -> int:
+        """Threads that a process computes with: its share of the node's cores."""
+        return max(1, self.cpus // self.processes)
 
 
 class Plan(_Part):

@@ -17,7 +17,7 @@ state.json       queued, running, succeeded, failed, cancelled or interrupted, a
 failure.json     why a task failed, with its traceback
 events.jsonl     what happened, one JSON object a line
 code/            the code as it was when the plan was made
-logs/            what each task printed
+logs/            what each task printed; of several processes rank 0 in TASK.log, the others in TASK.rankN.log
 metrics.jsonl    every metric logged, one JSON object a line
 progress.json    where the training stands
 checkpoints/     last.ckpt (to resume from) and best.ckpt
@@ -25,6 +25,8 @@ evaluation/      figures and pictures on the test split
 report.html      the same as one page
 package/         the trained model: `ai4sdk predict {id} --input FILE`, or `mlflow models predict -m package`
 tracking.json    the MLflow run, and how much was sent to it
+slurm/           on a cluster: the script that was submitted, and the number of each job
+kubernetes/      on Kubernetes: what was submitted, and what pods printed that write elsewhere
 """
 
 
@@ -93,9 +95,9 @@ class RunPaths:
         """Folder of the logs."""
         return self.root / "logs"
 
-    def log(self, task: str) -> Path:
-        """Return the file with what a task printed, all attempts."""
-        return self.logs / f"{task}.log"
+    def log(self, task: str, rank: int = 0) -> Path:
+        """Return the file with what a task, or one of its further ranks, printed, all attempts."""
+        return self.logs / (f"{task}.rank{rank}.log" if rank else f"{task}.log")
 
     @property
     def metrics(self) -> Path:
@@ -133,6 +135,11 @@ class RunPaths:
         return self.evaluation / "metrics.json"
 
     @property
+    def predictions(self) -> Path:
+        """What the module answered in the evaluation, and what it should have: ``outputs`` and ``targets``."""
+        return self.evaluation / "predictions.npz"
+
+    @property
     def report(self) -> Path:
         """The evaluation as one self-contained page."""
         return self.root / "report.html"
@@ -161,6 +168,16 @@ class RunPaths:
     def verdicts(self) -> Path:
         """Whether to go on after a report, appended: ``{"step", "go_on"}`` a line."""
         return self.root / "verdicts.jsonl"
+
+    @property
+    def slurm(self) -> Path:
+        """Folder of what was handed to Slurm; only runs on a cluster have it."""
+        return self.root / "slurm"
+
+    @property
+    def kubernetes(self) -> Path:
+        """Folder of what was handed to Kubernetes; only runs there have it."""
+        return self.root / "kubernetes"
 
     @property
     def lock(self) -> Path:

@@ -53,6 +53,12 @@ class RunState:
         The task that runs or ran last.
     pid
         Process of the supervisor.
+    scheduler
+        Who keeps the run, if it is not kept by its lock: a cluster's queue, which `ai4sdk.backends.standing` asks.
+    job
+        Its number there.
+    extra
+        What else is known of how it ran, such as what the scheduler counted.
     """
 
     state: State
@@ -64,13 +70,16 @@ class RunState:
     ended: float | None = None
     task: str | None = None
     pid: int | None = None
+    scheduler: str | None = None
+    job: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_state(paths: RunPaths) -> RunState:
     """Read how a run stands.
 
-    A run that says it is queued or running while nobody holds its lock was killed: it is reported as interrupted.
+    A run that says it is queued or running while nobody holds its lock was killed: it is reported as interrupted. What
+    a scheduler keeps is believed here, as a lock says nothing across machines.
 
     Raises
     ------
@@ -81,7 +90,7 @@ def read_state(paths: RunPaths) -> RunState:
     values = read_json(paths.state)
     known = {name: values[name] for name in RunState.__dataclass_fields__ if name in values}
     state = RunState(**{**known, "state": State(values["state"])})
-    if not state.state.ended and not alive:
+    if not state.state.ended and not alive and state.scheduler is None:
         # Whoever ran it may have written its last word between the two looks.
         again = State(read_json(paths.state)["state"])
         if not again.ended:
@@ -92,8 +101,12 @@ def read_state(paths: RunPaths) -> RunState:
 
 
 def write_state(paths: RunPaths, state: RunState) -> None:
-    """Replace state.json and record the change among the events."""
-    write_json(paths.state, asdict(state))
+    """Replace state.json and record the change among the events.
+
+    Only how a run ended is waited for until it is on the disk: after a power cut any other state means that the run was
+    interrupted, the one before it, too.
+    """
+    write_json(paths.state, asdict(state), durable=state.state.ended)
     details = {"cause": state.cause} if state.cause else {}
     add_event(paths, str(state.state), attempt=state.attempt, **details)
 

@@ -130,7 +130,7 @@ def fill_run(folder: Path, files: dict[str, str], readme: str = README) -> int:
         assert lock is not None, "a folder that is no run yet has no other user"
         write_text(paths.readme, readme.format(id=paths.id), durable=False)
         for file_name, text in files.items():
-            write_text(folder / file_name, text)
+            write_text(folder / file_name, text, durable=file_name.endswith(".json"))
         write_state(paths, RunState(State.QUEUED, created=time.time()))
     except OSError as error:
         if lock is not None:

@@ -1,11 +1,12 @@
 """What can be written in YAML: one pydantic model a section, unknown keys refused."""
 
-from ai4sdk.spec.backend import Backend, LocalBackend
+from ai4sdk.spec.backend import Backend, LocalBackend, SlurmBackend
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.dataset import CsvOptions, Dataset, FileDataset, Images, Loader, Splits, TargetDataset
 from ai4sdk.spec.evaluation import Evaluation
 from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.job import Job
+from ai4sdk.spec.kubernetes import KubernetesBackend, Toleration
 from ai4sdk.spec.optimizer import Scheduler
 from ai4sdk.spec.storage import Storage
 from ai4sdk.spec.sweep import Axis, Pruner, Sweep
@@ -25,16 +26,19 @@ __all__ = [
     "Hardware",
     "Images",
     "Job",
+    "KubernetesBackend",
     "Loader",
     "LocalBackend",
     "Pruner",
     "Scheduler",
     "Section",
+    "SlurmBackend",
     "Splits",
     "Storage",
     "Sweep",
     "Target",
     "TargetDataset",
+    "Toleration",
     "Tracking",
     "Training",
 ]

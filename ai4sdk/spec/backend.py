@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from ai4sdk.spec.base import Section
+from ai4sdk.spec.kubernetes import KubernetesBackend
 from ai4sdk.spec.units import Span
+
+__all__ = ["Backend", "KubernetesBackend", "LocalBackend", "SlurmBackend"]
 
 
 class LocalBackend(Section):
@@ -23,4 +27,97 @@ class LocalBackend(Section):
     """Environment variables for the tasks."""
 
 
-Backend = LocalBackend
+OWNED_DIRECTIVES = {
+    **dict.fromkeys(("partition", "account", "qos", "constraint"), "backend.{name}"),
+    "nodes": "hardware.nodes",
+    "ntasks": "training.mode",
+    "ntasks-per-node": "training.mode",
+    "cpus-per-task": "hardware.cpus",
+    **dict.fromkeys(("gres", "gpus", "gpus-per-node", "gpus-per-task"), "hardware.gpus"),
+    **dict.fromkeys(("mem", "mem-per-cpu", "mem-per-gpu"), "hardware.memory"),
+    "tmp": "hardware.disk",
+    "time": "hardware.wall_time",
+    "signal": "backend.warning",
+    **dict.fromkeys(("requeue", "no-requeue"), "backend.requeues"),
+    **dict.fromkeys(("job-name", "output", "error", "open-mode", "chdir", "parsable", "array", "wait"), "ai4sdk"),
+}
+"""Options of sbatch that ai4sdk sets, and what decides them."""
+
+
+def _one_line(text: str) -> str:
+    if "\n" in text or "\r" in text:
+        raise ValueError("one line only; write several lines as several items")
+    return text
+
+
+def _directives(values: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+    for name, value in values.items():
+        if not re.fullmatch(r"[a-z][a-z0-9-]+", name):
+            raise ValueError(f"{name!r} is no long option of sbatch; write it as in mail-type")
+        if name in OWNED_DIRECTIVES:
+            raise ValueError(f"--{name} is decided by {OWNED_DIRECTIVES[name].format(name=name)}")
+        _one_line(str(value))
+    return values
+
+
+_Line = Annotated[str, AfterValidator(_one_line)]
+_Word = Annotated[str, Field(pattern=r"^\S+$")]
+
+
+class SlurmBackend(Section):
+    """A cluster that Slurm schedules: one batch job a run. What it asks for is under ``hardware``."""
+
+    kind: Literal["slurm"] = "slurm"
+    """Name of the backend."""
+
+    partition: _Word | None = None
+    """Partition to queue in; by default the cluster's own."""
+
+    account: _Word | None = None
+    """Account the time is charged to; by default the user's own."""
+
+    qos: _Word | None = None
+    """Quality of service; by default the account's own."""
+
+    constraint: _Word | None = None
+    """Features a node must have, as the cluster names them, such as ``skylake&ib``."""
+
+    gres: _Word = "gpu"
+    """Name of the resource that GPUs are; a model is added from ``hardware.gpu_model``."""
+
+    setup: list[_Line] = Field(default_factory=list)
+    """Lines of shell before the work starts, such as ``module load cuda/12.4``; one that fails ends the job."""
+
+    python: _Line | None = None
+    """Python on the nodes, such as ``python`` where ``setup`` activates an environment; by default the one that
+    submits, by its full path."""
+
+    directives: Annotated[dict[str, str | int | bool], AfterValidator(_directives)] = Field(default_factory=dict)
+    """Further options of sbatch by their long names, such as ``{exclude: n7, exclusive: true}``."""
+
+    requeues: int = Field(default=3, ge=0)
+    """How often a run is queued again after its time limit, pre-emption or the loss of a node; each time it may take
+    the whole ``hardware.wall_time``."""
+
+    grace: Span = 60.0
+    """Time a task has to write a checkpoint after it is told to stop; then it is killed."""
+
+    warning: Span = 120.0
+    """How long before the job's time limit it is told to stop with a checkpoint; Slurm may do so up to a minute
+    earlier, all within the second half of the time limit. Limits of few minutes are seen to by the worker alone."""
+
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables for the tasks."""
+
+
+def _kind(value: Any) -> Any:
+    return value.get("kind", "local") if isinstance(value, dict) else getattr(value, "kind", None)
+
+
+Backend = Annotated[
+    Annotated[LocalBackend, Tag("local")]
+    | Annotated[SlurmBackend, Tag("slurm")]
+    | Annotated[KubernetesBackend, Tag("kubernetes")],
+    Discriminator(_kind),
+]
+"""This machine, or a cluster."""

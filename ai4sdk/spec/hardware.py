@@ -20,6 +20,9 @@ class Hardware(Section):
     gpu_model: str | None = field_that_changes_nothing(default=None)
     """Model of GPU to ask for, as the cluster names it, such as ``A100`` or ``Tesla V100``."""
 
+    gpu_memory: Size | None = field_that_changes_nothing(default=None)
+    """Memory of each GPU, such as ``40GiB``; `plan --deep` refuses a training that cannot fit into it."""
+
     memory: Size | None = field_that_changes_nothing(default=None)
     """Memory per node, such as ``16GiB``; nothing asks for what the backend gives."""
 

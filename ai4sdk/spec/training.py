@@ -49,8 +49,27 @@ class Checkpoint(Section):
 class Training(Section):
     """Length, arithmetic and safety of a training."""
 
-    mode: Literal["single"] = "single"
-    """``single``: one process."""
+    mode: Literal["single", "ddp"] = "single"
+    """``single``: one process. ``ddp``: several processes, each with a copy of the module and a share of every batch;
+    gradients are averaged over them before each step."""
+
+    processes: int | None = Field(default=None, ge=1)
+    """With ``ddp``, processes per node; nothing for one a GPU. On CPU it has to be given."""
+
+    global_batch_size: int | None = Field(default=None, ge=1)
+    """Samples in an optimizer step, over all processes and accumulated batches; the batches of a process follow from
+    it. Nothing takes ``dataset.loader.batch_size`` for each process, so that more processes make larger steps."""
+
+    scale_learning_rate: Literal["none", "linear", "sqrt"] = "none"
+    """What larger steps do to ``optimizer.lr``, which is meant for one process with ``dataset.loader.batch_size``:
+    with k times as many samples in a step it is multiplied by k (``linear``), by its root (``sqrt``), or left alone."""
+
+    sync_batchnorm: bool = False
+    """With ``ddp`` on GPUs, whether batch normalisation sees the batches of all processes as one."""
+
+    find_unused_parameters: bool = True
+    """With ``ddp``, whether every step looks for parameters that the loss does not depend on. ``false`` saves the look,
+    fails on such parameters, and with more than two processes a resumed run may differ in the last bits."""
 
     max_epochs: int | None = Field(default=10, ge=1)
     """Passes over the training data; nothing for no limit but ``max_steps`` or ``max_time``."""

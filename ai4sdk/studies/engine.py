@@ -227,7 +227,7 @@ class Engine:
         while True:
             self._listen()
             late = deadline is not None and time.time() > deadline
-            while self._told_to_stop is None and not late and self._has_room():
+            while self._told_to_stop is None and not late and self._has_room(search):
                 point = self._next(search)
                 if point is None:
                     break
@@ -239,8 +239,10 @@ class Engine:
                     self._end(ended, search)
             self._answer_reports(search)
 
-    def _has_room(self) -> bool:
-        return self._pool is None or len(self._running) < self._pool.slots
+    def _has_room(self, search: Search) -> bool:
+        """Tell whether to begin with another point; one that is known beforehand is made ready while others work."""
+        ahead = 1 if isinstance(search, PlannedSearch) else 0
+        return self._pool is None or len(self._running) < self._pool.slots + ahead
 
     def _next(self, search: Search) -> Point | None:
         while (asked := search.ask()) is not None:

@@ -60,7 +60,11 @@ class PointPlanner:
         job, problems = validate(composition)
         if job is None:
             raise ConfigError(problems)
-        return make_plan(Loaded(job, composition), command=self.command, parts=self.parts)
+        plan = make_plan(Loaded(job, composition), command=self.command, parts=self.parts)
+        if any(task.world_size > 1 for task in plan.tasks):
+            message = "the points of a study are single processes; this one would be several"
+            raise ConfigError([located(composition, "training.mode", message, "training=single, or run points alone")])
+        return plan
 
     def to_json(self) -> dict[str, Any]:
         """Return all that later plans need, as JSON values."""

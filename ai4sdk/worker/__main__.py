@@ -44,6 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     paths = RunPaths(Path(arguments[0]).resolve())
     start_logging()
     log.info("task %s of %s, process %d", arguments[1], paths.id, os.getpid())
+    several = False
     try:
         from ai4sdk.worker.failures import failure_of
         from ai4sdk.worker.task import read_task
@@ -51,10 +52,17 @@ def main(arguments: Sequence[str]) -> int:
         cause = f"ai4sdk cannot work here: {error}"
         return _fail(paths, {"cause": cause, "kind": "environment", "traceback": traceback.format_exc()}, 7)
     try:
-        plan, kind = read_task(paths, arguments[1])
-        _executor(kind)(plan, paths, arguments[1], stop)
+        plan, planned = read_task(paths, arguments[1])
+        several = planned is not None and planned.world_size > 1
+        if several:  # read as torch is imported; else each run is told that it looks for unused parameters
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+        _executor(planned.kind if planned is not None else "")(plan, paths, arguments[1], stop)
     except BaseException as error:  # noqa: BLE001 - whatever ends a task is told to the one who reads about it
         failure = failure_of(error, phase=_phase(paths))
+        if several:
+            from ai4sdk.worker.parting import fail_among_others
+
+            fail_among_others(paths, error, failure)
         return _fail(paths, failure.to_json(), failure.exit_code)
     log.info("task %s is done", arguments[1])
     return 0

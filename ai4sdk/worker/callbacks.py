@@ -24,6 +24,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from ai4sdk.errors import RunFailed
 from ai4sdk.spec import Checkpoint
 from ai4sdk.worker.checkpoint import checkpoint_due, write_checkpoint
+from ai4sdk.worker.group import Group
 from ai4sdk.worker.records import Records
 from ai4sdk.worker.reporting import Reporter
 from ai4sdk.worker.resume import STATE_KEY, ExactState
@@ -84,10 +85,19 @@ class BestWeights:
         Metric and direction.
     clock
         Tells the time in seconds.
+    writes
+        Whether weights are kept; of several processes only rank 0 does.
     """
 
-    def __init__(self, path: Path, settings: Checkpoint, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path, self._settings, self._clock = path, settings, clock
+    def __init__(
+        self,
+        path: Path,
+        settings: Checkpoint,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        writes: bool = True,
+    ) -> None:
+        self._path, self._settings, self._clock, self._writes = path, settings, clock, writes
         self._value: float | None = None
         self._held: dict[str, Any] | None = None
         self._written, self._cost = clock(), 0.0
@@ -119,6 +129,8 @@ class BestWeights:
         ):
             return
         self._value = value
+        if not self._writes:
+            return
         self._held = {
             "epoch": trainer.current_epoch,
             "global_step": trainer.global_step,
@@ -219,6 +231,8 @@ class WorkerCallback(CheckpointCallback):
         Checks the names of metrics.
     reporter
         Tells a study how the training stands.
+    group
+        The processes that train together.
     """
 
     def __init__(
@@ -228,9 +242,11 @@ class WorkerCallback(CheckpointCallback):
         best: BestWeights,
         monitors: Monitors,
         reporter: Reporter | None = None,
+        group: Group | None = None,
     ) -> None:
         self._state, self._records, self._best, self._monitors = state, records, best, monitors
         self._reporter = reporter
+        self._group = group if group is not None else Group()
         self.ended: dict[str, Any] | None = None
         self._validated = False
         self._from_validation = False
@@ -261,6 +277,10 @@ class WorkerCallback(CheckpointCallback):
         """Take our part."""
         if trainer.state.fn == "fit":
             self._state.load(checkpoint)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have all processes judge the same module: what batch normalisation gathered since the last step differs."""
+        self._group.share(pl_module.buffers())
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int, *rest: Any

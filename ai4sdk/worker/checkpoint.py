@@ -20,6 +20,7 @@ from ai4sdk.worker.failures import disk_full
 __all__ = [
     "AtomicCheckpointIO",
     "checkpoint_due",
+    "find_last",
     "previous",
     "read_checkpoint",
     "read_last",
@@ -203,24 +204,29 @@ def _damaged(path: Path, error: Exception) -> Ai4Error:
 
 
 def read_last(path: Path) -> dict[str, Any] | None:
-    """Read the checkpoint that a run continues from.
+    """Read the checkpoint that a run continues from, see `find_last`; ``None`` if there is none."""
+    return find_last(path)[1]
+
+
+def find_last(path: Path) -> tuple[Path | None, dict[str, Any] | None]:
+    """Find and read the checkpoint that a run continues from.
 
     A damaged one is passed over for the one before it; without any that can be read the training starts anew, which
     gives the same result.
 
     Returns
     -------
-    dict or None
-        The checkpoint, ``None`` if there is none.
+    path, checkpoint
+        Its file and what is in it, ``None`` twice if there is none.
     """
     for candidate in (path, previous(path)):
         try:
-            return read_checkpoint(candidate, trusted=True)
+            return candidate, read_checkpoint(candidate, trusted=True)
         except FileNotFoundError:
             continue
         except RunFailed as error:
             log.warning("%s; it is passed over", error.message)
-    return None
+    return None, None
 
 
 def remove_half_written(folder: Path) -> None:

@@ -1,18 +1,21 @@
-"""Looking into a plan with torch: parameters, memory, and shapes through the module.
+"""Looking into a plan with torch: parameters, memory, shapes through the module and, when asked for, its pace.
 
 `ai4sdk plan --deep` starts this in a process of its own, with the plan on standard input, and reads one line of JSON
-from its standard output.
+from its standard output: ``{"rows": {name: text}, "refused": text or null, "key", "hint"}``, or ``{"error", "hint"}``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import sys
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
@@ -20,15 +23,45 @@ from ai4sdk.data.module import load_data
 from ai4sdk.errors import Ai4Error
 from ai4sdk.planning.code import CodeSnapshot, unpack
 from ai4sdk.planning.plan import Plan
-from ai4sdk.spec.units import format_size
+from ai4sdk.spec import Job
+from ai4sdk.spec.scale import scale_of
+from ai4sdk.spec.units import format_size, format_span
+from ai4sdk.worker.estimate import Memory, estimate_memory
 from ai4sdk.worker.failures import failure_of
+from ai4sdk.worker.finetune import freeze
 from ai4sdk.worker.instantiate import instantiate
+from ai4sdk.worker.optimizers import configure_optimizers
+from ai4sdk.worker.pace import measure_pace
+from ai4sdk.worker.phases import divide_batch_size
 from ai4sdk.worker.train import make_module
 
-__all__ = ["look", "trace"]
+__all__ = ["Look", "look", "trace"]
+
+_GPU_RUNTIME = 2**29
+"""Bytes that CUDA and its libraries take of a GPU, about."""
 
 
-def look(plan: Plan, project: Path) -> dict[str, str]:
+@dataclass
+class Look:
+    """What was seen.
+
+    Parameters
+    ----------
+    rows
+        What to show, by name.
+    refused
+        Why the job cannot run with the hardware it asks for, if that is sure.
+    key, hint
+        The key that says so, and what to do about it.
+    """
+
+    rows: dict[str, str] = field(default_factory=dict)
+    refused: str | None = None
+    key: str = ""
+    hint: str | None = None
+
+
+def look(plan: Plan, project: Path, *, calibrate: bool = False) -> Look:
     """Build the module and one batch of a plan.
 
     Parameters
@@ -37,11 +70,13 @@ def look(plan: Plan, project: Path) -> dict[str, str]:
         The plan; its code must be importable by now.
     project
         Folder that relative addresses start at.
+    calibrate
+        Whether to train for some seconds, to tell how long the whole training takes on a machine like this one.
 
     Returns
     -------
-    dict
-        What to show, by name: parameters, memory, the batch, and the shapes after each layer.
+    Look
+        Parameters, memory, the batch, the shapes after each layer; and whether it fits into the hardware.
 
     Raises
     ------
@@ -50,12 +85,12 @@ def look(plan: Plan, project: Path) -> dict[str, str]:
     """
     job = plan.as_job()
     module = make_module(job)
-    found: dict[str, str] = {}
+    freeze(module, job.training.freeze)
+    configure_optimizers(module, job.optimizer, job.scheduler)
+    found = Look()
     total = sum(parameter.numel() for parameter in module.parameters())
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in [*module.parameters(), *module.buffers()])
-    found["parameters"] = f"{total:,}" + (f", {trained:,} of them trained" if trained != total else "")
-    found["weights"] = f"{format_size(weights)}; a checkpoint with Adam's state about {format_size(3 * weights)}"
+    found.rows["parameters"] = f"{total:,}" + (f", {trained:,} of them trained" if trained != total else "")
     data = load_data(
         job.learner.dataset,
         storage=job.storage,
@@ -64,18 +99,68 @@ def look(plan: Plan, project: Path) -> dict[str, str]:
         seed=job.seed,
         instantiate=instantiate,
     )
+    divide_batch_size(data, job)
     data.datamodule.prepare_data()
     data.datamodule.setup("fit")
     loader = data.datamodule.train_dataloader()
     batch = next(iter(loader))
-    found["batch"] = _shape_text(batch)
+    _memory(job, estimate_memory(module, batch, job.training.precision), found)
+    found.rows["batch"] = _shape_text(batch)
     with contextlib.suppress(TypeError):
-        found["batches"] = f"{len(loader)} an epoch"
+        found.rows["batches"] = f"{len(loader)} an epoch"
     inputs = batch[0] if isinstance(batch, list | tuple) and batch else batch
     if isinstance(inputs, Tensor):
         for name, shape, size in trace(module, inputs):
-            found[f"  {name}"] = f"{shape}  {format_size(size)}"
+            found.rows[f"  {name}"] = f"{shape}  {format_size(size)}"
+    if calibrate and found.refused is None:
+        _pace(job, module, data.datamodule, found)
     return found
+
+
+def _memory(job: Job, memory: Memory, found: Look) -> None:
+    """Tell of memory, and refuse what cannot fit: the estimate is a lower bound, for kernels need memory, too."""
+    parts = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+        "batch": memory.batch,
+    }
+    total, several = memory.total, scale_of(job).processes
+    if job.training.mode == "ddp":  # gradients are copied to where they are added up
+        parts["buckets"] = memory.gradients
+        total += memory.gradients
+    known = " + ".join(f"{name} {format_size(size)}" for name, size in parts.items() if size is not None)
+    found.rows["memory"] = f"{'' if memory.complete else 'more than '}{format_size(total)}: {known}"
+    found.rows |= {f"memory note {index}": note for index, note in enumerate(memory.notes, 1)}
+    found.rows["checkpoint"] = f"about {format_size(memory.checkpoint)}"
+    hardware = job.hardware
+    if hardware.gpus:
+        needed, limit, key = total + _GPU_RUNTIME, hardware.gpu_memory, "hardware.gpu_memory"
+    else:
+        # Python, torch, the data and the weights are in this process already.
+        there = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        needed = several * (there + total - memory.weights - memory.batch)
+        limit, key = hardware.memory, "hardware.memory"
+    found.rows["node" if several > 1 else "process"] = f"at least {format_size(needed)} with torch and data"
+    if limit is not None and needed > limit:
+        found.refused = f"it needs at least {format_size(needed)}, and {key} is {format_size(limit)}"
+        found.key = key
+        found.hint = f"a smaller dataset.loader.batch_size, a smaller module, or more {key}"
+
+
+def _pace(job: Job, module: pl.LightningModule, datamodule: pl.LightningDataModule, found: Look) -> None:
+    """Tell how long the training takes."""
+    pace = measure_pace(job, module, datamodule)
+    seconds = pace.whole(job.training)
+    alone = " (one process, without the others)" if job.training.mode == "ddp" else ""
+    found.rows["pace"] = f"{pace.batch * 1000:.3g} ms a batch, the median of {pace.steps} that were tried here{alone}"
+    if seconds is None:
+        found.rows["time"] = "not known: the data has no end, or the training has none"
+        return
+    found.rows["time"] = f"about {format_span(seconds)} on a machine like this one, at most"
+    if (limit := job.hardware.wall_time) is not None and seconds > limit:
+        found.rows["time"] += f"; hardware.wall_time is {format_span(limit)}, so it would have to be resumed"
 
 
 def trace(module: nn.Module, inputs: Tensor) -> list[tuple[str, str, int]]:
@@ -143,7 +228,8 @@ def main() -> int:
             unpack(CodeSnapshot.from_json({k: v for k, v in plan.code.items() if k != "paths"}), Path(folder))
             sys.path.insert(0, folder)
             torch.manual_seed(plan.job["seed"])
-            print(json.dumps(look(plan, Path.cwd())), file=answers, flush=True)
+            found = look(plan, Path.cwd(), calibrate="--calibrate" in sys.argv[1:])
+            print(json.dumps(vars(found)), file=answers, flush=True)
         return 0
     except Ai4Error as error:
         answer = {"error": error.message, "hint": error.hint}

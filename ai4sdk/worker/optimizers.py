@@ -15,7 +15,13 @@ from ai4sdk.worker.instantiate import instantiate
 __all__ = ["configure_optimizers"]
 
 
-def configure_optimizers(module: pl.LightningModule, optimizer: Target | None, scheduler: Scheduler | None) -> None:
+def configure_optimizers(
+    module: pl.LightningModule,
+    optimizer: Target | None,
+    scheduler: Scheduler | None,
+    *,
+    learning_rate: float | None = None,
+) -> None:
     """Replace a module's ``configure_optimizers`` by what the job says; without an optimizer leave it alone.
 
     The optimizer gets every parameter that is not frozen.
@@ -28,6 +34,8 @@ def configure_optimizers(module: pl.LightningModule, optimizer: Target | None, s
         What to make of the parameters.
     scheduler
         What to make of the optimizer, and when to step it.
+    learning_rate
+        Given to the optimizer in place of its own ``lr``.
     """
     if optimizer is None:
         return
@@ -39,7 +47,8 @@ def configure_optimizers(module: pl.LightningModule, optimizer: Target | None, s
                 "there is nothing to train: every parameter of the module is frozen, or it has none",
                 hint="see training.freeze",
             )
-        made = instantiate(optimizer.as_config(), key="optimizer", partial=True)
+        config = optimizer.as_config() | ({} if learning_rate is None else {"lr": learning_rate})
+        made = instantiate(config, key="optimizer", partial=True)
         result: dict[str, Any] = {"optimizer": _call(made, parameters, "optimizer", optimizer)}
         if scheduler is not None:
             made = instantiate(scheduler.schedule.as_config(), key="scheduler.schedule", partial=True)

@@ -12,25 +12,27 @@ import pytorch_lightning as pl
 import torch
 
 from ai4sdk.data.fingerprint import require_paths
-from ai4sdk.data.module import Data, load_data
+from ai4sdk.data.module import Data, SplitData, load_data
 from ai4sdk.errors import DataError
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.spec import FileDataset
+from ai4sdk.spec import FileDataset, Job
+from ai4sdk.spec.scale import scale_of
 from ai4sdk.worker.calling import moved, split_batch
 from ai4sdk.worker.evaluate import evaluate
 from ai4sdk.worker.finetune import freeze, load_weights, read_weights
+from ai4sdk.worker.group import Group, join
 from ai4sdk.worker.instantiate import instantiate
 from ai4sdk.worker.package import write_package
-from ai4sdk.worker.randomness import find_generators, generator_states, set_generator_states
+from ai4sdk.worker.randomness import find_generators, generator_states, seed_of_rank, set_generator_states
 from ai4sdk.worker.records import Records
 from ai4sdk.worker.report import write_report
 from ai4sdk.worker.signals import StopRequest
 from ai4sdk.worker.task import Task, open_task
 from ai4sdk.worker.train import fit, make_module, quiet_lightning, trained_weights
 
-__all__ = ["PHASES", "execute"]
+__all__ = ["PHASES", "divide_batch_size", "execute"]
 
 log = logging.getLogger(__name__)
 
@@ -64,24 +66,38 @@ def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
         _Work(opened).do()
 
 
+def divide_batch_size(data: Data, job: Job) -> None:
+    """Let loaders give the batches of one process, where the job says how many samples all take together."""
+    if job.training.global_batch_size is not None and isinstance(data.datamodule, SplitData):
+        loader = data.datamodule.loader
+        data.datamodule.loader = loader.model_copy(update={"batch_size": scale_of(job).batch_size})
+
+
 class _Work:
     """The phases of a task, and what they share."""
 
     def __init__(self, task: Task) -> None:
         self.plan, self.job, self.paths, self.records = task.plan, task.job, task.paths, task.records
-        self.stop = task.stop
+        self.stop, self.rank, self.threads = task.stop, task.rank, task.threads
+        self.group = Group()
 
     def do(self) -> None:
+        """Do what is left to do. Of several processes all train; what follows is done by rank 0, on every sample."""
         progress = self.records.progress
         todo = [phase for phase in PHASES if phase not in progress.finished]
+        if not self.rank.is_first:
+            todo = [phase for phase in todo if phase == "fit"]
         if not todo:
             progress.enter("done")
             return
         progress.enter("start")
+        if "fit" in todo:
+            self.group = join(self.rank)
         self.prepare()
         self.stop.orderly()
         for phase in todo:
-            self.stop.check()
+            if self.group.size == 1:  # several stop together, before their first batch
+                self.stop.check()
             progress.enter(phase)
             self.records.event("phase", phase=phase)
             if phase != "fit":
@@ -93,7 +109,7 @@ class _Work:
     def prepare(self) -> None:
         """Make data and module. Everything random in it is seeded alike in a fresh and in a resumed task."""
         job = self.job
-        torch.set_num_threads(job.hardware.cpus)
+        torch.set_num_threads(self.threads)
         pl.seed_everything(job.seed, workers=True, verbose=False)
         self.data = self._data()
         pl.seed_everything(job.seed, workers=True, verbose=False)
@@ -104,6 +120,8 @@ class _Work:
         freeze(self.module, job.training.freeze)
         self.generators = find_generators({"data": self.data, "module": self.module})
         self.prepared = generator_states(self.generators)
+        if not self.rank.is_first:  # what follows, such as dropout, must not be the same on all; rank 0 is as if alone
+            pl.seed_everything(seed_of_rank(job.seed, self.rank.rank), workers=True, verbose=False)
 
     def draw_alike(self) -> None:
         """Have a phase after the training draw the same random numbers as it would in a resumed task.
@@ -120,7 +138,11 @@ class _Work:
             dataset = dataset.model_copy(update={"fingerprint": recorded.get("fingerprint", dataset.fingerprint)})
         else:
             require_paths(recorded.get("paths", {}), dataset.arguments, project, "dataset")
-        return load_data(
+        # Code of the user's may fetch files, which only one process of a node can do at once; ours waits by itself.
+        in_turn = not isinstance(dataset, FileDataset)
+        if in_turn and self.rank.local_rank > 0:
+            self.group.wait()
+        data = load_data(
             dataset,
             storage=job.storage,
             project=project,
@@ -128,6 +150,10 @@ class _Work:
             seed=job.seed,
             instantiate=functools.partial(instantiate, key="dataset"),
         )
+        if in_turn and self.rank.local_rank == 0:
+            self.group.wait()
+        divide_batch_size(data, job)
+        return data
 
     def fit(self) -> None:
         """Train."""
@@ -138,7 +164,9 @@ class _Work:
             paths=self.paths,
             records=self.records,
             stop=self.stop,
+            group=self.group,
         )
+        self.group.leave()
 
     def evaluate(self) -> None:
         """Judge the trained module by a split."""
@@ -152,7 +180,7 @@ class _Work:
             device=self._device,
         )
         evaluation.save(self.paths.evaluation)
-        write_report(self.paths, evaluation)
+        write_report(self.paths, pictures=not self.paths.membership.exists())
         self.records.event("evaluated", split=self.job.evaluation.split, samples=evaluation.samples)
 
     def package(self) -> None:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from ai4sdk.worker.evaluate import Evaluation
-
 __all__ = [
     "calibration_curve",
     "class_bars",
@@ -52,15 +50,21 @@ MAX_OUTPUTS_DRAWN = 6
 MAX_PANELS = 24
 
 
-def draw_evaluation(evaluation: Evaluation) -> dict[str, bytes]:
+def draw_evaluation(scores: Mapping[str, Any], outputs: Array | None, targets: Array | None) -> dict[str, bytes]:
     """Draw every picture that an evaluation allows.
+
+    Parameters
+    ----------
+    scores
+        Figures, as ``evaluation/metrics.json`` has them.
+    outputs, targets
+        What the module answered, shape ``(N, ...)``, and labels ``(N,)`` or values ``(N, ...)``.
 
     Returns
     -------
     dict
         PNG bytes by file stem, in the order to be read; empty where there is nothing to draw.
     """
-    scores, outputs, targets = evaluation.scores, evaluation.outputs, evaluation.targets
     if not scores.get("scored") or outputs is None or targets is None:
         return {}
     if scores["task"] == "regression":

@@ -16,6 +16,7 @@ __all__ = [
     "find_generators",
     "generator_states",
     "random_state",
+    "seed_of_rank",
     "set_generator_states",
     "set_random_state",
 ]
@@ -67,6 +68,11 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state.get("cuda") and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
+
+
+def seed_of_rank(seed: int, rank: int) -> int:
+    """Return a seed for one of several processes, other than those of the others and of neighbouring seeds."""
+    return int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
 
 
 class Stream:

@@ -33,10 +33,12 @@ class Progress:
         Files of the run.
     clock
         Tells the time in seconds.
+    writes
+        Whether anything is written; of several processes only rank 0 does.
     """
 
-    def __init__(self, paths: RunPaths, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path, self._clock = paths.progress, clock
+    def __init__(self, paths: RunPaths, *, clock: Callable[[], float] = time.monotonic, writes: bool = True) -> None:
+        self._path, self._clock, self._writes = paths.progress, clock, writes
         self._next = 0.0
         self._marks: list[tuple[float, int]] = []
         self._values: dict[str, Any] = {"phase": None, "finished": self._read_finished(), "started": time.time()}
@@ -65,7 +67,7 @@ class Progress:
     @property
     def due(self) -> bool:
         """Whether enough time has passed to write again."""
-        return self._clock() >= self._next
+        return self._writes and self._clock() >= self._next
 
     def update(self, *, step: int | None = None, **values: Any) -> None:
         """Write where the phase stands; call it when `due`.
@@ -96,6 +98,8 @@ class Progress:
     def _write(self, values: Mapping[str, Any], *, needed: bool, durable: bool = False) -> None:
         self._values |= {**values, "updated": time.time()}
         self._next = self._clock() + _PAUSE
+        if not self._writes:
+            return
         try:
             write_text(self._path, json.dumps(self._values) + "\n", durable=durable)
         except OSError as error:
@@ -111,30 +115,39 @@ class Records:
     ----------
     paths
         Files of the run.
+    writes
+        Whether anything is written; of several processes only rank 0 does. The log has the events of all.
     """
 
-    def __init__(self, paths: RunPaths) -> None:
+    def __init__(self, paths: RunPaths, *, writes: bool = True) -> None:
         self.paths = paths
-        self.progress = Progress(paths)
-        self._file = os.open(paths.metrics, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        self._end_cut_line()
+        self.progress = Progress(paths, writes=writes)
+        self._file: int | None = None
+        if writes:
+            self._file = os.open(paths.metrics, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._end_cut_line(self._file)
 
-    def _end_cut_line(self) -> None:
+    @staticmethod
+    def _end_cut_line(file: int) -> None:
         """Close a line that a kill or a full disk cut short, so that the next one does not run into it."""
-        size = os.fstat(self._file).st_size
-        if size and os.pread(self._file, 1, size - 1) != b"\n":
-            os.write(self._file, b"\n")
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            os.write(file, b"\n")
 
     def metrics(self, values: Mapping[str, float], *, step: int, epoch: int) -> None:
         """Append the metrics of a step; one write, nothing to wait for."""
+        if self._file is None:
+            return
         record = {"time": time.time(), "step": step, "epoch": epoch, "metrics": values}
         os.write(self._file, (json.dumps(record) + "\n").encode())
 
     def event(self, name: str, **details: Any) -> None:
         """Append to the run's events, and say so in the log."""
-        add_event(self.paths, name, **details)
+        if self._file is not None:
+            add_event(self.paths, name, **details)
         log.info("%s%s", name, "".join(f" {key}={value}" for key, value in details.items()))
 
     def close(self) -> None:
         """Close the files."""
-        os.close(self._file)
+        if self._file is not None:
+            os.close(self._file)

@@ -1,23 +1,33 @@
-"""The report of a run: one page that needs nothing beside it, for a scientist to read and to hand on."""
+"""The report of a run: one page that needs nothing beside it, for a scientist to read and to hand on.
+
+It is made of the run's files alone, so ``python -P -m ai4sdk.worker.report RUN`` makes it again at any time. Points of
+a study leave theirs without pictures, as drawing takes as long as a short training, and few of them are looked at.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 import struct
+import sys
 import time
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ai4sdk.errors import DataError, EnvironmentFault
 from ai4sdk.runs.files import read_json, read_json_lines, write_text
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.page import details, document, escaped, facts_list, figure_text, section, table, written_at
+from ai4sdk.runs.state import read_state
 from ai4sdk.spec.units import format_size, format_span
-from ai4sdk.worker.evaluate import Evaluation
 from ai4sdk.worker.pictures import draw_evaluation, learning_curves
 
-__all__ = ["Report", "render_report", "write_report"]
+__all__ = ["Report", "main", "render_report", "write_report"]
 
 TABLE_ROWS_OPEN = 30
 """Longer tables are folded."""
@@ -74,7 +84,7 @@ class Report:
     split
         Name of the split they were found on.
     pictures
-        PNG bytes by the names that `ai4sdk.worker.pictures` gives.
+        PNG bytes by the names that `ai4sdk.worker.pictures` gives; ``None`` where they are still to be drawn.
     timing
         What took how long, in seconds.
     written
@@ -88,45 +98,64 @@ class Report:
     scores: Mapping[str, Any] = field(default_factory=dict)
     split: str = "test"
     description: str = ""
-    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] | None = field(default_factory=dict)
     timing: Sequence[tuple[str, float]] = ()
     written: float = 0.0
 
 
-def write_report(paths: RunPaths, evaluation: Evaluation | None, *, state: str = "succeeded") -> None:
-    """Draw the pictures of a run into ``evaluation/`` and write ``report.html``.
+def write_report(paths: RunPaths, *, pictures: bool = True, state: str = "succeeded") -> None:
+    """Write ``report.html`` of what the run's folder holds, and the pictures in it to ``evaluation/``, too.
 
     Parameters
     ----------
     paths
-        Files of the run; its plan and metrics are read.
-    evaluation
-        What the evaluation found, if there was one.
+        Files of the run.
+    pictures
+        Whether to draw any.
     state
         How the run stands or, where only this report is missing, how it will.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the plan or the figures cannot be read, or the report not be written.
     """
     plan = read_json(paths.plan)
-    pictures = draw_evaluation(evaluation) if evaluation is not None else {}
-    if curves := learning_curves(read_json_lines(paths.metrics)):
-        pictures["learning_curves"] = curves
-    if pictures:
-        paths.evaluation.mkdir(exist_ok=True)
-    for name, content in pictures.items():
-        (paths.evaluation / f"{name}.png").write_bytes(content)
+    scores = read_json(paths.scores) if paths.scores.exists() else {}
+    drawn = _draw(paths, scores) if pictures else {}
     job = plan.get("job", {})
     report = Report(
         name=str(plan.get("name") or job.get("name") or paths.id),
         run=paths.id,
         state=state,
         plan=plan,
-        scores=evaluation.to_json() if evaluation is not None else {},
+        scores=scores,
         split=str(job.get("evaluation", {}).get("split", "test")),
         description=str(job.get("description", "")),
-        pictures=pictures,
+        pictures=drawn if pictures else None,
         timing=phase_times(read_json_lines(paths.events), time.time()),
         written=time.time(),
     )
     write_text(paths.report, render_report(report))
+
+
+def _draw(paths: RunPaths, scores: Mapping[str, Any]) -> dict[str, bytes]:
+    drawn = draw_evaluation(scores, **_predictions(paths))
+    if curves := learning_curves(read_json_lines(paths.metrics)):
+        drawn["learning_curves"] = curves
+    if drawn:
+        paths.evaluation.mkdir(exist_ok=True)
+    for name, content in drawn.items():
+        (paths.evaluation / f"{name}.png").write_bytes(content)
+    return drawn
+
+
+def _predictions(paths: RunPaths) -> dict[str, Any]:
+    try:
+        with np.load(paths.predictions, allow_pickle=False) as arrays:
+            return {name: arrays.get(name) for name in ("outputs", "targets")}
+    except (FileNotFoundError, zipfile.BadZipFile, ValueError):  # of an evaluation that had none, or damaged since
+        return {"outputs": None, "targets": None}
 
 
 def phase_times(events: Iterable[Mapping[str, Any]], now: float) -> list[tuple[str, float]]:
@@ -213,6 +242,10 @@ def _notes(report: Report) -> str:
 
 
 def _pictures(report: Report, *, only: str | None = None, exclude: str | None = None) -> str:
+    title = "Learning curves" if only == "learning_curves" else "In pictures"
+    if report.pictures is None:
+        text = f"<p>Drawn when asked for: <code>ai4sdk report {escaped(report.run)}</code></p>"
+        return section(title, text) if only is None else ""
     figures = []
     for name, content in report.pictures.items():
         if name == exclude or (only is not None and name != only):
@@ -226,7 +259,6 @@ def _pictures(report: Report, *, only: str | None = None, exclude: str | None = 
         )
     if not figures:
         return ""
-    title = "Learning curves" if only == "learning_curves" else "In pictures"
     return section(title, f'<div class="figures">{"".join(figures)}</div>')
 
 
@@ -366,3 +398,21 @@ def _flat(value: Any, name: str = "") -> Iterable[tuple[str, str]]:
             yield from _flat(part, f"{name}.{key}" if name else str(key))
     else:
         yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def main(folder: str) -> int:
+    """Write the report of a run again; return the exit code of what goes wrong."""
+    paths = RunPaths(Path(folder))
+    try:
+        write_report(paths, state=str(read_state(paths).state))
+    except OSError as error:
+        sys.stderr.write(f"the report of {paths.id} cannot be written: {error.strerror}: {error.filename}\n")
+        return EnvironmentFault.exit_code
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        sys.stderr.write(f"files of {paths.id} are damaged: {error}\n  → ai4sdk rerun {paths.id}\n")
+        return DataError.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -40,6 +40,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from ai4sdk.worker.group import Group
 from ai4sdk.worker.metric_state import logged_state, metric_states, set_logged_state, set_metric_states
 from ai4sdk.worker.randomness import (
     Stream,
@@ -49,6 +50,7 @@ from ai4sdk.worker.randomness import (
     set_generator_states,
     set_random_state,
 )
+from ai4sdk.worker.sharding import Divided, TrainingBatches
 
 __all__ = ["STATE_KEY", "ExactState", "ResumableEpochLoop", "ResumableLoader"]
 
@@ -185,7 +187,7 @@ def _draws_up_front(loaders: list[Any]) -> bool:
         type(loader).__iter__ is DataLoader.__iter__
         and not isinstance(loader.dataset, IterableDataset)
         and type(loader.sampler) in _SAMPLERS
-        and type(loader.batch_sampler) in (BatchSampler, type(None))
+        and type(loader.batch_sampler) in (BatchSampler, TrainingBatches, type(None))
     )
 
 
@@ -197,10 +199,22 @@ class ExactState:
     module, datamodule
         What is trained, and on what. ``train_dataloader`` (of the datamodule, or of the module without one) is
         wrapped so that it returns a `ResumableLoader`.
+    group
+        The processes that train together: a checkpoint holds the state of each.
+    divided
+        Divides the loaders among them.
     """
 
-    def __init__(self, module: pl.LightningModule, datamodule: pl.LightningDataModule | None = None) -> None:
+    def __init__(
+        self,
+        module: pl.LightningModule,
+        datamodule: pl.LightningDataModule | None = None,
+        group: Group | None = None,
+        divided: Divided | None = None,
+    ) -> None:
         self._module, self._datamodule = module, datamodule
+        self._group = group if group is not None else Group()
+        self._divided = divided if divided is not None else Divided(self._group)
         self._loader: ResumableLoader | None = None
         self._loaded: dict[str, Any] | None = None
         self._wrap(datamodule if datamodule is not None else module)
@@ -214,6 +228,8 @@ class ExactState:
             combined = isinstance(loaders, CombinedLoader)
             arguments = (loaders.iterables, loaders._mode) if combined else (loaders,)
             self._loader = ResumableLoader(*arguments)
+            for loader in self._loader.flattened:
+                self._divided.training(loader)
             if self._loaded is not None:
                 self._loader.load_state_dict(self._loaded["loader"])
             return self._loader
@@ -228,12 +244,19 @@ class ExactState:
                 if getattr(loader, "persistent_workers", False):
                     # They draw a seed when they start, so a restart in mid-training would shift all that follows.
                     loader.__dict__["persistent_workers"] = False
+                self._divided.validation(loader)
             return loaders
 
         source.val_dataloader = val_dataloader  # type: ignore[method-assign]
 
     def gather(self, trainer: pl.Trainer) -> dict[str, Any]:
-        """Return the state; only of use where `ResumableEpochLoop` is at rest."""
+        """Return the state of all processes on rank 0; only of use where `ResumableEpochLoop` is at rest."""
+        own = self._gather_own(trainer)
+        if self._group.size == 1:
+            return own
+        return {"format": _FORMAT, "ranks": self._group.gather(own)}
+
+    def _gather_own(self, trainer: pl.Trainer) -> dict[str, Any]:
         assert self._loader is not None
         fetcher = trainer.fit_loop._data_fetcher
         manual = not self._module.automatic_optimization
@@ -258,8 +281,9 @@ class ExactState:
 
     def load(self, checkpoint: Mapping[str, Any]) -> None:
         """Take the state out of a checkpoint, to be put back once the training is set up."""
+        state = checkpoint[STATE_KEY]
         self._loaded = {
-            **checkpoint[STATE_KEY],
+            **(state["ranks"][self._group.rank.rank] if "ranks" in state else state),
             "weights": checkpoint["state_dict"],
             "callbacks": checkpoint["callbacks"],
         }
@@ -332,6 +356,9 @@ class ResumableEpochLoop(_TrainingEpochLoop):
         self.restarting = False
         self.trainer.fit_loop._restarting = False
         self._state.put_back(self.trainer)
+
+    def _broadcast_sigterm_tensor(self) -> None:
+        """Ask nobody at every step whether Lightning saw a signal: it does not listen, and we agree on stopping."""
 
     def advance(self, data_fetcher: _DataFetcher) -> None:
         """Pause, then train on one batch."""

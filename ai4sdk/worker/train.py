@@ -21,16 +21,20 @@ from ai4sdk.errors import EnvironmentFault, RunFailed
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.spec import Hardware, Job
+from ai4sdk.spec.scale import scale_of
 from ai4sdk.worker.callbacks import BestWeights, Monitors, RunLogger, WorkerCallback, plain_metrics
-from ai4sdk.worker.checkpoint import AtomicCheckpointIO, checkpoint_due, read_last, remove_half_written
+from ai4sdk.worker.checkpoint import AtomicCheckpointIO, checkpoint_due, find_last, read_checkpoint, remove_half_written
+from ai4sdk.worker.ddp import Ddp, log_over_ranks
+from ai4sdk.worker.group import Group
 from ai4sdk.worker.instantiate import instantiate, instantiate_all
 from ai4sdk.worker.optimizers import configure_optimizers
 from ai4sdk.worker.records import Records
 from ai4sdk.worker.reporting import Reporter
 from ai4sdk.worker.resume import STATE_KEY, ExactState, ResumableEpochLoop
-from ai4sdk.worker.signals import StopRequest, StopTraining
+from ai4sdk.worker.sharding import Divided
+from ai4sdk.worker.signals import Reason, StopRequest, StopTraining
 
-__all__ = ["Fitted", "fit", "make_module", "quiet_lightning", "trained_weights"]
+__all__ = ["Fitted", "devices", "fit", "make_module", "quiet_lightning", "trained_weights"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +47,7 @@ _NOISE = (
     ".*litlogger.*",
     ".*litmodels.*",
     ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",
+    ".*`srun` command is available.*",
 )
 """Warnings of Lightning that are about our own doing, or advertise."""
 
@@ -111,6 +116,7 @@ def fit(
     records: Records,
     stop: StopRequest,
     due: Callable[..., bool] = checkpoint_due,
+    group: Group | None = None,
 ) -> Fitted:
     """Train a module, from its last checkpoint if the run has one.
 
@@ -130,6 +136,8 @@ def fit(
         Asked before each batch.
     due
         Decides when a checkpoint is taken; see `checkpoint_due`.
+    group
+        The processes that train together; each calls this. Rank 0 writes.
 
     Raises
     ------
@@ -138,36 +146,63 @@ def fit(
     RunFailed, EnvironmentFault
         If the training cannot be set up, or a checkpoint not be written.
     """
-    finished = read_finished(paths)
+    group = group if group is not None else Group()
+    finished, last = _where_to_begin(paths, group)
     if finished is not None:
         return finished
-    remove_half_written(paths.checkpoints)
-    last = read_last(paths.last_checkpoint)
-    if last is not None and "ended" in last[STATE_KEY]:
-        return _note_end(paths, Fitted(**last[STATE_KEY]["ended"]))
-    configure_optimizers(module, job.optimizer, job.scheduler)
-    state = ExactState(module, datamodule)
-    best = BestWeights(paths.best_checkpoint, job.training.checkpoint)
-    ours = WorkerCallback(state, records, best, Monitors(_watched(job)), Reporter.of(paths))
-    trainer = make_trainer(job, paths, records, ours, AtomicCheckpointIO(paths.last_checkpoint, last))
-    pause = _Pause(job, paths, records, best, stop, due)
+    training, scale = job.training, scale_of(job)
+    rate = None if training.scale_learning_rate == "none" else scale.learning_rate
+    configure_optimizers(module, job.optimizer, job.scheduler, learning_rate=rate)
+    divided = Divided(group, training.global_batch_size, training.accumulate_grad_batches)
+    state = ExactState(module, datamodule, group, divided)
+    best = BestWeights(paths.best_checkpoint, training.checkpoint, writes=group.is_first)
+    ours = WorkerCallback(state, records, best, Monitors(_watched(job)), Reporter.of(paths), group)
+    trainer = make_trainer(job, paths, records, ours, AtomicCheckpointIO(paths.last_checkpoint, last), group)
+    pause = _Pause(job, paths, records, best, stop, due, group=group)
     ResumableEpochLoop(trainer, state, pause)
     if last is not None:
         records.event("resumed", epoch=last["epoch"], step=last["global_step"])
     resume_from = str(paths.last_checkpoint) if last is not None else None
     del last  # it is as large as the training itself
-    trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=False)
+    if group.size > 1:
+        log_over_ranks(module)
+    try:
+        trainer.fit(module, datamodule=datamodule, ckpt_path=resume_from, weights_only=False)
+    finally:
+        divided.undo()
+        module.__dict__.pop("log", None)
+    if divided.left_out:
+        records.event("samples left out", samples=divided.left_out, why="they cannot be divided evenly", each="epoch")
     records.progress.update(step=trainer.global_step, metrics=plain_metrics(trainer))
     best.flush()
     fitted = Fitted(_reason(trainer), trainer.current_epoch, trainer.global_step, best.value, best.monitor)
     ours.ended = vars(fitted)
     trainer.save_checkpoint(paths.last_checkpoint)
     records.event("fit ended", **vars(fitted))
-    return _note_end(paths, fitted)
+    return _note_end(paths, fitted, group)
 
 
-def _note_end(paths: RunPaths, fitted: Fitted) -> Fitted:
-    write_json(fit_marker(paths), {"finished": True, **vars(fitted)})
+def _where_to_begin(paths: RunPaths, group: Group) -> tuple[Fitted | None, dict[str, Any] | None]:
+    """Return how the training ended, if it has, or else the checkpoint to go on from, if there is one.
+
+    Rank 0 looks, and the others do as it says: what one sees on the disk another may not see yet, or no more.
+    """
+    finished: Fitted | None = None
+    path, last = None, None
+    if group.is_first and (finished := read_finished(paths)) is None:
+        remove_half_written(paths.checkpoints)
+        path, last = find_last(paths.last_checkpoint)
+        if last is not None and "ended" in last[STATE_KEY]:
+            finished, last = _note_end(paths, Fitted(**last[STATE_KEY]["ended"]), group), None
+    finished, path = group.broadcast((finished, path))
+    if not group.is_first and finished is None and path is not None:
+        last = read_checkpoint(path, trusted=True)
+    return finished, last
+
+
+def _note_end(paths: RunPaths, fitted: Fitted, group: Group) -> Fitted:
+    if group.is_first:
+        write_json(fit_marker(paths), {"finished": True, **vars(fitted)})
     return fitted
 
 
@@ -190,9 +225,14 @@ def read_finished(paths: RunPaths) -> Fitted | None:
 
 
 def make_trainer(
-    job: Job, paths: RunPaths, records: Records, ours: WorkerCallback, checkpoint_io: AtomicCheckpointIO
+    job: Job,
+    paths: RunPaths,
+    records: Records,
+    ours: WorkerCallback,
+    checkpoint_io: AtomicCheckpointIO,
+    group: Group | None = None,
 ) -> pl.Trainer:
-    """Make the Trainer of a job.
+    """Make the Trainer of a job, of one process unless a group is given.
 
     Raises
     ------
@@ -229,10 +269,19 @@ def make_trainer(
         "gradient_clip_algorithm": training.gradient_clip_algorithm if training.gradient_clip_val else None,
         "deterministic": training.deterministic,
         "log_every_n_steps": training.log_every_n_steps,
-        **_devices(job.hardware),
-        # Outside a launcher of ours nothing is to be guessed from a scheduler's variables.
-        "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), checkpoint_io, LightningEnvironment()],
+        **devices(job.hardware),
+        "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), checkpoint_io],
     }
+    if group is not None and group.size > 1:
+        options |= {
+            "devices": group.rank.local_world_size,
+            "num_nodes": job.hardware.nodes,
+            "strategy": Ddp(group, find_unused_parameters=training.find_unused_parameters),
+            "use_distributed_sampler": False,
+            "sync_batchnorm": training.sync_batchnorm,
+        }
+    else:  # nothing is to be guessed from a scheduler's variables
+        options["plugins"].append(LightningEnvironment())
     known = inspect.signature(pl.Trainer.__init__).parameters
     if unknown := [name for name in extra if name not in known]:
         raise RunFailed(f"training.trainer: Lightning's Trainer has no option {unknown[0]!r}")
@@ -252,7 +301,8 @@ class _NoSignals(_SignalConnector):
         self._original_handlers = {}
 
 
-def _devices(hardware: Hardware) -> dict[str, Any]:
+def devices(hardware: Hardware) -> dict[str, Any]:
+    """Return what Lightning's Trainer is to train on; raises EnvironmentFault if there are too few GPUs."""
     if not hardware.gpus:
         return {"accelerator": "cpu", "devices": 1}
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -296,11 +346,13 @@ class _Pause:
         stop: StopRequest,
         due: Callable[..., bool],
         clock: Callable[[], float] = time.monotonic,
+        group: Group | None = None,
     ) -> None:
         self._epochs, self._steps = job.training.max_epochs, job.training.max_steps
         self._every = job.training.checkpoint.every
         self._path = paths.last_checkpoint
         self._records, self._best, self._stop, self._due, self._clock = records, best, stop, due, clock
+        self._agreement = _Agreement(group if group is not None else Group(), clock)
         self._saved_at: tuple[int, int] | None = None
         self._last, self._cost = clock(), 0.0
 
@@ -311,15 +363,13 @@ class _Pause:
             self._saved_at, self._last = here, self._clock()
         if self._records.progress.due:
             self._tell(trainer, here)
-        reason = self._stop.reason
-        if loop.gradients_pending:
+        if loop.gradients_pending or not self._agreement.due(epoch_begins=here[1] == 0):
             return
-        if here != self._saved_at and (
-            reason is not None
-            or self._due(
-                since=self._clock() - self._last, cost=self._cost, every=self._every, epoch_begins=here[1] == 0
-            )
-        ):
+        is_due = here != self._saved_at and self._due(
+            since=self._clock() - self._last, cost=self._cost, every=self._every, epoch_begins=here[1] == 0
+        )
+        reason, is_due = self._agreement.on(self._stop.reason, is_due)
+        if here != self._saved_at and (reason is not None or is_due):
             self._save(trainer, here)
         if reason is not None:
             self._records.event("stopping", reason=reason, epoch=here[0], step=trainer.global_step)
@@ -344,6 +394,48 @@ class _Pause:
             batches=int(batches) if batches != float("inf") else None,
             metrics=plain_metrics(trainer),
         )
+
+
+class _Agreement:
+    """What several processes stop for and save, they stop for and save at the same step.
+
+    Asking the others takes longer than a step of a small module, so they ask every few steps only, at least ten times
+    a second.
+
+    Parameters
+    ----------
+    group
+        The processes.
+    clock
+        Tells the time in seconds.
+    """
+
+    _REASONS: tuple[Reason | None, ...] = (None, "stopped on request", "wall time reached")
+    _PAUSE, _MOST_STEPS = 0.1, 16
+
+    def __init__(self, group: Group, clock: Callable[[], float]) -> None:
+        self._group, self._clock = group, clock
+        self._steps, self._left = 1, 0
+        self._asked = clock()
+
+    def due(self, *, epoch_begins: bool) -> bool:
+        """Whether to ask the others now; the answer is the same for all."""
+        if self._group.size == 1 or epoch_begins or self._left <= 0:
+            return True
+        self._left -= 1
+        return False
+
+    def on(self, reason: Reason | None, save: bool) -> tuple[Reason | None, bool]:
+        """Return a reason to stop if anyone has one, and whether anyone wants a checkpoint."""
+        if self._group.size == 1:
+            return reason, save
+        now = self._clock()
+        step = max(now - self._asked, 1e-6) / self._steps
+        steps = min(self._MOST_STEPS, max(1, int(self._PAUSE / step)))
+        number, saving, fewest = self._group.largest(self._REASONS.index(reason), save, -steps)
+        self._steps, self._asked = int(-fewest), now
+        self._left = self._steps - 1
+        return self._REASONS[int(number)], bool(saving)
 
 
 def trained_weights(paths: RunPaths, which: str) -> dict[str, Any]:

@@ -480,3 +480,20 @@ def test_a_run_is_not_started_where_its_folder_cannot_be_written(points):
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(lock)
     assert pool.wait(0.0) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_runs_beyond_the_slots_wait_for_their_turn(points):
+    plan = points.plan(*SLOWLY)
+    pool = points.pool(plan, parallel=1)
+    first, second, third = [points.start(pool, plan) for _ in range(3)]
+    until(pool, lambda: read_state(first).state is State.RUNNING)
+    assert read_state(second).state is State.QUEUED
+    assert read_state(second).started is None, "waiting is not working"
+    pool.stop(second)
+    ended = until_ended(pool, first, second, third)
+    assert ended[second.id].state.state is State.CANCELLED
+    for run in (first, third):
+        assert ended[run.id].state.state is State.SUCCEEDED
+    assert read_state(third).started >= read_state(first).ended

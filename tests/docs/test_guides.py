@@ -22,9 +22,22 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["quickstart", "bring-your-own-module", "your-own-data", "python", "sweep-and-search"])
-def test_a_guides_commands_work_as_written(name, tmp_path):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "quickstart",
+        "bring-your-own-module",
+        "your-own-data",
+        "python",
+        "sweep-and-search",
+        "from-one-gpu-to-many",
+        pytest.param("slurm", marks=pytest.mark.slurm),
+    ],
+)
+def test_a_guides_commands_work_as_written(name, tmp_path, request):
     """Run the page as one shell session; files it shows are written where it says, and Python is run, too."""
+    if name == "slurm":
+        request.getfixturevalue("slurm")
     script = ["set -e"]
     for number, (language, file, text) in enumerate(blocks(DOCS / "guides" / f"{name}.md")):
         if file is not None:

@@ -157,6 +157,22 @@ def test_a_point_gives_bit_for_bit_what_its_plan_gives_alone_and_is_never_run_ag
     assert best.digest == more.results[0].point.digest
 
 
+def test_the_best_point_has_pictures_and_any_other_gets_them_when_asked_for(project, capsys):
+    (project / "noisy.py").write_text(NOISY)
+    study = ai4sdk.study("train", *NET, "seed=1,2,3")
+    best, second, _ = study.results
+    assert list(best.run.glob("evaluation/*.png"))
+    assert "data:image/png" in (best.run / "report.html").read_text()
+    assert not list(second.run.glob("evaluation/*.png"))
+    reference = f"{study.id}/{second.point.number}"
+    assert f"ai4sdk report {reference}" in (second.run / "report.html").read_text()
+    assert main(["report", reference]) == 0
+    assert "data:image/png" in Path(capsys.readouterr().out.strip()).read_text()
+    assert list(second.run.glob("evaluation/*.png"))
+    (second.run / "evaluation/metrics.json").write_text("{")
+    assert main(["report", reference]) == 3
+
+
 def test_points_that_watch_different_metrics_are_compared_by_the_one_asked_for(project):
     watched = "+training.checkpoint.monitor=val_loss,train_loss"
     study = ai4sdk.study("train", *NET[1:5], watched, "sweep.objective=val_loss")

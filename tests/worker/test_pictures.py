@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ai4sdk.worker import pictures
 from ai4sdk.worker.evaluate import Evaluation
-from ai4sdk.worker.pictures import draw_evaluation, learning_curves, metric_panels
+from ai4sdk.worker.pictures import learning_curves, metric_panels
 from ai4sdk.worker.scores import classification_scores, regression_scores
 
 RANDOM = np.random.default_rng(0)
@@ -21,6 +22,10 @@ def classified(classes, count=60, names=None, **options):
     names = names or [f"class {number}" for number in range(classes)]
     scores = classification_scores(labels, logits, class_names=names, **options)
     return Evaluation("classification", scores, labels, logits, names)
+
+
+def draw_evaluation(found):
+    return pictures.draw_evaluation(found.scores, found.outputs, found.targets)
 
 
 def size(png):

@@ -89,7 +89,8 @@ def run(tmp_path):
 
 
 def test_a_report_of_a_classifier(run):
-    write_report(run, classified())
+    classified().save(run.evaluation)
+    write_report(run)
     content = run.report.read_text()
     page = Page(content)
     for word in (
@@ -100,10 +101,22 @@ def test_a_report_of_a_classifier(run):
     ):  # fmt: skip
         assert word in page.text, word
     assert page.tags.count("img") == 5
-    drawn = sorted(path.name for path in run.evaluation.iterdir())
+    drawn = sorted(path.name for path in run.evaluation.glob("*.png"))
     assert drawn == [
         "calibration.png", "classes.png", "confusion_matrix.png", "learning_curves.png", "roc_and_precision_recall.png",
     ]  # fmt: skip
+
+
+def test_pictures_can_be_left_for_later(run):
+    classified().save(run.evaluation)
+    write_report(run, pictures=False)
+    page = Page(run.report.read_text())
+    assert "img" not in page.tags
+    assert f"Drawn when asked for: ai4sdk report {run.id}" in page.text
+    assert "Beware of the eel." in page.text
+    run.predictions.write_bytes(b"damaged")
+    write_report(run)
+    assert Page(run.report.read_text()).tags.count("img") == 1  # what the metrics give
 
 
 def test_a_report_of_a_regressor():
@@ -117,7 +130,7 @@ def test_a_report_of_a_regressor():
 def test_a_report_without_evaluation_and_metrics(run):
     run.metrics.unlink()
     run.events.unlink()
-    write_report(run, None, state="failed")
+    write_report(run, state="failed")
     page = Page(run.report.read_text())
     assert "was not evaluated" in page.text
     assert "failed" in page.text
@@ -145,7 +158,8 @@ def test_no_text_of_a_users_becomes_markup():
 
 
 def test_nothing_is_fetched_and_nothing_runs(run):
-    write_report(run, classified())
+    classified().save(run.evaluation)
+    write_report(run)
     content = run.report.read_text()
     page = Page(content)
     assert {tag for tag in page.tags if tag in {"script", "link", "iframe", "object", "form"}} == set()

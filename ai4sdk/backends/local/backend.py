@@ -10,7 +10,7 @@ from pathlib import Path
 from ai4sdk.backends.base import Command, Pool, Submission
 from ai4sdk.backends.local.orphans import kill_orphan
 from ai4sdk.errors import EnvironmentFault
-from ai4sdk.planning.plan import Plan
+from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_json, write_text
 from ai4sdk.runs.layout import RunPaths
 
@@ -25,16 +25,17 @@ class LocalBackend:
 
         ``-P`` keeps the current folder off the import path: a worker sees the plan's snapshot, not the files as they
         are by then. OpenMP threads that wait are put to sleep: where they spin, runs side by side slow each other down
-        many times over. The hash seed is the same for all plans: a process forked for a plan could not change it, and
-        results must not depend on how a plan is started. glibc's malloc keeps what a batch freed for the next one.
+        many times over. Processes of one task share its cores. The hash seed is the same for all plans: a process
+        forked for a plan could not change it, and results must not depend on how a plan is started. glibc's malloc
+        keeps what a batch freed for the next one.
         """
         backend = plan.job["backend"]
         tasks = [
             Command(
                 name=task.name,
-                argv=[sys.executable, "-P", "-m", "ai4sdk.worker", str(run.root), task.name],
+                argv=_argv(task, run),
                 env={
-                    "OMP_NUM_THREADS": str(task.cpus),
+                    "OMP_NUM_THREADS": str(task.threads),
                     "OMP_WAIT_POLICY": "passive",
                     "PYTHONHASHSEED": "0",
                     "PYTHONUNBUFFERED": "1",
@@ -82,3 +83,10 @@ class LocalBackend:
         from ai4sdk.backends.local.pool import LocalPool
 
         return LocalPool(plan, folder, project, parallel=parallel)
+
+
+def _argv(task: TaskPlan, run: RunPaths) -> list[str]:
+    arguments = [str(run.root), task.name]
+    if task.processes == 1:
+        return [sys.executable, "-P", "-m", "ai4sdk.worker", *arguments]
+    return [sys.executable, "-P", "-m", "ai4sdk.backends.agent", *arguments, str(task.processes)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 from ai4sdk.processes import signal_group
@@ -15,7 +17,7 @@ __all__ = ["kill_orphan"]
 
 
 def kill_orphan(run: RunPaths) -> None:
-    """Kill the worker of a run whose supervisor or pool is gone: nobody else reads a request to stop it.
+    """Kill the workers of a run whose supervisor or pool is gone: nobody else reads a request to stop them.
 
     A process counts only while it holds the run's lock, as its number may have been given to somebody else.
 
@@ -27,8 +29,17 @@ def kill_orphan(run: RunPaths) -> None:
     if _holds(read_state(run).pid, run.lock):
         return
     started = [event["pid"] for event in read_json_lines(run.events) if event.get("event") == "task started"]
-    if started and _holds(worker := int(started[-1]), run.lock):
-        signal_group(worker, signal.SIGKILL)
+    leader = int(started[-1]) if started else 0
+    if leader and any(_holds(member, run.lock) for member in _group(leader)):
+        signal_group(leader, signal.SIGKILL)
+
+
+def _group(leader: int) -> Iterator[int]:
+    """Yield the processes of a group, whose leader may be gone: the agent of several ranks, say."""
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if os.getpgid(int(entry.name)) == leader:
+                yield int(entry.name)
 
 
 def _holds(pid: int | None, lock: Path) -> bool:

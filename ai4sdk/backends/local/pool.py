@@ -13,7 +13,7 @@ import selectors
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,10 @@ class _Entry:
     """As it was last written."""
     todo: list[Command]
     """Tasks from the present one on."""
-    gpus: list[str]
+    gpus: list[str] = field(default_factory=list)
     """GPUs it may use."""
     zygote: Zygote | None = None
-    """Who forks the worker of the present task."""
+    """Who forks the worker of the present task; ``None`` while it waits for its turn."""
     ticket: int | None = None
     """Number of the request that was sent for it."""
     pid: int | None = None
@@ -115,14 +115,14 @@ class LocalPool:
 
     @property
     def slots(self) -> int:
-        """How many runs may be in it at once."""
+        """How many runs work at once; any more that are started wait for their turn."""
         return self._slots
 
     def start(self, run: RunPaths, submission: Submission, lock: int) -> None:
         """Start a run, or go on with it. The pool owns the descriptor ``lock`` from here on.
 
-        The worker is forked later, once everything is imported. If it cannot be, the run ends as failed with the exit
-        code of an `EnvironmentFault`, 7.
+        The worker is forked later, once there is room and everything is imported; until then the run is queued. If it
+        cannot be, the run ends as failed with the exit code of an `EnvironmentFault`, 7.
 
         Raises
         ------
@@ -131,11 +131,11 @@ class LocalPool:
         """
         try:
             write_json(run.submission, submission.to_json(), durable=False)
-            state = replace(read_state(run), state=State.RUNNING, started=time.time(), pid=os.getpid(), ended=None)
+            state = replace(read_state(run), ended=None)
         except (OSError, ValueError) as error:
             os.close(lock)
             raise _not_started(run, error) from error
-        entry = _Entry(run, submission, lock, state, list(submission.tasks), self._take_gpus())
+        entry = _Entry(run, submission, lock, state, list(submission.tasks))
         self._entries[run.root] = entry
         try:
             self._begin(entry)
@@ -165,6 +165,7 @@ class LocalPool:
 
     def close(self) -> None:
         """Kill what still runs and give everything back. Runs that were killed end as interrupted."""
+        self._slots = 0
         for entry in list(self._entries.values()):
             self._condemn(entry, _CLOSED)
         deadline = time.monotonic() + _PATIENCE
@@ -182,20 +183,38 @@ class LocalPool:
 
     def _begin(self, entry: _Entry) -> None:
         """Begin with the next task; raises OSError if the folder cannot be written or no zygote be started."""
-        command = entry.todo[0]
         forget_failure(entry.run)
-        entry.state = replace(entry.state, task=command.name)
-        write_state(entry.run, entry.state)
         if entry.stop or stop_request(entry.run):
             return self._end(entry, _CANCELLED)
-        entry.zygote = self._zygote(command.env)
+        if self._has_room():
+            self._prepare(entry)
+
+    def _has_room(self) -> bool:
+        return sum(entry.zygote is not None for entry in self._entries.values()) < self._slots
+
+    def _prepare(self, entry: _Entry) -> None:
+        """Find or start the zygote for the present task, which is handed over once that is ready."""
+        entry.zygote = self._zygote(entry.todo[0].env)
         if entry.zygote.ready:
             self._hand_over(entry, entry.zygote)
 
+    def _let_next_work(self) -> None:
+        """Give the room that there is to those who have waited longest."""
+        for entry in list(self._entries.values()):
+            if entry.zygote is None and self._has_room():
+                try:
+                    self._prepare(entry)
+                except OSError as error:
+                    self._end(entry, _no_process(error.strerror or str(error)))
+
     def _hand_over(self, entry: _Entry, zygote: Zygote) -> None:
+        command = entry.todo[0]
+        started = entry.state.started or time.time()
+        entry.state = replace(entry.state, state=State.RUNNING, started=started, pid=os.getpid(), task=command.name)
+        write_state(entry.run, entry.state)
+        entry.gpus = entry.gpus or self._take_gpus()
         self._tickets += 1
         entry.ticket = self._tickets
-        command = entry.todo[0]
         request = {
             "start": entry.ticket,
             "run": str(entry.run.root),
@@ -243,6 +262,7 @@ class LocalPool:
             state = _with(entry.state, _unwritable(error))
         self._forget(entry)
         self._ended.append((Ended(entry.run, state), time.monotonic() + _PATIENCE))
+        self._let_next_work()
 
     def _forget(self, entry: _Entry) -> None:
         self._forget_worker(entry)
@@ -361,9 +381,11 @@ class LocalPool:
                 self._lost(zygote)
             case {"ready": True}:
                 zygote.ready = True
-                for waiting in self._entries.values():
-                    if waiting.zygote is zygote:
+                for waiting in [entry for entry in self._entries.values() if entry.zygote is zygote]:
+                    try:
                         self._hand_over(waiting, zygote)
+                    except OSError as error:
+                        self._end(waiting, _unwritable(error))
             case {"started": ticket, "pid": pid} if entry := self._asked(ticket):
                 self._started(entry, pid)
             case {"refused": ticket, "error": error} if entry := self._asked(ticket):

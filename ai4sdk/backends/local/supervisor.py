@@ -21,9 +21,9 @@ from ai4sdk.processes import die_with_parent, signal_group, signal_leader
 from ai4sdk.runs.digests import link_success
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import State, add_event, read_state, write_last, write_state
+from ai4sdk.runs.state import RunState, State, add_event, read_state, write_last, write_state
 
-__all__ = ["supervise"]
+__all__ = ["Replaced", "Supervisor", "supervise"]
 
 POLL = 0.1
 """Seconds between two looks at the task and at requests to stop."""
@@ -42,15 +42,29 @@ def supervise(run: RunPaths, lock: int) -> None:
         Descriptor that holds the run's lock. Tasks inherit it, so that a run counts as alive while any of them lives.
     """
     try:
-        _Supervisor(run, lock).execute()
+        Supervisor(run, lock).execute()
     except FileNotFoundError:
         if run.root.exists():
             raise
         # The run directory was deleted; the tasks are stopped, and there is nowhere left to say so.
 
 
-class _Supervisor:
-    def __init__(self, run: RunPaths, lock: int) -> None:
+class Replaced(Exception):
+    """Somebody else executes the run by now: nothing of it may be touched any more."""
+
+
+class Supervisor:
+    """Executes a run's tasks one after the other.
+
+    Parameters
+    ----------
+    run
+        The run.
+    lock
+        Descriptor that holds the run's lock, if anything does.
+    """
+
+    def __init__(self, run: RunPaths, lock: int | None) -> None:
         self.run = run
         self.lock = lock
         self.terminated = False
@@ -60,9 +74,40 @@ class _Supervisor:
     def _terminate(self, *_: object) -> None:
         self.terminated = True
 
-    def execute(self) -> None:
+    def begin(self) -> RunState:
+        """Return the state that a run has from now on."""
+        return replace(read_state(self.run), state=State.RUNNING, started=time.time(), pid=os.getpid(), ended=None)
+
+    def stop_reason(self) -> str | None:
+        """Return why the task should stop, ``None`` if it should go on; `outcome` knows what the words mean."""
+        if stop_request(self.run):
+            return "cancelled"
+        return "terminated" if self.terminated else None
+
+    def environment(self, command: Command) -> dict[str, str]:
+        """Return the variables that a command starts with."""
+        return {**os.environ, **command.env}
+
+    def replaced(self) -> bool:
+        """Tell whether somebody else executes the run by now."""
+        return False
+
+    def conclude(self, state: RunState) -> RunState:
+        """Return the state to leave behind, given how the tasks ended."""
+        return state
+
+    def execute(self) -> RunState:
+        """Execute them, and return the state that was left behind.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the run directory was deleted.
+        Replaced
+            If somebody else executes the run by now.
+        """
         submission = Submission.from_json(read_json(self.run.submission))
-        state = replace(read_state(self.run), state=State.RUNNING, started=time.time(), pid=os.getpid(), ended=None)
+        state = self.begin()
         sidecars: list[subprocess.Popen[bytes]] = []
         try:
             sidecars = [self._start(command, submission.project, sidecar=True) for command in submission.sidecars]
@@ -73,17 +118,24 @@ class _Supervisor:
                 ended = self._execute_task(command, submission)
                 if ended.state is not State.SUCCEEDED:
                     break
+        except Replaced:
+            _kill_all(sidecars)
+            raise
         except OSError as error:
             _kill_all(sidecars)
             if not self.run.root.exists():
                 raise FileNotFoundError(self.run.root) from error
             ended = Outcome(State.FAILED, 7, f"the run's folder cannot be written: {error.strerror or error}")
         state = replace(state, state=ended.state, cause=ended.cause, exit_code=ended.exit_code, ended=time.time())
-        if ended.state is State.SUCCEEDED:
+        state = self.conclude(state)
+        if state.state is State.SUCCEEDED:
             with contextlib.suppress(OSError):  # without the link a study runs it again, no more
                 link_success(read_json(self.run.plan)["digest"], self.run)
         write_last(self.run, state)
+        for process in sidecars if not state.state.ended else []:
+            signal_leader(process.pid, signal.SIGTERM)  # they wait for an end that does not come here
         self._wait_for(sidecars)
+        return state
 
     def _start(self, command: Command, project: str, *, sidecar: bool = False) -> subprocess.Popen[bytes]:
         with open(command.log, "ab") as log:
@@ -93,15 +145,15 @@ class _Supervisor:
                 stdout=log,
                 stderr=log,
                 cwd=project,
-                env={**os.environ, **command.env},
+                env=self.environment(command),
                 process_group=0,
-                pass_fds=[] if sidecar else [self.lock],
+                pass_fds=[] if sidecar or self.lock is None else [self.lock],
                 preexec_fn=die_with_parent(),
             )
 
     def _execute_task(self, command: Command, submission: Submission) -> Outcome:
         forget_failure(self.run)
-        if reason := self._stop_reason():
+        if reason := self.stop_reason():
             return outcome(130, None, finished=False, stop=reason)
         process = self._start(command, submission.project)
         add_event(self.run, "task started", task=command.name, pid=process.pid)
@@ -113,11 +165,11 @@ class _Supervisor:
                 break
             except subprocess.TimeoutExpired:
                 pass
-            if not self.run.root.exists():
+            if (deleted := not self.run.root.exists()) or self.replaced():
                 signal_group(process.pid, signal.SIGKILL)
                 process.wait()
-                raise FileNotFoundError(self.run.root)
-            if stop is None and (stop := self._stop_reason()):
+                raise FileNotFoundError(self.run.root) if deleted else Replaced
+            if stop is None and (stop := self.stop_reason()):
                 add_event(self.run, "stopping", task=command.name, why=stop)
                 signal_leader(process.pid, signal.SIGTERM)
                 deadline = time.monotonic() + submission.grace
@@ -127,13 +179,9 @@ class _Supervisor:
         signal_group(process.pid, signal.SIGKILL)  # what the task left behind
         return task_ended(self.run, command.name, process.returncode, stop=stop)
 
-    def _stop_reason(self) -> str | None:
-        if stop_request(self.run):
-            return "cancelled"
-        return "terminated" if self.terminated else None
-
     def _wait_for(self, sidecars: list[subprocess.Popen[bytes]]) -> None:
-        os.close(self.lock)  # the run has ended; who resumes it need not wait for its records
+        if self.lock is not None:
+            os.close(self.lock)  # the run has ended; who resumes it need not wait for its records
         deadline = time.monotonic() + TRACKING_PATIENCE
         for process in sidecars:
             try:

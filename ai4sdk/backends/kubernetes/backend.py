@@ -1,0 +1,277 @@
+"""Plan → one Job, and how its run stands."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ai4sdk.backends.base import Command, Standing, Submission
+from ai4sdk.backends.kubernetes.client import Cluster, Exists, NotAnswering
+from ai4sdk.backends.kubernetes.manifests import manifests, pod_project, pod_run, to_yaml
+from ai4sdk.backends.kubernetes.observed import Job, verdict
+from ai4sdk.backends.local.backend import LocalBackend
+from ai4sdk.backends.local.task import stop_request
+from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
+from ai4sdk.planning.plan import Plan, read_plan_file
+from ai4sdk.runs.files import read_json, write_json, write_text
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, State, add_event, hold_lock, read_state, write_last, write_state
+
+__all__ = ["KubernetesBackend"]
+
+_SUBMITTING = 60.0
+"""Longest time, in seconds, from saying that a run is submitted to its Job being there."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run was handed to: the way there, the namespace, and the name of its Job."""
+
+    context: str | None
+    namespace: str | None
+    job: str
+
+    @classmethod
+    def of(cls, run: RunPaths, state: RunState) -> _Place:
+        options = read_json(run.plan)["job"]["backend"]
+        namespace, _, job = (state.job or "").rpartition("/")
+        return cls(options["context"], namespace or options["namespace"], job)
+
+
+class KubernetesBackend:
+    """Hands a run to Kubernetes as one Job; inside of its pod the run is supervised as it is on any machine."""
+
+    def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
+        """Say what would be created, and which processes the pod would start."""
+        inside = RunPaths(Path(pod_run(plan, run)))
+        local = LocalBackend().render(plan, inside, Path(pod_project(plan, project)))
+
+        def moved(command: Command) -> Command:
+            return replace(command, argv=["python", *command.argv[1:]])
+
+        return replace(
+            local,
+            backend="kubernetes",
+            project=str(project),
+            tasks=[moved(command) for command in local.tasks],
+            sidecars=[moved(command) for command in local.sidecars],
+            script=to_yaml(manifests(plan, run, project)),
+        )
+
+    def submit(self, submission: Submission, run: RunPaths, lock: int) -> None:
+        """Create the Job and what belongs to it.
+
+        Raises
+        ------
+        UsageError
+            If the run is in the cluster already, or Kubernetes refuses it.
+        EnvironmentFault
+            If the cluster cannot be reached or does not allow it, or the run's folder cannot be written.
+        """
+        try:
+            plan, before = read_plan_file(run.root), read_state(run)
+            objects = manifests(plan, run, Path(submission.project), attempt=before.attempt)
+            options = plan.job["backend"]
+            cluster = Cluster(options["context"], options["namespace"])
+            write_json(run.submission, submission.to_json())
+            run.kubernetes.mkdir(exist_ok=True)
+            write_text(run.kubernetes / f"{before.attempt}.yaml", to_yaml(objects))
+            name = objects[-1]["metadata"]["name"]
+            told = {"submission": before.attempt, "cluster": cluster.server, "submitted": time.time()}
+            kept = {key: value for key, value in before.extra.items() if key not in ("pod", "restarts")}
+            state = replace(before, scheduler="kubernetes", job=f"{cluster.namespace}/{name}", extra={**kept, **told})
+            write_json(run.state, asdict(state))  # from here on the lock says nothing
+            try:
+                _create(cluster, objects, run)
+            except Ai4Error as error:
+                write_state(run, replace(state, state=State.INTERRUPTED, cause=error.message, exit_code=5))
+                raise
+        except OSError as error:
+            raise EnvironmentFault(f"the run cannot be submitted: {error.strerror or error}") from error
+        finally:
+            os.close(lock)
+
+    def cancel(self, run: RunPaths, *, now: bool = False) -> None:
+        """Have Kubernetes delete the Job: its pod stops with a checkpoint, or with ``now`` at once."""
+        write_text(run.cancel_request, "now" if now else "stop", durable=False)
+        state = read_state(run)
+        if state.scheduler is None:  # it is being submitted, or made
+            return
+        place = _Place.of(run, state)
+        cluster = _cluster(place.context, place.namespace, state)
+        job = cluster.jobs(place.job).get(place.job)
+        if job is None:
+            return
+        _bring_log(cluster, run, state, job)
+        cluster.delete("Job", job.name, propagation_policy="Foreground")
+        for pod in job.pods if now else ():
+            cluster.delete("Pod", pod.name, grace_period_seconds=0)
+
+    def stand(self, runs: Sequence[tuple[RunPaths, RunState]]) -> list[Standing]:
+        """Ask Kubernetes how runs stand that have not ended."""
+        places = [_Place.of(run, state) for run, state in runs]
+        clusters: dict[tuple[str | None, str | None], tuple[Cluster, dict[str, Job]] | Ai4Error] = {}
+        found = []
+        for (run, state), place in zip(runs, places, strict=True):
+            key = (place.context, place.namespace)
+            try:
+                if key not in clusters:
+                    only = place.job if len(runs) == 1 else None
+                    clusters[key] = _looked_at(key, only)
+                answer = clusters[key]
+                if isinstance(answer, Ai4Error):
+                    raise answer
+                _same_cluster(answer[0], state)
+                found.append(_standing(run, state, place, *answer))
+            except Ai4Error as error:
+                found.append(Standing(state, f"this is how it stood; {error.message}"))
+        return found
+
+    def bring_log(self, run: RunPaths, state: RunState) -> None:
+        """Bring what a run has printed to its log here, if the run directory here is not the pod's own.
+
+        Raises
+        ------
+        Ai4Error
+            If the cluster cannot be asked.
+        """
+        place = _Place.of(run, state)
+        if not place.job or _seen_here(run):
+            return
+        cluster = _cluster(place.context, place.namespace, state)
+        if job := cluster.jobs(place.job).get(place.job):
+            _bring_log(cluster, run, state, job)
+
+
+def _create(cluster: Cluster, objects: Sequence[dict[str, Any]], run: RunPaths) -> None:
+    """Create the objects of a run, the Job last, and let it own the others. What is no use without it is removed."""
+    *others, job = objects
+    made = []
+    try:
+        for object_ in others:
+            try:
+                cluster.create(object_)
+                made.append(object_)
+            except Exists:  # of a submission whose answer was lost; names are those of one attempt of one run
+                pass
+        uid = _created(cluster, job, run)
+    except Ai4Error as error:
+        for object_ in made if not isinstance(error, NotAnswering) else ():
+            cluster.delete(object_["kind"], object_["metadata"]["name"])
+        raise
+    for object_ in others:
+        kind, name = object_["kind"], object_["metadata"]["name"]
+        try:
+            cluster.own(kind, name, job["metadata"]["name"], uid)
+        except Ai4Error as error:  # the run is under way; what stays behind one day does no harm
+            add_event(run, "left in the cluster", kind=kind, name=name, why=error.message)
+
+
+def _created(cluster: Cluster, job: dict[str, Any], run: RunPaths) -> str:
+    """Create the Job. Where the answer is lost it may be there nevertheless: it is looked for."""
+    name = job["metadata"]["name"]
+    try:
+        return cluster.create(job)
+    except Exists as error:
+        raise UsageError(
+            f"{run.id} is in the cluster already, as job {name}", hint=f"ai4sdk status {run.id}"
+        ) from error
+    except NotAnswering as error:
+        try:
+            there = cluster.read("Job", name)
+        except Ai4Error:
+            raise error from None
+        if there is None:
+            raise
+        return str(there["metadata"]["uid"])
+
+
+def _cluster(context: str | None, namespace: str | None, state: RunState) -> Cluster:
+    cluster = Cluster(context, namespace)
+    _same_cluster(cluster, state)
+    return cluster
+
+
+def _same_cluster(cluster: Cluster, state: RunState) -> None:
+    """Refuse to judge a run by what another cluster knows; the kubeconfig may have been switched to one."""
+    known = state.extra.get("cluster")
+    if known and known != cluster.server:
+        raise EnvironmentFault(
+            f"it was submitted to {known}, and the kubeconfig leads to {cluster.server}",
+            hint="kubectl config use-context NAME, or backend.context for the next runs",
+        )
+
+
+def _looked_at(key: tuple[str | None, str | None], only: str | None) -> tuple[Cluster, dict[str, Job]] | Ai4Error:
+    try:
+        cluster = Cluster(*key)
+        return cluster, cluster.jobs(only)
+    except Ai4Error as error:
+        return error
+
+
+def _standing(run: RunPaths, state: RunState, place: _Place, cluster: Cluster, jobs: Mapping[str, Job]) -> Standing:
+    job = jobs.get(place.job)
+    requested = bool(stop_request(run))
+    if job is None:
+        submitted = float(state.extra.get("submitted", 0.0))
+        if time.time() - submitted < _SUBMITTING and not requested:
+            return Standing(state, "it is being submitted")
+        return _write_end(run, state, verdict(None, requested=requested), None)
+    if job.complete or job.failed:
+        _bring_log(cluster, run, state, job)
+        word = job.pods[-1].state() if job.pods else None
+        return _write_end(run, state, word or verdict(job, requested=requested), job)
+    if job.deleted:
+        return Standing(state, f"job {job.name} is being deleted")
+    if job.runs:
+        return Standing(replace(state, state=State.RUNNING), f"job {job.name} is running")
+    return Standing(replace(state, state=State.QUEUED, ended=None), f"job {job.name} is waiting ({job.waits})")
+
+
+def _write_end(run: RunPaths, state: RunState, ended: RunState, job: Job | None) -> Standing:
+    """Write down the end of a run whose Job is over, unless the run has done so itself by now."""
+    fresh = read_state(run)
+    if fresh.state.ended:
+        return Standing(fresh)
+    last = replace(
+        fresh,
+        state=ended.state,
+        cause=ended.cause,
+        exit_code=ended.exit_code,
+        attempt=max(fresh.attempt, ended.attempt),
+        started=ended.started or fresh.started,
+        ended=ended.ended or (job.ended if job else None) or time.time(),
+    )
+    lock = hold_lock(run)
+    if lock is None:
+        return Standing(state, "somebody still holds its lock")
+    try:
+        write_last(run, last)
+    finally:
+        os.close(lock)
+    return Standing(last)
+
+
+def _seen_here(run: RunPaths) -> bool:
+    """Tell whether the run directory here is the one that pods see."""
+    plan = read_json(run.plan)
+    return str(run.root).startswith(plan["job"]["backend"]["mount_path"] + "/")
+
+
+def _bring_log(cluster: Cluster, run: RunPaths, state: RunState, job: Job) -> None:
+    """Write what the pods of a Job have printed into the run's log; a pod that is gone takes none of it away."""
+    if _seen_here(run):
+        return
+    text = "".join(cluster.log(pod.name) for pod in job.pods)
+    kept = run.kubernetes / f"{state.extra.get('submission', 1)}.log"
+    if kept.exists() and kept.stat().st_size >= len(text.encode()):
+        return
+    write_text(kept, text, durable=False)
+    logs = sorted(run.kubernetes.glob("*.log"), key=lambda path: int(path.stem))
+    task = read_json(run.plan)["tasks"][0]["name"]
+    write_text(run.log(task), "".join(log.read_text(encoding="utf-8") for log in logs), durable=False)

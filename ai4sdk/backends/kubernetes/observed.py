@@ -1,0 +1,219 @@
+"""What Kubernetes tells of a Job and its pods, and what that means for a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ai4sdk.runs.state import RunState, State
+
+__all__ = ["Job", "Pod", "observe", "verdict"]
+
+_STARTING = ("ContainerCreating", "PodInitializing")
+_DISRUPTIONS = {
+    "PreemptionByScheduler": "a pod of higher priority took its place",
+    "DeletionByTaintManager": "its node was lost or is drained",
+    "DeletionByPodGC": "its node was lost",
+    "EvictionByEvictionAPI": "it was evicted from its node, as is done before maintenance",
+    "TerminationByKubelet": "its node ended it: the node is short of something, or shuts down",
+}
+_MOST = 200
+"""Characters of a message of Kubernetes that are shown."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """A pod.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    phase
+        ``Pending``, ``Running``, ``Succeeded``, ``Failed`` or ``Unknown``.
+    waits
+        Why it has not begun; empty if nothing is in the way.
+    exit_code
+        Status that its container ended with.
+    reason
+        Why it ended, in words of Kubernetes or ours.
+    word
+        What it wrote at its end.
+    """
+
+    name: str
+    phase: str
+    waits: str = ""
+    exit_code: int | None = None
+    reason: str = ""
+    word: str = ""
+
+    def state(self) -> RunState | None:
+        """Return the state that its last word tells; ``None`` if it left none."""
+        try:
+            values = json.loads(self.word)
+            return RunState(**{**values, "state": State(values["state"])})
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Job and its pods, in the order they were made.
+
+    Parameters
+    ----------
+    name
+        Its name.
+    complete, failed
+        Whether it has ended, and how.
+    deleted
+        Whether it is being deleted.
+    suspended
+        Whether it must not start yet.
+    reason
+        Why it failed, in words of Kubernetes.
+    ended
+        Unix time in seconds, if it has ended.
+    pods
+        Its pods that are still there.
+    """
+
+    name: str
+    complete: bool = False
+    failed: bool = False
+    deleted: bool = False
+    suspended: bool = False
+    reason: str = ""
+    ended: float | None = None
+    pods: tuple[Pod, ...] = ()
+
+    @property
+    def runs(self) -> bool:
+        """Whether a pod of it runs."""
+        return any(pod.phase == "Running" for pod in self.pods)
+
+    @property
+    def waits(self) -> str:
+        """Why nothing of it runs."""
+        if self.suspended:
+            return "suspended until its queue admits it"
+        if not self.pods:
+            return "for a pod"
+        last = self.pods[-1]
+        if last.phase == "Failed":
+            return f"for another pod, as {last.name} ended: {last.reason or f'status {last.exit_code}'}"
+        return last.waits or "its pod starts"
+
+
+def observe(job: dict[str, Any], pods: list[dict[str, Any]]) -> Job:
+    """Return what the API's answers tell.
+
+    Parameters
+    ----------
+    job
+        A Job.
+    pods
+        Its pods.
+    """
+    status = job.get("status") or {}
+    conditions = _conditions(status)
+    end = conditions.get("Complete") or conditions.get("Failed")
+    ordered = sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
+    return Job(
+        name=job["metadata"]["name"],
+        complete="Complete" in conditions,
+        failed="Failed" in conditions,
+        deleted=bool(job["metadata"].get("deletionTimestamp")),
+        suspended=bool((job.get("spec") or {}).get("suspend")),
+        reason=_said(conditions.get("Failed", {})),
+        ended=_time((end or {}).get("lastTransitionTime")),
+        pods=tuple(_pod(pod) for pod in ordered),
+    )
+
+
+def verdict(job: Job | None, *, requested: bool) -> RunState:
+    """Return state, cause and exit code of a run whose Job is gone, or has ended without a last word of its pod.
+
+    Parameters
+    ----------
+    job
+        What is known of the Job; ``None`` if it is not there any more.
+    requested
+        Whether somebody asked the run to stop.
+    """
+    if requested:
+        return RunState(State.CANCELLED, "stopped on request", 130)
+    if job is None:
+        return RunState(State.INTERRUPTED, "its job is not in the cluster any more, and left no last word", 5)
+    last = job.pods[-1] if job.pods else None
+    told = f": {last.reason}" if last and last.reason else ""
+    if job.complete:
+        return RunState(State.FAILED, f"job {job.name} ended before the work was done", 4)
+    if last and last.exit_code not in (None, 0, 5, 137, 143) and "disrupted" not in last.reason:
+        cause = f"pod {last.name} ended with status {last.exit_code} before or beside the work{told}"
+        return RunState(State.FAILED, cause, 7)
+    if last and last.reason:
+        return RunState(State.INTERRUPTED, f"pod {last.name}{told}", 5)
+    return RunState(State.INTERRUPTED, f"job {job.name}: {job.reason or 'it failed'}", 5)
+
+
+def _pod(pod: dict[str, Any]) -> Pod:
+    status = pod.get("status") or {}
+    conditions = _conditions(status)
+    containers = status.get("containerStatuses") or [{}]
+    container = containers[0].get("state") or {}
+    ended = container.get("terminated") or {}
+    phase = status.get("phase", "Unknown")
+    return Pod(
+        name=pod["metadata"]["name"],
+        phase=phase,
+        waits=_waits(status, container) if phase == "Pending" else "",
+        exit_code=ended.get("exitCode"),
+        reason=_why(status, conditions, ended) if phase == "Failed" else "",
+        word=ended.get("message") or "",
+    )
+
+
+def _waits(status: dict[str, Any], container: dict[str, Any]) -> str:
+    waiting = container.get("waiting") or {}
+    if waiting and waiting.get("reason") not in _STARTING:
+        return _said(waiting)
+    for condition in status.get("conditions") or []:
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return _said(condition)
+    return ""
+
+
+def _why(status: dict[str, Any], conditions: dict[str, Any], ended: dict[str, Any]) -> str:
+    if disruption := conditions.get("DisruptionTarget"):
+        known = _DISRUPTIONS.get(disruption.get("reason", ""))
+        return f"disrupted: {known or _said(disruption)}"
+    if ended.get("reason") == "OOMKilled":
+        return "it took more memory than it had asked for; see hardware.memory"
+    if status.get("reason") == "DeadlineExceeded":
+        return "its time limit was over before it had stopped; see hardware.wall_time and backend.grace"
+    if status.get("reason"):
+        return _said(status)
+    return str(ended.get("reason") or "") if ended.get("reason") not in ("Error", "Completed") else ""
+
+
+def _conditions(status: dict[str, Any]) -> dict[str, Any]:
+    """Return the conditions that hold, by type."""
+    return {one["type"]: one for one in status.get("conditions") or [] if one.get("status") == "True"}
+
+
+def _said(told: dict[str, Any]) -> str:
+    text = ": ".join(str(told[key]) for key in ("reason", "message") if told.get(key))
+    return text if len(text) <= _MOST else text[: _MOST - 1] + "…"
+
+
+def _time(text: Any) -> float | None:
+    if isinstance(text, datetime):
+        return text.timestamp()
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return None

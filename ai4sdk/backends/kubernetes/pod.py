@@ -1,0 +1,193 @@
+"""What a pod executes: it makes the run directory if there is none, supervises the run, and leaves a last word."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ai4sdk.backends.launch import make_run
+from ai4sdk.backends.local.backend import LocalBackend
+from ai4sdk.backends.local.supervisor import Replaced, Supervisor
+from ai4sdk.errors import Ai4Error, UsageError
+from ai4sdk.planning.code import CodeSnapshot, unpack
+from ai4sdk.planning.plan import Plan, read_plan_file
+from ai4sdk.runs.files import read_json, write_json
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, State, add_event, hold_lock, is_run, read_state
+
+__all__ = ["execute"]
+
+_LOOK = 1.0
+"""Seconds between two looks whether another pod executes the run by now."""
+_PREDECESSOR = 5.0
+"""Longest time, in seconds, that a pod on a lost node needs to see that it was replaced."""
+_REFUSED = 9
+"""Status of a pod that is not the one that was meant; it touched nothing."""
+_MOST = 1500
+"""Characters of a cause; Kubernetes keeps 4096 bytes of a last word."""
+
+
+def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) -> int:
+    """Execute a run as the pod that this process is in, and return the status it should end with.
+
+    Parameters
+    ----------
+    plan_file
+        The plan.
+    run
+        Files of the run.
+    submission
+        Number of the submission: the attempt that the Job was made for.
+    last_word
+        File whose text Kubernetes keeps.
+    """
+    try:
+        plan = read_plan_file(plan_file)
+        lock = _prepared(plan, run)
+        state = read_state(run) if lock is None else None
+        refusal = _refusal(state, submission) if state else None
+        if refusal is not None:
+            return _say(last_word, refusal)
+        supervisor = _PodSupervisor(run, lock, plan, submission)
+        try:
+            supervisor.execute()
+        finally:
+            supervisor.echo()
+    except Replaced:
+        _tell("another pod executes the run by now")
+        return _REFUSED
+    except Ai4Error as error:
+        return _say(last_word, RunState(State.FAILED, str(error), error.exit_code))
+    except OSError as error:
+        cause = f"the run's folder {run.root} cannot be written in the pod: {error.strerror or error}"
+        return _say(last_word, RunState(State.FAILED, cause, 7))
+    return _say(last_word, supervisor.word)
+
+
+def _prepared(plan: Plan, run: RunPaths) -> int | None:
+    """Make the run directory and return its lock, or look whether the one that is there is meant."""
+    if not is_run(run.root):
+        return make_run(plan, run.root)
+    there = read_plan_file(run.root)
+    if there.digest != plan.digest:
+        raise UsageError(f"{run.root} on the claim is a run of another plan: {there.digest}")
+    unpack(CodeSnapshot.from_json({key: value for key, value in plan.code.items() if key != "paths"}), run.code)
+    return None
+
+
+def _refusal(state: RunState, submission: int) -> RunState | None:
+    """Return the state to tell instead of executing a run; ``None`` if it is to be executed."""
+    before = state.extra.get("submission", 0)
+    if before > submission:
+        return replace(
+            state, state=State.FAILED, cause="the run was submitted again after this job", exit_code=_REFUSED
+        )
+    over = state.state in (State.FAILED, State.CANCELLED) and before == submission
+    return state if state.state is State.SUCCEEDED or over else None
+
+
+def _say(last_word: Path, state: RunState) -> int:
+    """Leave a last word, and return the status to end with."""
+    cause = state.cause
+    if state.state is not State.SUCCEEDED:
+        _tell(f"the run is {state.state}: {cause}")
+    names = ("state", "cause", "exit_code", "attempt", "started", "ended")
+    word = {name: getattr(state, name) for name in names} | {"cause": cause and cause[:_MOST]}
+    with contextlib.suppress(OSError):  # outside of a pod nobody reads it
+        last_word.write_text(json.dumps(word, ensure_ascii=False), encoding="utf-8")
+    return state.exit_code or 0
+
+
+def _tell(text: str) -> None:
+    os.write(2, f"ai4sdk: {text}\n".encode())
+
+
+class _PodSupervisor(Supervisor):
+    """Executes a run inside a pod; what its tasks print is the pod's log, too.
+
+    Parameters
+    ----------
+    run
+        The run.
+    lock
+        Descriptor that holds the run's lock, if this pod made the run.
+    plan
+        What runs.
+    submission
+        Number of the submission.
+    """
+
+    def __init__(self, run: RunPaths, lock: int | None, plan: Plan, submission: int) -> None:
+        super().__init__(run, lock)
+        self.word = RunState(State.INTERRUPTED, "it left no word", 5)
+        """How the run ends if no other pod goes on."""
+        self._submission = submission
+        self._pod = os.environ.get("AI4SDK_POD", str(os.getpid()))
+        self._most = int(plan.job["backend"]["backoff_limit"])
+        self._restarts = 0
+        self._looked = 0.0
+        rendered = LocalBackend().render(plan, run, Path.cwd())
+        write_json(run.submission, replace(rendered, backend="kubernetes").to_json())
+        self._echoed = {log: log.stat().st_size if log.exists() else 0 for log in map(run.log, _names(plan))}
+
+    def begin(self) -> RunState:
+        before = read_state(self.run)
+        again = before.extra.get("submission") == self._submission and "pod" in before.extra
+        self._restarts = before.extra.get("restarts", 0) + 1 if again else 0
+        attempt = before.attempt + (1 if again or before.state is not State.QUEUED else 0)
+        own = {"submission": self._submission, "pod": self._pod, "restarts": self._restarts}
+        state = replace(
+            before,
+            state=State.RUNNING,
+            cause=None,
+            exit_code=None,
+            attempt=max(attempt, self._submission),
+            started=time.time(),
+            ended=None,
+            pid=os.getpid(),
+            scheduler="kubernetes",
+            job=f"{os.environ.get('AI4SDK_NAMESPACE', '')}/{os.environ.get('AI4SDK_JOB', '')}",
+            extra={**before.extra, **own},
+        )
+        write_json(self.run.state, asdict(state))
+        if self.lock is None:
+            with contextlib.suppress(OSError):  # not every volume knows locks
+                self.lock = hold_lock(self.run, patience=_PREDECESSOR)
+        return state
+
+    def replaced(self) -> bool:
+        self.echo()
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return False
+        self._looked = now
+        try:
+            return bool(read_json(self.run.state)["extra"]["pod"] != self._pod)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def conclude(self, state: RunState) -> RunState:
+        self.word = state
+        if state.state is not State.INTERRUPTED or self._restarts >= self._most:
+            return state
+        add_event(self.run, "left to another pod", why=state.cause, pod=self._pod)
+        return replace(state, state=State.QUEUED, cause=None, exit_code=None, ended=None)
+
+    def echo(self) -> None:
+        """Print what the tasks have printed since the last time."""
+        for log, position in self._echoed.items():
+            with contextlib.suppress(OSError), open(log, "rb") as file:
+                file.seek(position)
+                text = file.read()
+                sys.stdout.buffer.write(text)
+                sys.stdout.buffer.flush()
+                self._echoed[log] = position + len(text)
+
+
+def _names(plan: Plan) -> list[str]:
+    return [task.name for task in plan.tasks]

@@ -1,0 +1,204 @@
+"""Plan → one batch job, and how its run stands."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from ai4sdk.backends.base import Command, Standing, Submission
+from ai4sdk.backends.local.backend import LocalBackend
+from ai4sdk.backends.local.task import stop_request
+from ai4sdk.backends.slurm import client, submissions
+from ai4sdk.backends.slurm.script import STOP, batch_script
+from ai4sdk.backends.slurm.verdict import verdict
+from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
+from ai4sdk.planning.plan import Plan, TaskPlan
+from ai4sdk.runs.files import write_json, write_text
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, State, hold_lock, read_state, write_last, write_state
+
+__all__ = ["SlurmBackend"]
+
+_SUBMITTING = 120.0
+"""Longest time, in seconds, from claiming a submission to knowing its job's number."""
+
+
+class SlurmBackend:
+    """Hands a run to Slurm as one job; inside of it the run is supervised as it is on any machine."""
+
+    def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
+        """Say what would be submitted, and which processes the job would start."""
+        local = LocalBackend().render(plan, run, project)
+        python = plan.job["backend"]["python"] or sys.executable
+        return replace(
+            local,
+            backend="slurm",
+            tasks=[
+                replace(command, argv=_argv(command, task, run, python))
+                for command, task in zip(local.tasks, plan.tasks, strict=True)
+            ],
+            sidecars=[replace(command, argv=[python, *command.argv[1:]]) for command in local.sidecars],
+            script=batch_script(plan, run, project),
+        )
+
+    def submit(self, submission: Submission, run: RunPaths, lock: int) -> None:
+        """Submit the job.
+
+        Raises
+        ------
+        UsageError
+            If the run is in the queue already, or Slurm refuses it.
+        EnvironmentFault
+            If Slurm does not answer, or the run's folder cannot be written.
+        """
+        try:
+            before = submissions.latest(run)
+            self._refuse_twice(run, before)
+            try:
+                claimed = submissions.claim(run, before)
+            except FileExistsError:
+                raise UsageError(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
+            write_json(run.submission, submission.to_json())
+            script = submissions.script_of(run)
+            write_text(script, submission.script)
+            # From here on the lock says nothing; the job writes the state once it has begun.
+            state = replace(read_state(run), scheduler="slurm", job=None)
+            write_json(run.state, asdict(state))
+            try:
+                job = _submitted(run, script, claimed)
+            except Ai4Error as error:
+                write_state(run, replace(state, state=State.INTERRUPTED, cause=error.message, exit_code=5))
+                raise
+            submissions.name_job(run, claimed, job)
+        except OSError as error:
+            raise EnvironmentFault(f"the run cannot be submitted: {error.strerror or error}") from error
+        finally:
+            os.close(lock)
+
+    def _refuse_twice(self, run: RunPaths, before: submissions.Submission | None) -> None:
+        job = _job_of(run, before) if before else None
+        known = client.jobs([job]).get(job) if job else None
+        if known and known.waits:
+            raise UsageError(
+                f"{run.id} is in the queue already, as job {job}, and will go on", hint=f"ai4sdk status {run.id}"
+            )
+
+    def cancel(self, run: RunPaths, *, now: bool = False) -> None:
+        """Take the job from the queue, or tell it to stop with a checkpoint, or with ``now`` have Slurm end it."""
+        write_text(run.cancel_request, "now" if now else "stop", durable=False)
+        submission = submissions.latest(run)
+        job = _job_of(run, submission) if submission else None
+        if job is None:
+            return
+        client.cancel(job, waiting=True)
+        client.tell(job, STOP)  # the request is a file, which other machines may see late
+        if now:
+            client.cancel(job)
+
+    def stand(self, runs: Sequence[tuple[RunPaths, RunState]]) -> list[Standing]:
+        """Ask Slurm how runs stand that have not ended."""
+        handed = [(run, state, submissions.latest(run)) for run, state in runs]
+        try:
+            ids = [_job_of(run, submission) if submission else None for run, _, submission in handed]
+            known = client.jobs([job for job in ids if job])
+        except Ai4Error as error:
+            note = f"this is how it stood; {error.message}"
+            return [Standing(state, note) for _, state, _ in handed]
+        return [
+            _standing(run, state, submission, job, known)
+            for (run, state, submission), job in zip(handed, ids, strict=True)
+        ]
+
+
+def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[str]:
+    """Return what starts a task: what this machine would start or, for several nodes, srun with a worker a rank."""
+    if task.nodes == 1:
+        return [python, *command.argv[1:]]
+    step = [
+        "srun",
+        f"--nodes={task.nodes}",
+        f"--ntasks-per-node={task.processes}",
+        f"--cpus-per-task={max(1, task.cpus // task.processes)}",
+        "--kill-on-bad-exit=1",
+        "--mpi=none",
+    ]
+    return [*step, python, "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]
+
+
+def _submitted(run: RunPaths, script: Path, claimed: submissions.Submission) -> str:
+    """Submit a script. Where the answer is lost the job may be in the queue nevertheless: it is looked for."""
+    try:
+        return client.submit(script, str(claimed.number))
+    except client.NotAnswering as error:
+        try:
+            found = client.find(run.id)
+        except Ai4Error:
+            raise error from None
+        if not found:
+            raise
+        return found[-1]
+
+
+def _job_of(run: RunPaths, submission: submissions.Submission) -> str | None:
+    """Return the number of a submission's job; if nobody wrote it down the job is looked for by its name."""
+    if submission.job is not None:
+        return submission.job
+    if time.time() - submission.time < _SUBMITTING:
+        return None
+    found = client.find(run.id)
+    if not found:
+        return None
+    submissions.name_job(run, submission, found[-1])
+    return found[-1]
+
+
+def _standing(
+    run: RunPaths,
+    state: RunState,
+    submission: submissions.Submission | None,
+    job: str | None,
+    known: Mapping[str, client.Job],
+) -> Standing:
+    if submission and job is None and time.time() - submission.time < _SUBMITTING:
+        return Standing(state, "it is being submitted")
+    found = known.get(job) if job else None
+    if found and found.waits:
+        # One that ran before was put back: pre-empted, or its node was lost.
+        waiting = replace(state, state=State.QUEUED, job=job, ended=None)
+        return Standing(waiting, f"job {job} is waiting ({found.reason or found.state})")
+    if found and not found.over:
+        return Standing(replace(state, job=job), f"job {job} is {found.state.lower()}")
+    ended = verdict(found, requested=bool(stop_request(run)))
+    return _write_end(run, replace(state, job=job), ended, found)
+
+
+def _write_end(run: RunPaths, state: RunState, ended: RunState, job: client.Job | None) -> Standing:
+    """Write down the end of a run whose job is gone, unless it has done so itself by now."""
+    fresh = read_state(run)
+    if fresh.state.ended:
+        return Standing(fresh)
+    if job and job.ended and job.state in ("COMPLETED", "FAILED") and time.time() - job.ended < _LAST_WORD:
+        return Standing(state, f"job {job.id} has ended; its last word is on its way")
+    last = replace(
+        state,
+        state=ended.state,
+        cause=ended.cause,
+        exit_code=ended.exit_code,
+        ended=(job.ended if job else None) or time.time(),
+    )
+    lock = hold_lock(run)
+    if lock is None:
+        return Standing(state, "somebody still holds its lock")
+    try:
+        write_last(run, last)
+    finally:
+        os.close(lock)
+    return Standing(last)
+
+
+_LAST_WORD = 15.0
+"""Longest time, in seconds, until what a job wrote at its end is seen on another machine."""

@@ -1,0 +1,241 @@
+"""The supervisor of a run inside its batch job: as on any machine, and on good terms with Slurm."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from dataclasses import asdict, replace
+from typing import Any
+
+from ai4sdk.backends.base import Command
+from ai4sdk.backends.local.supervisor import Replaced, Supervisor
+from ai4sdk.backends.local.task import stop_request
+from ai4sdk.backends.slurm import client, submissions
+from ai4sdk.backends.slurm.rank import without_tasks
+from ai4sdk.backends.slurm.script import STOP, WARN
+from ai4sdk.errors import Ai4Error
+from ai4sdk.planning.plan import read_plan_file
+from ai4sdk.runs.files import read_json, write_json
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import RunState, State, add_event, hold_lock, read_state, write_last
+
+__all__ = ["supervise_job"]
+
+WALL_TIME = "wall time reached"
+"""What a worker gives as the cause when it stops because of ``hardware.wall_time``."""
+_LOOK = 1.0
+"""Seconds between two looks whether another job executes the run by now."""
+_PREDECESSOR = 5.0
+"""Longest time, in seconds, that a start on a lost node needs to see that it was replaced."""
+_PUT_BACK = 60.0
+"""Longest time, in seconds, from asking Slurm to queue a job again to the end of its processes."""
+_REFUSED = 9
+"""Status of a job that is not the one that was meant; it touched nothing."""
+
+
+def supervise_job(run: RunPaths, number: int) -> int:
+    """Execute a run as the job that this process is in, and return the status it should end with.
+
+    Parameters
+    ----------
+    run
+        The run.
+    number
+        Of the submission.
+    """
+    job, restart = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    if refusal := _refusal(run, number, restart):
+        return _say(refusal)
+    supervisor = _JobSupervisor(run, None, job=job, restart=restart)
+    if restart > supervisor.most:
+        return supervisor.give_up()
+    try:
+        state = supervisor.execute()
+    except Replaced:
+        return _say("another job, or another start of this one, executes the run by now")
+    except FileNotFoundError:
+        if run.root.exists():
+            raise
+        return _say("the run directory was deleted")
+    if not state.state.ended:
+        return _put_back(supervisor, state)
+    return state.exit_code or 0
+
+
+def _refusal(run: RunPaths, number: int, restart: int) -> str | None:
+    newest = submissions.latest(run)
+    if newest is None or newest.number != number:
+        return "another job was submitted for the run after this one"
+    state = read_state(run)
+    if state.state.ended and not (restart and state.state is State.INTERRUPTED):
+        return f"the run has ended: it is {state.state}"
+    return None
+
+
+def _say(text: str) -> int:
+    os.write(2, f"ai4sdk: {text}\n".encode())
+    return _REFUSED
+
+
+def _put_back(supervisor: _JobSupervisor, state: RunState) -> int:
+    """Have Slurm queue the job again, unless it does so by itself, and wait for it to end this process."""
+    if not supervisor.put_back:
+        try:
+            client.requeue(supervisor.job)
+        except Ai4Error as error:
+            cause = f"it stopped with a checkpoint, but could not be queued again: {error.message}"
+            last = replace(state, state=State.INTERRUPTED, cause=cause, exit_code=5, ended=time.time())
+            write_last(supervisor.run, last)
+            return 5
+    deadline = time.monotonic() + _PUT_BACK
+    while not supervisor.terminated and time.monotonic() < deadline:  # an end of one's own could be that of the job
+        time.sleep(0.05)
+    return 0
+
+
+class _JobSupervisor(Supervisor):
+    """Executes a run inside a job.
+
+    Parameters
+    ----------
+    job
+        Number of the job.
+    restart
+        How often Slurm has put it back into the queue.
+    """
+
+    def __init__(self, run: RunPaths, lock: int | None, *, job: str, restart: int) -> None:
+        super().__init__(run, lock)
+        self.put_back = False
+        """Whether Slurm queues the job again by itself."""
+        self.job, self._restart = job, restart
+        self.most: int = read_plan_file(run.root).job["backend"]["requeues"]
+        """How often it may be put back."""
+        self._began = time.time()
+        self._warned = self._stopped = False
+        self._looked = 0.0
+        signal.signal(signal.Signals[f"SIG{WARN}"], self._warn)
+        signal.signal(signal.Signals[f"SIG{STOP}"], self._stop)
+
+    def _warn(self, *_: object) -> None:
+        self._warned = True
+
+    def _stop(self, *_: object) -> None:
+        self._stopped = True
+
+    @property
+    def _too_often(self) -> str:
+        return f"job {self.job} was put back into the queue more often than backend.requeues={self.most} allows"
+
+    @property
+    def _mark(self) -> list[Any]:
+        """What tells this start of the job from all others."""
+        return [self.job, self._restart]
+
+    def begin(self) -> RunState:
+        before = read_state(self.run)
+        attempt = before.attempt + (1 if self._restart else 0)
+        state = replace(
+            before,
+            state=State.RUNNING,
+            cause=None,
+            exit_code=None,
+            attempt=attempt,
+            started=self._began,
+            ended=None,
+            pid=os.getpid(),
+            scheduler="slurm",
+            job=self.job,
+            extra={**before.extra, "start": self._mark, "nodes": os.environ.get("SLURM_JOB_NODELIST", "")},
+        )
+        write_json(self.run.state, asdict(state))
+        with contextlib.suppress(OSError):  # not every shared folder knows locks
+            self.lock = hold_lock(self.run, patience=_PREDECESSOR)
+        return state
+
+    def give_up(self) -> int:
+        """Leave a run that Slurm put back once too often, and return the status to end with."""
+        last = replace(
+            read_state(self.run),
+            state=State.INTERRUPTED,
+            cause=self._too_often,
+            exit_code=5,
+            ended=time.time(),
+            job=self.job,
+        )
+        write_last(self.run, last)
+        return 5
+
+    def environment(self, command: Command) -> dict[str, str]:
+        if command.argv[0] != "srun":
+            return without_tasks({**os.environ, **command.env})
+        # This is the first node, where rank 0 will be.
+        with socket.socket() as free:
+            free.bind(("", 0))
+            port = free.getsockname()[1]
+        address = client.address_of_first(os.environ["SLURM_JOB_NODELIST"])
+        return {**os.environ, **command.env, "MASTER_ADDR": address, "MASTER_PORT": str(port)}
+
+    def stop_reason(self) -> str | None:
+        if self._stopped or stop_request(self.run):
+            return "cancelled"
+        if self.terminated:
+            return "terminated"
+        return "its time is almost over" if self._warned else None
+
+    def replaced(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
+            return False
+        self._looked = now
+        try:
+            return bool(read_json(self.run.state)["extra"]["start"] != self._mark)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def conclude(self, state: RunState) -> RunState:
+        state = replace(state, extra={**state.extra, **self._counted()})
+        if state.state is not State.INTERRUPTED:
+            return state
+        if self.terminated:
+            return self._ended_by_slurm(state)
+        if not self._warned and state.cause != WALL_TIME:
+            return state
+        if self._restart >= self.most:
+            times = "never" if not self._restart else f"{self._restart} times already"
+            return replace(state, cause=f"its time was over; it was queued again {times} (backend.requeues)")
+        return self._waiting(state, "its time was over")
+
+    def _ended_by_slurm(self, state: RunState) -> RunState:
+        """Find out whether Slurm ends the job for good, or puts it back."""
+        try:
+            self.put_back = client.restarts(self.job) > self._restart
+        except Ai4Error:
+            self.put_back = False
+        if self.put_back and self._restart < self.most:
+            return self._waiting(state, "Slurm put it back into the queue")
+        if self.put_back:
+            self.put_back = False
+            with contextlib.suppress(Ai4Error):  # else it begins once more, and gives up
+                client.cancel(self.job)
+            return replace(state, cause=self._too_often)
+        return replace(state, cause=f"Slurm ended job {self.job}: its time was over, or it was cancelled or pre-empted")
+
+    def _waiting(self, state: RunState, why: str) -> RunState:
+        add_event(self.run, "requeued", why=why, job=self.job)
+        return replace(state, state=State.QUEUED, cause=None, exit_code=None, ended=None)
+
+    def _counted(self) -> dict[str, Any]:
+        """Return what the job took, so far as Slurm tells."""
+        elapsed = time.time() - self._began
+        found: dict[str, Any] = {"elapsed": round(elapsed, 3), **client.counted(self.job)}
+        submission = submissions.latest(self.run)
+        if submission is not None and not self._restart:
+            found["waited"] = round(max(0.0, self._began - submission.time), 3)
+        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
+        if cpus and "cpu_time" in found:
+            found["cpu_efficiency"] = round(found["cpu_time"] / elapsed / cpus, 4)
+        return {"accounting": found}

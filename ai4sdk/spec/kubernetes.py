@@ -1,0 +1,149 @@
+"""Where a plan runs: a cluster that Kubernetes schedules."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from ai4sdk.spec.base import Section
+from ai4sdk.spec.units import Span
+
+__all__ = ["KubernetesBackend", "Toleration"]
+
+_LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_SUBDOMAIN = rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*"
+_PREFIX = _SUBDOMAIN.replace("$", "/") + "/"
+_WORD = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+OWNED_LABELS = {
+    "kueue.x-k8s.io/queue-name": "backend.queue",
+    "app.kubernetes.io/managed-by": "ai4sdk",
+}
+"""Labels that ai4sdk sets, and what decides them."""
+
+
+def _like(pattern: str, what: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"{text!r} is no {what}")
+        return text
+
+    return AfterValidator(check)
+
+
+_ENDS = "a letter or digit at both ends"
+Name = Annotated[str, _like(_SUBDOMAIN, f"name of Kubernetes: small letters, digits, '-' and '.', {_ENDS}")]
+Namespace = Annotated[str, _like(_LABEL, f"namespace: at most 63 small letters, digits and '-', {_ENDS}")]
+Key = Annotated[str, _like(f"({_PREFIX})?{_WORD}", "key; write NAME or DOMAIN/NAME")]
+LabelValue = Annotated[str, _like(f"({_WORD})?", f"label: at most 63 letters, digits, '-', '_' and '.', {_ENDS}")]
+Resource = Annotated[str, _like(_PREFIX + _WORD, "resource, such as nvidia.com/gpu")]
+Variable = Annotated[str, _like(r"[A-Za-z_][A-Za-z0-9_.-]*", "name of an environment variable")]
+SecretKey = Annotated[str, _like(_PREFIX + r"[-._a-zA-Z0-9]{1,253}", "key of a Secret; write SECRET/KEY")]
+
+
+def _folder(path: str) -> str:
+    if not path.startswith("/") or posixpath.normpath(path) != path or path == "/" or ":" in path:
+        raise ValueError(f"{path!r} is no folder that a volume can be mounted at; write a path such as /workspace")
+    return path
+
+
+def _not_owned(labels: dict[str, str]) -> dict[str, str]:
+    for name in labels:
+        if name in OWNED_LABELS or name.startswith("ai4sdk/"):
+            raise ValueError(f"the label {name} is decided by {OWNED_LABELS.get(name, 'ai4sdk')}")
+    return labels
+
+
+class Toleration(Section):
+    """A taint of nodes that pods put up with."""
+
+    key: Key | None = None
+    """Key of the taint; without one all taints are meant, and ``operator`` must be ``Exists``."""
+
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """Whether the taint must have the ``value``, or any."""
+
+    value: LabelValue | None = None
+    """Value of the taint."""
+
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """What the taint does; without one all of them are meant."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Toleration:
+        if self.key is None and self.operator != "Exists":
+            raise ValueError("a toleration without a key needs operator: Exists")
+        if self.operator == "Exists" and self.value:
+            raise ValueError("a toleration has a value or operator: Exists, not both")
+        return self
+
+
+class KubernetesBackend(Section):
+    """A cluster that Kubernetes schedules: one Job a run. What its pods ask for is under ``hardware``."""
+
+    kind: Literal["kubernetes"] = "kubernetes"
+    """Name of the backend."""
+
+    image: Annotated[str, Field(pattern=r"^[^\s@:][^\s]*$")]
+    """Container image with ai4sdk and the packages that the job imports; ``python`` must start there."""
+
+    claim: Name
+    """Volume claim (PersistentVolumeClaim) that runs are kept on."""
+
+    mount_path: Annotated[str, AfterValidator(_folder)] = "/workspace"
+    """Where pods see the claim; relative addresses of data and the runs folder start there. If the claim is mounted
+    here, too, give its path here: then runs are seen while they run."""
+
+    namespace: Namespace | None = None
+    """Namespace; by default that of the kubeconfig's context, else ``default``."""
+
+    context: str | None = None
+    """Context of the kubeconfig; by default its current one."""
+
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
+    """When nodes pull the image; by default as Kubernetes chooses by the image's tag."""
+
+    image_pull_secrets: list[Name] = Field(default_factory=list)
+    """Secrets with the credentials of the image's registry."""
+
+    service_account: Name | None = None
+    """Account that pods run as; without one they get no token for the API."""
+
+    node_selector: dict[Key, LabelValue] = Field(default_factory=dict)
+    """Labels a node must have, such as ``{disk: ssd}``."""
+
+    tolerations: list[Toleration] = Field(default_factory=list)
+    """Taints of nodes that pods put up with."""
+
+    gpu_resource: Resource = "nvidia.com/gpu"
+    """Name of the resource that GPUs are. With ``hardware.gpu_model`` a node must have it as the label
+    ``GPU_RESOURCE.product``, as NVIDIA's feature discovery sets it."""
+
+    queue: LabelValue | None = None
+    """Local queue of Kueue that admits the job; without one it is scheduled at once."""
+
+    backoff_limit: int = Field(default=3, ge=0, le=1000)
+    """How often a run goes on in a new pod after pre-emption, the loss of a node, or its time limit; each time it may
+    take the whole ``hardware.wall_time``. What its own code does wrong is not tried again."""
+
+    ttl_after_finished: Annotated[Span, Field(ge=60, le=2**31 - 1)] = 7 * 86400.0
+    """Time after its end until Kubernetes deletes the job, its pods and their logs; the run stays on the claim."""
+
+    grace: Annotated[Span, Field(le=2**31 - 100)] = 60.0
+    """Time a task has to write a checkpoint after it is told to stop; then it is killed."""
+
+    env: dict[Variable, str] = Field(default_factory=dict)
+    """Environment variables for the tasks."""
+
+    secrets: dict[Variable, SecretKey] = Field(default_factory=dict)
+    """Where pods get what ``${secret:NAME}`` stands for: names, and SECRET/KEY of Secrets in the namespace."""
+
+    labels: Annotated[dict[Key, LabelValue], AfterValidator(_not_owned)] = Field(default_factory=dict)
+    """Further labels of everything that is made in the cluster."""
+
+    annotations: dict[Key, str] = Field(default_factory=dict)
+    """Further annotations of the job and its pods."""

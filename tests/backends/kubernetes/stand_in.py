@@ -1,0 +1,477 @@
+"""A FAKE of Kubernetes for tests: an API server with a Job controller and a kubelet that starts pods as processes.
+
+It is no Kubernetes. It answers as the API describes itself, for the few calls that are made here: create, get, list,
+patch and delete of Jobs, Pods, ConfigMaps and Services, and logs; with 201, 400, 403, 404, 409 and 422 in the API's
+words. Objects are checked against the published schemas. Its controller follows `backoffLimit` and `podFailurePolicy`;
+its kubelet starts a container's command as a process of this machine, with paths of volumes replaced by folders here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import yaml
+from kubernetes_validate import ValidationError, validate
+
+Object = dict[str, Any]
+KINDS = {"jobs": "Job", "pods": "Pod", "configmaps": "ConfigMap", "services": "Service"}
+VERSION = "1.33"
+NAMESPACES = ("default", "pond")
+JOB_OF = "batch.kubernetes.io/job-name"
+
+
+class Refused(Exception):
+    def __init__(self, code: int, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status = {
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": message, "reason": reason, "code": code,
+        }  # fmt: skip
+
+
+class StandIn:
+    """The cluster.
+
+    Parameters
+    ----------
+    folder
+        For its pods' files.
+    claims
+        Claim → the folder that it is here.
+    """
+
+    def __init__(self, folder: Path, claims: dict[str, Path]) -> None:
+        self.folder, self.claims = folder, claims
+        self.server = ""
+        self.kubeconfig = folder / "kubeconfig"
+        self.secrets: dict[str, dict[str, str]] = {}
+        self.forbidden: set[tuple[str, str]] = set()
+        """Pairs of verb and resource, such as ("create", "jobs")."""
+        self.schedulable = threading.Event()
+        self.schedulable.set()
+        self.lost: set[str] = set()
+        """Resources whose next creation is done, but not answered."""
+        self.objects: dict[tuple[str, str, str], Object] = {}
+        self.lock = threading.RLock()
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.closing = False
+        self.calls: list[tuple[str, str]] = []
+
+    # ------------------------------------------------------------ what tests do to it
+
+    def get(self, kind: str) -> list[Object]:
+        with self.lock:
+            return [copy.deepcopy(one) for key, one in self.objects.items() if key[0] == kind]
+
+    def evict(self, pod: str, *, hard: bool = False) -> None:
+        """Disrupt a pod as a drained node does, or ``hard`` as a lost one."""
+        with self.lock:
+            status = self._pod(pod)["status"]
+            reason = "DeletionByTaintManager" if hard else "EvictionByEvictionAPI"
+            status["conditions"].append({"type": "DisruptionTarget", "status": "True", "reason": reason})
+        self._signal(pod, signal.SIGKILL if hard else signal.SIGTERM)
+
+    def remove_job(self, namespace: str, name: str) -> None:
+        """Delete a Job as somebody else would."""
+        self.delete("jobs", namespace, name, {})
+
+    def close(self) -> None:
+        self.closing = True
+        self.schedulable.set()
+        for process in list(self.processes.values()):
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    # ------------------------------------------------------------ API
+
+    def create(self, resource: str, namespace: str, object_: Object) -> Object:
+        self._allowed("create", resource, namespace)
+        name = object_["metadata"]["name"]
+        try:
+            validate(copy.deepcopy(object_), VERSION, strict=True)
+        except ValidationError as error:
+            raise Refused(422, "Invalid", f'{KINDS[resource]} "{name}" is invalid: {error.message}') from None
+        with self.lock:
+            if (resource, namespace, name) in self.objects:
+                raise Refused(409, "AlreadyExists", f'{resource} "{name}" already exists')
+            made = self._made(object_, namespace)
+            if resource == "jobs":
+                made["status"] = {}
+            self.objects[resource, namespace, name] = made
+        if resource == "jobs":
+            threading.Thread(target=self._control, args=(namespace, name), daemon=True).start()
+        return made
+
+    def read(self, resource: str, namespace: str, name: str) -> Object:
+        self._allowed("get", resource, namespace)
+        with self.lock:
+            if (resource, namespace, name) not in self.objects:
+                raise Refused(404, "NotFound", f'{resource} "{name}" not found')
+            return copy.deepcopy(self.objects[resource, namespace, name])
+
+    def list(self, resource: str, namespace: str, query: dict[str, str]) -> Object:
+        self._allowed("list", resource, namespace)
+        labels = dict(part.split("=", 1) for part in query.get("labelSelector", "").split(",") if part)
+        fields = dict(part.split("=", 1) for part in query.get("fieldSelector", "").split(",") if part)
+        with self.lock:
+            items = [
+                copy.deepcopy(one)
+                for (kind, place, name), one in self.objects.items()
+                if (kind, place) == (resource, namespace)
+                and labels.items() <= one["metadata"].get("labels", {}).items()
+                and fields.get("metadata.name", name) == name
+            ]
+        group = "batch/v1" if resource == "jobs" else "v1"
+        return {"kind": f"{KINDS[resource]}List", "apiVersion": group, "metadata": {}, "items": items}
+
+    def patch(self, resource: str, namespace: str, name: str, change: Object) -> Object:
+        self._allowed("patch", resource, namespace)
+        with self.lock:
+            self.read(resource, namespace, name)
+            self.objects[resource, namespace, name]["metadata"].update(change["metadata"])
+            return self.read(resource, namespace, name)
+
+    def delete(self, resource: str, namespace: str, name: str, query: dict[str, str]) -> Object:
+        self._allowed("delete", resource, namespace)
+        object_ = self.read(resource, namespace, name)
+        if resource == "pods":
+            assert query.get("gracePeriodSeconds") == "0", "nobody deletes pods otherwise here"
+            self._signal(name, signal.SIGKILL)
+            with self.lock:
+                self.objects.pop((resource, namespace, name), None)
+        elif resource == "jobs":
+            with self.lock:
+                self.objects[resource, namespace, name]["metadata"]["deletionTimestamp"] = _now()
+            threading.Thread(target=self._collect, args=(namespace, name), daemon=True).start()
+        else:
+            with self.lock:
+                del self.objects[resource, namespace, name]
+        return object_
+
+    def log(self, namespace: str, name: str) -> bytes:
+        self._allowed("get", "pods/log", namespace)
+        pod = self.read("pods", namespace, name)
+        if pod["status"]["phase"] == "Pending":
+            raise Refused(
+                400, "BadRequest", f'container "worker" in pod "{name}" is waiting to start: ContainerCreating'
+            )
+        return (self.folder / name / "log").read_bytes()
+
+    # ------------------------------------------------------------ controller
+
+    def _control(self, namespace: str, name: str) -> None:
+        failures = 0
+        while not self.closing:
+            with self.lock:
+                job = self.objects.get(("jobs", namespace, name))
+                if job is None or job["metadata"].get("deletionTimestamp"):
+                    return
+                pod = self._new_pod(job, namespace)
+                job["status"] |= {"active": 1}
+            self._run(namespace, pod)
+            with self.lock:
+                job = self.objects.get(("jobs", namespace, name))
+                ended = self.objects.get(("pods", namespace, pod))
+                if job is None or ended is None or job["metadata"].get("deletionTimestamp"):
+                    return
+                job["status"].pop("active")
+                if ended["status"]["phase"] == "Succeeded":
+                    return self._conclude(job, "Complete")
+                failures += 1
+                job["status"]["failed"] = failures
+                if "containerStatuses" not in ended["status"]:
+                    return None
+                if self._policy(job, ended) == "FailJob":
+                    message = f"Container worker for pod {namespace}/{pod} failed: matching FailJob rule"
+                    return self._conclude(job, "Failed", "PodFailurePolicy", message)
+                if failures > job["spec"]["backoffLimit"]:
+                    text = "Job has reached the specified backoff limit"
+                    return self._conclude(job, "Failed", "BackoffLimitExceeded", text)
+
+    def _policy(self, job: Object, pod: Object) -> str:
+        code = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
+        for rule in job["spec"]["podFailurePolicy"]["rules"]:
+            wanted = [one["type"] for one in rule.get("onPodConditions", [])]
+            if any(one["type"] in wanted and one["status"] == "True" for one in pod["status"]["conditions"]):
+                return str(rule["action"])
+            codes = rule.get("onExitCodes")
+            if codes and code and (code in codes["values"]) == (codes["operator"] == "In"):
+                return str(rule["action"])
+        return "Count"
+
+    def _conclude(self, job: Object, kind: str, reason: str = "", message: str = "") -> None:
+        job["status"]["conditions"] = [
+            {"type": kind, "status": "True", "lastTransitionTime": _now(), "reason": reason, "message": message}
+        ]
+
+    def _collect(self, namespace: str, job: str) -> None:
+        """Delete a Job in the foreground: its pods first, then what it owns, and it."""
+        with self.lock:
+            uid = self.objects["jobs", namespace, job]["metadata"]["uid"]
+            pods = [key[2] for key, one in self.objects.items() if key[0] == "pods" and _owner(one) == uid]
+        for pod in pods:
+            self._signal(pod, signal.SIGTERM)
+        for pod in pods:
+            if process := self.processes.get(pod):
+                process.wait()
+        with self.lock:
+            for key, one in list(self.objects.items()):
+                if _owner(one) == uid or key == ("jobs", namespace, job):
+                    del self.objects[key]
+
+    # ------------------------------------------------------------ kubelet
+
+    def _new_pod(self, job: Object, namespace: str) -> str:
+        template = job["spec"]["template"]
+        name = f"{job['metadata']['name']}-{uuid.uuid4().hex[:5]}"
+        labels = {**template["metadata"]["labels"], JOB_OF: job["metadata"]["name"]}
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"]}
+        meta = {"name": name, "labels": labels, "ownerReferences": [{**owner, "uid": job["metadata"]["uid"]}]}
+        pod = self._made({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}, namespace)
+        unscheduled = {
+            "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.",
+        }  # fmt: skip
+        pod["status"] = {"phase": "Pending", "conditions": [] if self.schedulable.is_set() else [unscheduled]}
+        self.objects["pods", namespace, name] = pod
+        return name
+
+    def _run(self, namespace: str, name: str) -> None:
+        self.schedulable.wait()
+        with self.lock:
+            process = self._started(namespace, name)
+        if process is None:
+            return self._wait_for_the_end(namespace, name)
+        code = process.wait()
+        word = self.folder / name / "termination-log"
+        ended = {
+            "exitCode": code if code >= 0 else 128 - code,
+            "reason": "Completed" if code == 0 else "Error",
+            "message": word.read_text()[:4096] if word.exists() else "",
+        }
+        with self.lock:
+            pod = self.objects.get(("pods", namespace, name), {"spec": {"containers": [{"image": ""}]}, "status": {}})
+            pod["status"] |= {
+                "phase": "Failed" if code else "Succeeded",
+                "containerStatuses": [_container(pod, {"terminated": ended})],
+            }
+
+    def _started(self, namespace: str, name: str) -> subprocess.Popen[bytes] | None:
+        pod = self.objects.get(("pods", namespace, name))
+        if pod is None or self.closing or self._job_goes(pod, namespace):
+            return None
+        folder = self.folder / name
+        folder.mkdir()
+        container = pod["spec"]["containers"][0]
+        places = self._places(pod, namespace, folder)
+        try:
+            env = self._env(container, pod)
+        except KeyError as error:
+            waiting = {"reason": "CreateContainerConfigError", "message": str(error)}
+            pod["status"]["containerStatuses"] = [_container(pod, {"waiting": waiting})]
+            return None
+        argv = [_placed(word, places) for word in [*container["command"], *container["args"]]]
+        with open(folder / "log", "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, *argv[1:]],
+                cwd=_placed(container["workingDir"], places),
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes[name] = process
+        pod["status"] |= {"phase": "Running", "containerStatuses": [_container(pod, {"running": {}})]}
+        return process
+
+    def _wait_for_the_end(self, namespace: str, name: str) -> None:
+        while not self.closing and ("pods", namespace, name) in self.objects:
+            time.sleep(0.05)
+
+    def _job_goes(self, pod: Object, namespace: str) -> bool:
+        job = self.objects.get(("jobs", namespace, pod["metadata"]["labels"][JOB_OF]))
+        return job is None or "deletionTimestamp" in job["metadata"]
+
+    def _places(self, pod: Object, namespace: str, folder: Path) -> dict[str, Path]:
+        """Write a pod's files, and return path in the pod → path here."""
+        container = pod["spec"]["containers"][0]
+        places = {container["terminationMessagePath"]: folder / "termination-log"}
+        volumes = {one["name"]: one for one in pod["spec"]["volumes"]}
+        for mount in container["volumeMounts"]:
+            volume = volumes[mount["name"]]
+            if "configMap" in volume:
+                place = folder / "config"
+                place.mkdir()
+                data = self.objects["configmaps", namespace, volume["configMap"]["name"]]["data"]
+                for file, text in data.items():
+                    (place / file).write_text(text)
+            elif "persistentVolumeClaim" in volume:
+                place = self.claims[volume["persistentVolumeClaim"]["claimName"]]
+            else:
+                continue
+            places[mount["mountPath"]] = place
+        return places
+
+    def _env(self, container: Object, pod: Object) -> dict[str, str]:
+        env = {name: value for name, value in os.environ.items() if not name.startswith("KUBE")}
+        for entry in container["env"]:
+            source = entry.get("valueFrom", {})
+            if secret := source.get("secretKeyRef"):
+                if secret["key"] not in self.secrets.get(secret["name"], {}):
+                    raise KeyError(f"secret {secret['name']} has no key {secret['key']}")
+                env[entry["name"]] = self.secrets[secret["name"]][secret["key"]]
+            elif field := source.get("fieldRef"):
+                env[entry["name"]] = pod["metadata"][field["fieldPath"].removeprefix("metadata.")]
+            else:
+                env[entry["name"]] = entry["value"]
+        return env
+
+    # ------------------------------------------------------------ small things
+
+    def _allowed(self, verb: str, resource: str, namespace: str) -> None:
+        self.calls.append((verb, resource))
+        if (verb, resource) in self.forbidden:
+            text = f'{resource} is forbidden: User "ana" cannot {verb} resource "{resource}" in API group ""'
+            raise Refused(403, "Forbidden", f'{text} in the namespace "{namespace}"')
+        if namespace not in NAMESPACES and verb == "create":
+            raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
+
+    def _made(self, object_: Object, namespace: str) -> Object:
+        made = copy.deepcopy(object_)
+        made["metadata"] |= {"namespace": namespace, "uid": str(uuid.uuid4()), "creationTimestamp": _now()}
+        return made
+
+    def _pod(self, name: str) -> Object:
+        return next(one for key, one in self.objects.items() if key[0] == "pods" and key[2] == name)
+
+    def _signal(self, pod: str, number: signal.Signals) -> None:
+        process = self.processes.get(pod)
+        if process is not None and process.poll() is None:
+            if number == signal.SIGKILL:
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
+
+
+def _owner(object_: Object) -> str | None:
+    owners = object_["metadata"].get("ownerReferences") or [{}]
+    uid: str | None = owners[0].get("uid")
+    return uid
+
+
+def _container(pod: Object, state: Object) -> Object:
+    image = pod["spec"]["containers"][0]["image"]
+    return {"name": "worker", "image": image, "imageID": "", "ready": False, "restartCount": 0, "state": state}
+
+
+def _placed(word: str, places: dict[str, Path]) -> str:
+    for inside, here in places.items():
+        if word == inside or word.startswith(inside + "/"):
+            return str(here) + word[len(inside) :]
+    return word
+
+
+def _now() -> str:
+    moment = time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(moment)) + f".{int(moment % 1 * 1e6):06d}Z"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    cluster: StandIn
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, call: Callable[[], Any], code: int = 200) -> None:
+        try:
+            value = call()
+        except Refused as error:
+            value, code = error.status, error.code
+        body = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "text/plain" if isinstance(value, bytes) else "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _asked(self) -> tuple[str, str, list[str], dict[str, str], Any]:
+        url = urlsplit(self.path)
+        parts = url.path.strip("/").split("/")
+        namespace, resource, *rest = parts[parts.index("namespaces") + 1 :]
+        query = {key: values[-1] for key, values in parse_qs(url.query).items()}
+        size = int(self.headers.get("Content-Length") or 0)
+        return resource, namespace, rest, query, json.loads(self.rfile.read(size) or b"{}")
+
+    def do_POST(self) -> None:
+        resource, namespace, _, _, body = self._asked()
+        if resource in self.cluster.lost:
+            self.cluster.lost.remove(resource)
+            self.cluster.create(resource, namespace, body)
+            self.close_connection = True
+            return
+        self._answer(lambda: self.cluster.create(resource, namespace, body), 201)
+
+    def do_GET(self) -> None:
+        resource, namespace, rest, query, _ = self._asked()
+        if rest[1:] == ["log"]:
+            self._answer(lambda: self.cluster.log(namespace, rest[0]))
+        elif rest:
+            self._answer(lambda: self.cluster.read(resource, namespace, rest[0]))
+        else:
+            self._answer(lambda: self.cluster.list(resource, namespace, query))
+
+    def do_PATCH(self) -> None:
+        resource, namespace, rest, _, body = self._asked()
+        self._answer(lambda: self.cluster.patch(resource, namespace, rest[0], body))
+
+    def do_DELETE(self) -> None:
+        resource, namespace, rest, query, body = self._asked()
+        options = {**query, **{key: str(value) for key, value in body.items()}}
+        self._answer(lambda: self.cluster.delete(resource, namespace, rest[0], options))
+
+
+@contextmanager
+def stand_in(folder: Path, claims: dict[str, Path]) -> Iterator[StandIn]:
+    """Start one; its kubeconfig leads to it."""
+    cluster = StandIn(folder, claims)
+    handler = type("Handler", (_Handler,), {"cluster": cluster})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    cluster.server = f"http://127.0.0.1:{server.server_port}"
+    cluster.kubeconfig.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": cluster.server}}],
+                "users": [{"name": "ana", "user": {"token": "x"}}],
+                "contexts": [{"name": "test", "context": {"cluster": "c", "user": "ana", "namespace": "pond"}}],
+                "current-context": "test",
+            }
+        )
+    )
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+        server.shutdown()
+        server.server_close()
