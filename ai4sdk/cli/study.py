@@ -108,7 +108,7 @@ def study_lines(study: StudyPlan, project: Project) -> list[str]:
         else f"{study.total} point{'s' if study.total != 1 else ''}"
     )
     different = len({point.digest for point in study.points})
-    same = f" ({different} different ones: equal plans run once)" if different < len(study.points) else ""
+    same = f" ({different} different: equal plans run once)" if different < len(study.points) else ""
     already = f", {done} of them done already" if done else ""
     lines = [f"study {study.name}: {study.sweep.search}, {count}{same}{already}"]
     width = max(len(axis.key) for axis in study.space)
