@@ -6,6 +6,8 @@ import pytest
 
 import ai4sdk
 from ai4sdk.errors import ConfigError, NotFound
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.studies.layout import StudyPaths
 
 
 def test_compose_gives_a_typed_job_that_shows_itself(project):
@@ -60,3 +62,13 @@ def test_runs_and_studies_are_held_alike():
     both = {"id", "name", "folder", "status", "state", "report", "log", "events", "wait", "check", "cancel", "resume"}
     for kind in (ai4sdk.Run, ai4sdk.Study):
         assert {name for name in dir(kind) if not name.startswith("_")} >= both
+
+
+def test_what_is_gone_still_shows_itself_and_says_so(tmp_path):
+    for gone in (ai4sdk.Run(RunPaths(tmp_path / "gone")), ai4sdk.Study(StudyPaths(tmp_path / "gone"))):
+        assert "gone" in repr(gone)
+        assert "gone" in gone._repr_html_()
+        with pytest.raises(NotFound, match="is gone"):
+            _ = gone.state
+    with pytest.raises(NotFound, match="is gone"):
+        _ = ai4sdk.Study(StudyPaths(tmp_path / "gone")).results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -70,6 +71,8 @@ def main(command: str, argv: Sequence[str]) -> int:
     folder = runs_folder(args, find_project().root)
     if args.action == "list":
         return _list(folder)
+    if re.fullmatch(r".+/\d+", args.study) and not Path(args.study).exists():
+        raise UsageError(f"{args.study} is a point, not a study", hint=f"a point is a run: ai4sdk status {args.study}")
     paths = StudyPaths(find_study(args.study, folder).root)
     if args.action == "resume":
         with interrupts_held():
@@ -105,7 +108,7 @@ def study_lines(study: StudyPlan, project: Project) -> list[str]:
         else f"{study.total} point{'s' if study.total != 1 else ''}"
     )
     different = len({point.digest for point in study.points})
-    same = f" ({different} different ones: equal plans run once)" if different < len(study.points) else ""
+    same = f" ({different} different: equal plans run once)" if different < len(study.points) else ""
     already = f", {done} of them done already" if done else ""
     lines = [f"study {study.name}: {study.sweep.search}, {count}{same}{already}"]
     width = max(len(axis.key) for axis in study.space)

@@ -26,6 +26,9 @@ from ai4sdk.config.project import Project, find_project
 __all__ = ["PointComposer"]
 
 _REFERENCE = re.compile(r"\$\{(secret|data):[^${}]*\}")
+_PLAIN_REFERENCE = re.compile(
+    r"\$\{(?:oc\.select:(?P<chosen>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)(,[\w.+-]*)?|(?P<key>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*))\}"
+)
 _Mistakes = (HydraException, OmegaConfBaseException, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
@@ -46,7 +49,7 @@ class _Prepared:
 
     tree: DictConfig
     values: dict[str, Any] | None
-    """The tree resolved, where no value of it refers to another."""
+    """The tree resolved, where no value of it refers to one that is replaced."""
 
 
 class PointComposer:
@@ -181,10 +184,12 @@ class PointComposer:
                     raise ValueError(problem)
             OmegaConf.set_struct(tree, False)
             raw = OmegaConf.to_container(tree, resolve=False)
-            alone = all(_REFERENCE.fullmatch(text) for text in _interpolations(raw))
-            if not alone and any(_through_reference(tree, override.key_or_group) for override in overrides):
+            references = [text for text in _interpolations(raw) if not _REFERENCE.fullmatch(text)]
+            replaced = [override.key_or_group for override in overrides]
+            if references and any(_through_reference(tree, key) for key in replaced):
                 shape.prepared[keys] = None
             else:
+                alone = all(_leads_elsewhere(text, replaced) for text in references)
                 shape.prepared[keys] = _Prepared(tree, resolve(tree) if alone else None)
         return shape.prepared[keys]
 
@@ -202,6 +207,18 @@ def _interpolations(value: Any) -> Iterable[str]:
     items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for item in items:
         yield from _interpolations(item)
+
+
+def _leads_elsewhere(text: str, keys: Sequence[str]) -> bool:
+    """Tell whether the references in a text surely have nothing to do with certain keys."""
+    if "${" in _PLAIN_REFERENCE.sub("", text) or "\\" in text:
+        return False
+    targets = [found["chosen"] or found["key"] for found in _PLAIN_REFERENCE.finditer(text)]
+    return not any(
+        key == target or key.startswith(f"{target}.") or target.startswith(f"{key}.")
+        for target in targets
+        for key in keys
+    )
 
 
 def _through_reference(tree: DictConfig, key: str) -> bool:

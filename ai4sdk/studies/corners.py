@@ -24,7 +24,7 @@ MOST_SHOWN = 20
 MOST_LOOKED_AT = 2_000
 
 _NEEDS = ("cpus", "gpus")
-_SHARED = ("hardware.memory", "hardware.wall_time", "backend.grace", "tracking", "runs")
+_SHARED = ("hardware.memory", "hardware.wall_time", "backend.kind", "backend.grace", "tracking", "runs")
 """What a study has once, for all of its points: it keeps one pool, one folder and one place for its records."""
 
 
@@ -274,13 +274,13 @@ def _once(key: str, varied: str, mine: Any, other: Any) -> str:
     separate = "start a study for each value"
     if isinstance(mine, dict):
         return separate
-    if key == "runs":
+    if isinstance(mine, str):
         largest: Any = mine
     else:
         largest = "null" if None in (mine, other) else f"{max(mine, other):g}{'s' if isinstance(mine, float) else ''}"
     if key == "hardware.memory" and largest != "null":
         largest = format_size(max(mine, other)).replace(" ", "")
-    return f"{key}={largest}, for all of them; or {separate}"
+    return f"{key.removesuffix('.kind')}={largest}, for all of them; or {separate}"
 
 
 def _shown(key: str, value: Any) -> str:

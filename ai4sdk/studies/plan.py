@@ -267,6 +267,7 @@ def make_study(
     objectives = () if problems else _objectives(sweep, corners.first.as_job())
     if not problems:
         problems = _search_problems(sweep, space, objectives, look)
+        problems += [look.located(problem) for problem in _backend_fits(corners.first)]
         if sweep.pruner is not None and corners.first.job["function"] is not None:
             message = "a pruner looks at a training epoch by epoch, and this job calls a function"
             problems.append(look.located(Problem(message, key="sweep.pruner", fix="sweep.pruner=null")))
@@ -309,6 +310,16 @@ def _sweep(base: Composition) -> Sweep:
         job, problems = validate(replace(base, problems=()))
         assert job is None
         raise ConfigError([problem for problem in problems if problem.key.split(".")[0] == "sweep"]) from None
+
+
+def _backend_fits(first: Plan) -> Iterator[Problem]:
+    from ai4sdk.backends.registry import get_backend
+
+    kind = first.job["backend"]["kind"]
+    if not hasattr(get_backend(kind), "pool"):
+        yield Problem(
+            f"backend {kind} runs plans one by one; it cannot run studies", key="backend.kind", fix="backend=local"
+        )
 
 
 def _sweeper_fits(sweep: Sweep, objectives: Sequence[Objective]) -> Iterator[Problem]:

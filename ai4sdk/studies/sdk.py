@@ -138,7 +138,10 @@ class Study(Handle):
         return f"<Study {self.id}: {view.state}, {done} of {view.total} points>"
 
     def _repr_html_(self) -> str:
-        view = self.view
+        try:
+            view = self.view
+        except NotFound:
+            return html_table(self.id, {"state": "gone"})
         found = best(view)
         facts: dict[str, Any] = {
             "state": view.state,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ai4sdk.config.encode import texts_of
-from ai4sdk.errors import UsageError
+from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.runs.state import read_state
 from ai4sdk.studies.layout import FORMAT, StudyPaths
 from ai4sdk.studies.ledger import LedgerReader
@@ -28,6 +28,8 @@ class StudyReader:
     ------
     UsageError
         If the folder holds no study of this version.
+    NotFound
+        If it holds none at all.
     """
 
     def __init__(self, paths: StudyPaths) -> None:
@@ -41,6 +43,8 @@ class StudyReader:
                 for number, (params, digest) in enumerate(self._facts["points"])
             )
             self._objectives = tuple(Objective(**objective) for objective in self._facts["objectives"])
+        except FileNotFoundError as error:
+            raise NotFound(f"the study {paths.id} is gone: there is no {paths.study}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{paths.study} cannot be read as a study: {error}", hint="it is left as it is") from error
         self._ledger = LedgerReader(paths, points)

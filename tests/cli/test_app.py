@@ -160,3 +160,8 @@ def test_commands_on_runs_do_not_pay_for_composing():
 def test_options_of_a_study_that_make_no_sense_are_refused(project, capsys, option, says):
     assert main(["study", "show", "latest", "--json", option]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_point_is_not_shown_as_a_study_but_where_it_is_said(project, capsys):
+    assert main(["study", "show", "mine/3"]) == 2
+    assert "ai4sdk status mine/3" in capsys.readouterr().err

@@ -22,6 +22,7 @@ from ai4sdk.studies.plan import make_study, read_study_file
 
 REFERENCES = [
     "${a}", "${b.c}", "${.a}", "${..b}", "${g}", "${g.a}", "${a}-x", "${oc.env:HOME}", "${oc.select:zz,3}", "${secret:PW}",
+    "${oc.select:a,3}", "${oc.select:b.c,x}", "${oc.select:g.a}", "${a}${b.c}", "\\${a}",
     "${data:rows}", "${l[0]}", "${l.0}", "???", "${oc.dict.keys:g}", "${k.n}", "${k}",
 ]  # fmt: skip
 NAMES = st.sampled_from("abcd")

@@ -239,6 +239,7 @@ def test_a_mistake_in_one_of_many_points_is_told_once_at_the_axis_it_is_in(layer
         ("hardware.memory=1GiB,null", "hardware.memory cannot differ", "hardware.memory=null, for all of them"),
         ("hardware.wall_time=1m,2m", "hardware.wall_time cannot differ", "hardware.wall_time=120s, for all of them"),
         ("backend.grace=1s,2s", "backend.grace cannot differ", "backend.grace=2s, for all of them"),
+        ("+backend=local,slurm", "backend.kind cannot differ", "backend=local, for all of them"),
         ("runs=a,b", "runs cannot differ", "runs=a, for all of them"),
         ("tracking.kind=none,mlflow", "tracking cannot differ", "start a study for each value"),
         ("sweep.seed=1,2", "sweep.seed steers the study itself", "start a study for each value"),
@@ -269,7 +270,7 @@ def test_as_many_points_run_at_once_as_the_largest_leaves_room_for(layered, tmp_
 
 def test_points_that_are_one_and_the_same_are_told_beforehand(layered):
     lines = study_lines(make_study("train", ["seed=1,2,3", "tags={a: b},{a: c}"]), Project(layered))
-    assert lines[0] == "study train: grid, 6 points (3 different ones: equal plans run once)"
+    assert lines[0] == "study train: grid, 6 points (3 different: equal plans run once)"
 
 
 def test_points_that_watch_different_metrics_must_be_compared_by_one(layered):
@@ -354,6 +355,12 @@ def test_a_wrong_value_in_yaml_is_cited_by_file_and_line(layered, write):
 )
 def test_axes_that_make_no_sense_are_refused_with_the_reason(layered, override, says):
     assert any(says in text for text in problems_of("train", override))
+
+
+def test_a_backend_that_cannot_run_studies_is_told_before_anything_runs(layered):
+    (found,) = problems_of("quickstart", "seed=1,2", "backend=slurm")
+    assert "backend slurm runs plans one by one; it cannot run studies" in found
+    assert found.endswith("→ backend=local")
 
 
 def test_a_function_has_nothing_to_prune(function_project):
