@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ai4sdk.backends.base import Command
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.cli.arguments import Parser, split_config
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
@@ -120,7 +121,7 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     run = RunPaths(Path(project, job["runs"]) / "RUN")
     submission = get_backend(job["backend"]["kind"]).render(plan, run, project)
     rows.append(("backend", job["backend"]["kind"]))
-    rows += [("starts", " ".join(command.argv[3:])) for command in [*submission.tasks, *submission.sidecars]]
+    rows += [("starts", _started(command)) for command in [*submission.tasks, *submission.sidecars]]
     tracking = job["tracking"]
     where = tracking["uri"] or f"sqlite in {display_path(run.root.parent)}"
     rows.append(("tracking", "none" if tracking["kind"] == "none" else f"MLflow, {where}"))
@@ -144,6 +145,12 @@ def _script(plan: Plan, project: Path) -> str:
     if not script:
         raise UsageError(f"backend {kind} starts processes itself, without a script", hint="leave out --script")
     return script
+
+
+def _started(command: Command) -> str:
+    """Return a command line without what says which Python it is."""
+    module = command.argv.index("-m")
+    return " ".join([*command.argv[: module - 2], *command.argv[module + 1 :]])
 
 
 def _resources(task: dict[str, Any]) -> str:

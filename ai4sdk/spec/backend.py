@@ -103,8 +103,8 @@ class SlurmBackend(Section):
     """Time a task has to write a checkpoint after it is told to stop; then it is killed."""
 
     warning: Span = 120.0
-    """How long before the job's time limit it is told to stop with a checkpoint; at most half of the time limit. Slurm
-    may do so up to a minute earlier."""
+    """How long before the job's time limit it is told to stop with a checkpoint; Slurm may do so up to a minute
+    earlier, all within the second half of the time limit. Limits of few minutes are seen to by the worker alone."""
 
     env: dict[str, str] = Field(default_factory=dict)
     """Environment variables for the tasks."""

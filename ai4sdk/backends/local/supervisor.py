@@ -85,8 +85,12 @@ class Supervisor:
         return "terminated" if self.terminated else None
 
     def environment(self, command: Command) -> dict[str, str]:
-        """Return the variables that a command gets beside those of this process."""
-        return command.env
+        """Return the variables that a command starts with."""
+        return {**os.environ, **command.env}
+
+    def status(self, command: Command, code: int) -> int:
+        """Return the status that a task ended with, given that of its process."""
+        return code
 
     def replaced(self) -> bool:
         """Tell whether somebody else executes the run by now."""
@@ -145,7 +149,7 @@ class Supervisor:
                 stdout=log,
                 stderr=log,
                 cwd=project,
-                env={**os.environ, **self.environment(command)},
+                env=self.environment(command),
                 process_group=0,
                 pass_fds=[] if sidecar or self.lock is None else [self.lock],
                 preexec_fn=die_with_parent(),
@@ -177,7 +181,7 @@ class Supervisor:
                 signal_group(process.pid, signal.SIGKILL)
                 deadline = float("inf")
         signal_group(process.pid, signal.SIGKILL)  # what the task left behind
-        return task_ended(self.run, command.name, process.returncode, stop=stop)
+        return task_ended(self.run, command.name, self.status(command, process.returncode), stop=stop)
 
     def _wait_for(self, sidecars: list[subprocess.Popen[bytes]]) -> None:
         if self.lock is not None:

@@ -124,6 +124,7 @@ def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[
         f"--ntasks-per-node={task.processes}",
         f"--cpus-per-task={max(1, task.cpus // task.processes)}",
         "--kill-on-bad-exit=1",
+        "--wait=0",  # rank 0 may evaluate long after the others have ended
         "--mpi=none",
     ]
     return [*step, python, "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]

@@ -19,6 +19,8 @@ WARN = "USR1"
 STOP = "USR2"
 """Signal that `ai4sdk cancel` sends."""
 
+_EARLY = 60
+"""Seconds that Slurm's warning may come early."""
 _MOST_WARNING = 65535
 """What sbatch takes, in seconds."""
 
@@ -68,7 +70,7 @@ def _directives(plan: Plan, run: RunPaths, project: Path) -> dict[str, Any]:
         "open-mode": "append",
         **{name: options[name] for name in ("partition", "account", "qos", "constraint")},
         **_resources(plan.tasks, options["gres"], plan.job["hardware"]["gpu_model"]),
-        "signal": f"B:{WARN}@{_warning(plan, options['warning'])}",
+        "signal": f"B:{WARN}@{warning}" if (warning := _warning(plan, options["warning"])) > 0 else None,
         "requeue" if options["requeues"] else "no-requeue": True,
         **options["directives"],
     }
@@ -90,8 +92,13 @@ def _resources(tasks: list[TaskPlan], gres: str, model: str | None) -> dict[str,
 
 
 def _warning(plan: Plan, wanted: float) -> int:
+    """Return how many seconds before its limit a job is warned; none is left of a limit of a few minutes.
+
+    Slurm may be early, and a job that is warned as soon as it begins would never get anywhere. The worker looks at the
+    clock, too.
+    """
     limit = sum(task.wall_time for task in plan.tasks if task.wall_time)
-    return int(min(wanted, limit / 2 if limit else wanted, _MOST_WARNING))
+    return int(min(wanted, limit / 2 - _EARLY if limit else wanted, _MOST_WARNING))
 
 
 def _mebibytes(size: int) -> str | None:

@@ -14,6 +14,7 @@ from ai4sdk.backends.base import Command
 from ai4sdk.backends.local.supervisor import Replaced, Supervisor
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.slurm import client, submissions
+from ai4sdk.backends.slurm.rank import ends_file, task_end, without_tasks
 from ai4sdk.backends.slurm.script import STOP, WARN
 from ai4sdk.errors import Ai4Error
 from ai4sdk.planning.plan import read_plan_file
@@ -170,13 +171,21 @@ class _JobSupervisor(Supervisor):
 
     def environment(self, command: Command) -> dict[str, str]:
         if command.argv[0] != "srun":
-            return command.env
+            return without_tasks({**os.environ, **command.env})
         # This is the first node, where rank 0 will be.
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
         address = client.address_of_first(os.environ["SLURM_JOB_NODELIST"])
-        return {**command.env, "MASTER_ADDR": address, "MASTER_PORT": str(port)}
+        return {**os.environ, **command.env, "MASTER_ADDR": address, "MASTER_PORT": str(port)}
+
+    def status(self, command: Command, code: int) -> int:
+        if command.argv[0] != "srun":
+            return code
+        status, failure = task_end(ends_file(self.run, os.environ), code)
+        if failure is not None:
+            write_json(self.run.failure, failure)
+        return status
 
     def stop_reason(self) -> str | None:
         if self._stopped or stop_request(self.run):

@@ -11,8 +11,10 @@ import pytest
 
 import ai4sdk
 from ai4sdk.backends.slurm.backend import SlurmBackend
+from ai4sdk.backends.slurm.rank import task_end, variables, without_tasks
 from ai4sdk.backends.slurm.script import batch_script
 from ai4sdk.errors import ConfigError
+from ai4sdk.runs.files import append_json_line
 from ai4sdk.runs.layout import RunPaths
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,6 +30,7 @@ SCRIPTS = {
         "backend.qos": "long",
         "backend.constraint": "'skylake&ib'",
     },
+    "short": {"hardware": "{wall_time: 10m}", "backend.warning": "8m"},
     "setup": {
         "hardware": "{wall_time: 90s}",
         "backend.setup": "['module load cuda/12.4', 'source ~/venv/bin/activate']",
@@ -97,3 +100,41 @@ def test_what_slurm_would_stumble_over_is_a_mistake_of_the_config(project: Path,
 def test_options_of_the_other_backend_are_pointed_out(project: Path) -> None:
     with pytest.raises(ConfigError, match="backend=slurm has it"):
         ai4sdk.plan("train", "+backend.partition=gpu")
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "meaning"),
+    [
+        ([(1, 0), (0, 0)], 0, 0),
+        ([(1, 130), (0, 130)], 0, 130),
+        ([(1, 5), (0, 130)], 0, 130),
+        ([(1, 4)], 137, 4),
+        ([(0, 5), (1, 4)], 137, 4),
+        ([(1, -11)], 139, -11),
+        ([], 1, 1),
+    ],
+)
+def test_how_ranks_ended_says_how_their_task_did(tmp_path, ends, status, meaning) -> None:
+    for rank, code in ends:
+        append_json_line(tmp_path / "ends.jsonl", {"rank": rank, "status": code})
+    assert task_end(tmp_path / "ends.jsonl", status) == (meaning, None)
+
+
+def test_a_rank_is_told_its_place_by_torchruns_names_and_not_by_slurms() -> None:
+    step = {
+        "SLURM_STEP_NUM_TASKS": "8",
+        "SLURM_STEP_NUM_NODES": "2",
+        "SLURM_NTASKS": "8",
+        "SLURM_PROCID": "5",
+        "SLURM_LOCALID": "1",
+        "SLURM_NODEID": "1",
+        "SLURM_JOB_ID": "17",
+    }
+    assert variables(step) == {
+        "RANK": "5",
+        "WORLD_SIZE": "8",
+        "LOCAL_RANK": "1",
+        "LOCAL_WORLD_SIZE": "4",
+        "GROUP_RANK": "1",
+    }
+    assert without_tasks(step) == {"SLURM_JOB_ID": "17"}

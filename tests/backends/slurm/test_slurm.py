@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from safetensors.numpy import load_file
 import ai4sdk
 from ai4sdk.backends.launch import resume_run
 from ai4sdk.backends.slurm import client, submissions
-from ai4sdk.errors import EnvironmentFault, RunInterrupted, UsageError
+from ai4sdk.errors import EnvironmentFault, RunFailed, RunInterrupted, UsageError
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.state import State, read_state
 
@@ -94,9 +96,14 @@ def start_held(go_on: Path, *overrides: str) -> ai4sdk.Run:
     return run
 
 
+@functools.cache
+def weights_of_a_whole_run() -> dict[str, bytes]:
+    return weights(start(epochs=300).wait(timeout=300))
+
+
 @pytest.fixture
 def undisturbed(go_on: Path) -> dict[str, bytes]:
-    return weights(start(epochs=300).wait(timeout=300))
+    return weights_of_a_whole_run()
 
 
 def warn(run: ai4sdk.Run, slurm) -> None:
@@ -111,6 +118,11 @@ def put_back(run: ai4sdk.Run, slurm) -> None:
 def preempt(run: ai4sdk.Run, slurm) -> None:
     argv = ("--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1")
     slurm.ask("sbatch", *argv)
+
+
+def test_a_plan_gives_the_same_weights_as_on_this_machine(slurm, undisturbed):
+    here = ai4sdk.run("train", *JOB, "backend={kind: local}", "training.max_epochs=300", wait=False)
+    assert weights(here.wait(timeout=300)) == undisturbed
 
 
 @pytest.mark.parametrize("how", [warn, put_back, preempt])
@@ -348,6 +360,23 @@ def test_a_task_of_several_nodes_is_one_worker_a_rank_that_meet(slurm, project):
     assert run.scores == {"total": 3.0, "world": 2, "local": 1}
     assert "node n1 local rank 0" in run.log("call")
     assert "node n2 local rank 0" in (run.paths.logs / "call.rank1.log").read_text()
+
+
+def test_a_rank_that_fails_ends_the_others_and_gives_the_reason(slurm, project):
+    code = """
+        import os, time
+
+        def fail():
+            if os.environ["RANK"] == "1":
+                raise ValueError("the pond is empty")
+            while True:
+                time.sleep(0.1)
+        """
+    (project / "failing.py").write_text(textwrap.dedent(code))
+    (project / "fail.yaml").write_text("defaults: [base, _self_]\nname: fail\nfunction: {_target_: failing.fail}\n")
+    run = ai4sdk.run("fail.yaml", "backend=slurm", "hardware.nodes=2", "tracking=none", wait=False)
+    with pytest.raises(RunFailed, match="the pond is empty"):
+        run.wait(timeout=300)
 
 
 WAITING = """

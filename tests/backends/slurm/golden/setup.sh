@@ -9,7 +9,6 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=2
 #SBATCH --time=0-00:01:30
-#SBATCH --signal=B:USR1@45
 #SBATCH --no-requeue
 #SBATCH --exclude=n7,n8
 #SBATCH --exclusive
