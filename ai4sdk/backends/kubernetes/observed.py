@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from ai4sdk.runs.state import RunState, State
 
-__all__ = ["Job", "Pod", "observe", "verdict"]
+__all__ = ["Job", "Pod", "last_state", "observe", "verdict"]
 
 _STARTING = ("ContainerCreating", "PodInitializing")
 _DISRUPTIONS = {
@@ -132,6 +132,15 @@ def observe(job: dict[str, Any], pods: list[dict[str, Any]]) -> Job:
         ended=_time((end or {}).get("lastTransitionTime")),
         pods=tuple(_pod(pod) for pod in ordered),
     )
+
+
+def last_state(job: Job) -> RunState | None:
+    """Return the state that the last pod of a Job tells; ``None`` if it left no word."""
+    last = job.pods[-1] if job.pods else None
+    state = last.state() if last else None
+    if last and state and state.state is State.INTERRUPTED and last.reason:
+        return replace(state, cause=f"pod {last.name}: {last.reason}")  # it was told to stop, but not why
+    return state
 
 
 def verdict(job: Job | None, *, requested: bool) -> RunState:

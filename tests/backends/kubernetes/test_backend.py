@@ -85,6 +85,7 @@ def test_a_run_ends_well_and_leaves_its_results_on_the_claim_and_its_log_here(po
     assert (there / "code" / "pond.py").read_text() == FUNCTION
     told = json.loads(command("status", run.id, "--json").stdout)
     assert (told["state"], told["attempt"], told["exit_code"]) == ("succeeded", 1, 0)
+    assert f"/workspace/runs/{run.id} on the claim pond" in command("status", run.id).stdout
 
 
 def test_the_job_owns_what_belongs_to_it(pond: Path, kubernetes: Any) -> None:
@@ -162,6 +163,7 @@ def test_a_run_that_waits_tells_what_it_waits_for_and_can_be_cancelled(pond: Pat
     told = command("status", run.id)
     assert "queued" in told.stdout
     assert "Insufficient nvidia.com/gpu" in told.stdout
+    assert command("logs", run.id).stdout == ""
     assert run.cancel(now=True) is State.CANCELLED
 
 
