@@ -156,7 +156,8 @@ def verdict(job: Job | None, *, requested: bool) -> RunState:
     if requested:
         return RunState(State.CANCELLED, "stopped on request", 130)
     if job is None:
-        return RunState(State.INTERRUPTED, "its job is not in the cluster any more, and left no last word", 5)
+        cause = "its job is not in the cluster any more; a resume goes on, or finds that the run has succeeded"
+        return RunState(State.INTERRUPTED, cause, 5)
     last = job.pods[-1] if job.pods else None
     told = f": {last.reason}" if last and last.reason else ""
     if job.complete:
