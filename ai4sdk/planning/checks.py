@@ -247,6 +247,16 @@ def _one_process_uses_one_gpu(job: Job, search: list[Path]) -> Iterator[Finding]
         yield Finding("hardware.gpus", "training.mode single is one process on at most one GPU", "hardware.gpus=1")
 
 
+def _single_is_one_node(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if (
+        job.function is None
+        and job.training.mode == "single"
+        and job.backend.kind != "local"
+        and job.hardware.nodes > 1
+    ):
+        yield Finding("hardware.nodes", "training.mode single is one process on one node", "hardware.nodes=1")
+
+
 def _unfreezing_leaves_something(job: Job, search: list[Path]) -> Iterator[Finding]:
     if "*" in job.training.freeze:
         yield Finding("training.freeze", "the pattern '*' freezes everything", "name the layers, such as 'backbone.*'")
@@ -262,5 +272,6 @@ _CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
     _backend_has_what_is_asked,
     _pods_get_the_secrets,
     _one_process_uses_one_gpu,
+    _single_is_one_node,
     _unfreezing_leaves_something,
 )

@@ -88,6 +88,10 @@ class Supervisor:
         """Return the variables that a command starts with."""
         return {**os.environ, **command.env}
 
+    def stop_signal(self, command: Command) -> signal.Signals:
+        """Return the signal that has a command stop in good order."""
+        return signal.SIGTERM
+
     def status(self, command: Command, code: int) -> int:
         """Return the status that a task ended with, given that of its process."""
         return code
@@ -175,7 +179,7 @@ class Supervisor:
                 raise FileNotFoundError(self.run.root) if deleted else Replaced
             if stop is None and (stop := self.stop_reason()):
                 add_event(self.run, "stopping", task=command.name, why=stop)
-                signal_leader(process.pid, signal.SIGTERM)
+                signal_leader(process.pid, self.stop_signal(command))
                 deadline = time.monotonic() + submission.grace
             if stop and (time.monotonic() > deadline or stop_request(self.run) == "now"):
                 signal_group(process.pid, signal.SIGKILL)

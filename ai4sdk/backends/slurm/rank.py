@@ -14,16 +14,19 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ai4sdk.processes import die_with_parent, signal_leader
-from ai4sdk.runs.files import append_json_line, read_json, read_json_lines
+from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["ends_file", "main", "task_end", "variables", "without_tasks"]
+__all__ = ["STOP_RANKS", "end_of_rank", "main", "task_end", "variables", "without_tasks"]
 
+STOP_RANKS = signal.SIGUSR1
+"""Signal that srun passes on to all ranks; SIGTERM it takes as the word to kill them."""
 _STOPPED = (5, 130, 143, -signal.SIGTERM, -signal.SIGINT)
 """Statuses of a worker that has stopped in good order, or lost another one."""
 
@@ -64,37 +67,44 @@ def main(run: RunPaths, task: str) -> int:
         log = os.open(run.logs / f"{task}.rank{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(log, 1)
         os.dup2(log, 2)
+    # What srun passes on may reach the whole process group; of the worker only SIGTERM is wanted.
+    signal.signal(STOP_RANKS, signal.SIG_IGN)
     worker = subprocess.Popen(
         [sys.executable, "-P", "-m", "ai4sdk.worker", str(run.root), task],
         env={**without_tasks(os.environ), **found},
         preexec_fn=die_with_parent(),
     )
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (STOP_RANKS, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: signal_leader(worker.pid, signal.SIGTERM))
     status = worker.wait()
-    end: dict[str, Any] = {"rank": rank, "status": status}
-    if status in _STOPPED:
-        append_json_line(ends_file(run, os.environ), end)
-        return 0
-    if status:
+    end: dict[str, Any] = {"rank": rank, "status": status, "time": time.time()}
+    if status and status not in _STOPPED:
         with contextlib.suppress(OSError, ValueError, TypeError):
             end["failure"] = {**read_json(run.failure), "rank": rank}
-    append_json_line(ends_file(run, os.environ), end)
+    file = end_of_rank(run, task, rank, os.environ)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, end)
+    if status in _STOPPED:
+        return 0
     return status if status >= 0 else 128 - status
 
 
-def ends_file(run: RunPaths, slurm: Mapping[str, str]) -> Path:
-    """Return the file that takes how the ranks of one start of a job ended."""
-    return run.slurm / f"ranks-{slurm['SLURM_JOB_ID']}-{slurm.get('SLURM_RESTART_COUNT', 0)}.jsonl"
+def end_of_rank(run: RunPaths, task: str, rank: int, slurm: Mapping[str, str]) -> Path:
+    """Return the file that takes how a rank ended: one each, as machines that append to one file may lose lines.
+
+    Nobody looks for it before it can be there, so that no cache of a shared folder says it is not.
+    """
+    start = f"{slurm['SLURM_JOB_ID']}-{slurm.get('SLURM_RESTART_COUNT', 0)}"
+    return run.slurm / "ranks" / f"{start}-{task}" / f"{rank}.json"
 
 
-def task_end(ends: Path, status: int) -> tuple[int, dict[str, Any] | None]:
+def task_end(ends: Iterable[Path], status: int) -> tuple[int, dict[str, Any] | None]:
     """Say how a task of several ranks ended.
 
     Parameters
     ----------
     ends
-        What its ranks wrote down; those that were killed with their node or by srun are missing.
+        What its ranks wrote down, a file each; those that were killed with their node or by srun are missing.
     status
         That of srun.
 
@@ -105,8 +115,11 @@ def task_end(ends: Path, status: int) -> tuple[int, dict[str, Any] | None]:
     failure
         What that rank wrote of its failure.
     """
-    found = list(read_json_lines(ends))
-    failed = [end for end in found if end["status"] and end["status"] not in _STOPPED]
+    found = []
+    for file in ends:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(read_json(file))
+    failed = sorted((e for e in found if e["status"] and e["status"] not in _STOPPED), key=lambda end: end["time"])
     stopped = sorted((end for end in found if end["status"] in _STOPPED), key=lambda end: end["rank"])
     first = (failed or stopped or [{"status": status}])[0]
     return int(first["status"]), first.get("failure")

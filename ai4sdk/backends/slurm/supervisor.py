@@ -14,7 +14,7 @@ from ai4sdk.backends.base import Command
 from ai4sdk.backends.local.supervisor import Replaced, Supervisor
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.slurm import client, submissions
-from ai4sdk.backends.slurm.rank import ends_file, task_end, without_tasks
+from ai4sdk.backends.slurm.rank import STOP_RANKS, end_of_rank, task_end, without_tasks
 from ai4sdk.backends.slurm.script import STOP, WARN
 from ai4sdk.errors import Ai4Error
 from ai4sdk.planning.plan import read_plan_file
@@ -112,7 +112,9 @@ class _JobSupervisor(Supervisor):
         self.put_back = False
         """Whether Slurm queues the job again by itself."""
         self.job, self._restart = job, restart
-        self.most: int = read_plan_file(run.root).job["backend"]["requeues"]
+        plan = read_plan_file(run.root)
+        self._tasks = plan.tasks
+        self.most: int = plan.job["backend"]["requeues"]
         """How often it may be put back."""
         self._began = time.time()
         self._warned = self._stopped = False
@@ -179,12 +181,19 @@ class _JobSupervisor(Supervisor):
         address = client.address_of_first(os.environ["SLURM_JOB_NODELIST"])
         return {**os.environ, **command.env, "MASTER_ADDR": address, "MASTER_PORT": str(port)}
 
+    def stop_signal(self, command: Command) -> signal.Signals:
+        return STOP_RANKS if command.argv[0] == "srun" else signal.SIGTERM
+
     def status(self, command: Command, code: int) -> int:
         if command.argv[0] != "srun":
             return code
-        status, failure = task_end(ends_file(self.run, os.environ), code)
+        ranks = next(task.processes * task.nodes for task in self._tasks if task.name == command.name)
+        ends = [end_of_rank(self.run, command.name, rank, os.environ) for rank in range(ranks)]
+        status, failure = task_end(ends, code)
         if failure is not None:
             write_json(self.run.failure, failure)
+        elif status > 128 and self.stop_reason():  # it was told before the ranks could listen
+            return 130
         return status
 
     def stop_reason(self) -> str | None:

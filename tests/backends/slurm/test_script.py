@@ -14,7 +14,7 @@ from ai4sdk.backends.slurm.backend import SlurmBackend
 from ai4sdk.backends.slurm.rank import task_end, variables, without_tasks
 from ai4sdk.backends.slurm.script import batch_script
 from ai4sdk.errors import ConfigError
-from ai4sdk.runs.files import append_json_line
+from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -89,6 +89,7 @@ def test_the_job_starts_the_processes_that_this_machine_would(project: Path) -> 
         ("++backend.partition='a b'", "backend.partition must be text"),
         ("++backend.kind=slrum", "backend.kind must be one of local, slurm"),
         ("++backend.partitoin=x", "no key"),
+        ("+hardware.nodes=2", "one process on one node"),
     ],
 )
 def test_what_slurm_would_stumble_over_is_a_mistake_of_the_config(project: Path, override: str, message: str) -> None:
@@ -111,13 +112,14 @@ def test_options_of_the_other_backend_are_pointed_out(project: Path) -> None:
         ([(1, 4)], 137, 4),
         ([(0, 5), (1, 4)], 137, 4),
         ([(1, -11)], 139, -11),
+        ([(1, 4), (0, 3)], 4, 4),
         ([], 1, 1),
     ],
 )
 def test_how_ranks_ended_says_how_their_task_did(tmp_path, ends, status, meaning) -> None:
-    for rank, code in ends:
-        append_json_line(tmp_path / "ends.jsonl", {"rank": rank, "status": code})
-    assert task_end(tmp_path / "ends.jsonl", status) == (meaning, None)
+    for moment, (rank, code) in enumerate(ends):
+        write_json(tmp_path / f"{rank}.json", {"rank": rank, "status": code, "time": moment})
+    assert task_end([tmp_path / "0.json", tmp_path / "1.json"], status) == (meaning, None)
 
 
 def test_a_rank_is_told_its_place_by_torchruns_names_and_not_by_slurms() -> None:

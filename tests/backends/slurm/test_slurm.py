@@ -398,4 +398,6 @@ def test_a_task_of_several_nodes_is_stopped_as_one(slurm, project, now):
     run = ai4sdk.run("wait.yaml", "backend=slurm", "hardware.nodes=2", "tracking=none", wait=False)
     wait_for(lambda: len(list(project.glob("waits-*"))) == 2)
     assert run.cancel(now=now) is State.CANCELLED
+    ends = run.paths.slurm / "ranks" / f"{job_of(run)}-0-call"
+    assert now or [read_json(ends / f"{rank}.json")["status"] for rank in (0, 1)] == [130, 130]
     wait_for(lambda: not slurm.ask("squeue", "--noheader", "--jobs", job_of(run)).strip())
