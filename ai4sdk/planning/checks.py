@@ -237,8 +237,8 @@ def _pods_get_the_secrets(job: Job, search: list[Path]) -> Iterator[Finding]:
         return
     for key, text in _strings(job.model_dump(by_alias=True), ""):
         name = text.removeprefix("${secret:").removesuffix("}")
-        used = not job.unused or key.partition(".")[0] not in job.unused
-        if used and _REFERENCE.fullmatch(text) and name not in {*job.backend.secrets, *job.backend.env}:
+        used = key.partition(".")[0] not in job.unused
+        if used and _REFERENCE.fullmatch(text) and name not in job.backend.secrets:
             yield Finding(key, f"pods do not get the secret {name}", f"++backend.secrets.{name}=SECRET/KEY")
 
 
@@ -251,7 +251,7 @@ def _single_is_one_node(job: Job, search: list[Path]) -> Iterator[Finding]:
     if (
         job.function is None
         and job.training.mode == "single"
-        and job.backend.kind != "local"
+        and job.backend.kind not in ("local", "kubernetes")  # which say so themselves
         and job.hardware.nodes > 1
     ):
         yield Finding("hardware.nodes", "training.mode single is one process on one node", "hardware.nodes=1")
