@@ -25,6 +25,8 @@ __all__ = ["SlurmBackend"]
 
 _SUBMITTING = 120.0
 """Longest time, in seconds, from claiming a submission to knowing its job's number."""
+_LAST_WORD = 15.0
+"""Longest time, in seconds, until what a job wrote at its end is seen on another machine."""
 
 
 class SlurmBackend:
@@ -57,35 +59,25 @@ class SlurmBackend:
         """
         try:
             before = submissions.latest(run)
-            self._refuse_twice(run, before)
-            try:
-                claimed = submissions.claim(run, before)
-            except FileExistsError:
-                raise UsageError(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
+            _refuse_twice(run, before)
+            claimed = submissions.claim(run, before)
             write_json(run.submission, submission.to_json())
             script = submissions.script_of(run)
             write_text(script, submission.script)
             # From here on the lock says nothing; the job writes the state once it has begun.
             state = replace(read_state(run), scheduler="slurm", job=None)
             write_json(run.state, asdict(state))
-            try:
-                job = _submitted(run, script, claimed)
-            except Ai4Error as error:
-                write_state(run, replace(state, state=State.INTERRUPTED, cause=error.message, exit_code=5))
-                raise
-            submissions.name_job(run, claimed, job)
+            _submit(run, script, claimed)
+        except FileExistsError:
+            raise UsageError(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
+        except Ai4Error as error:
+            state = replace(read_state(run), state=State.INTERRUPTED, cause=error.message, exit_code=5)
+            write_state(run, state)
+            raise
         except OSError as error:
             raise EnvironmentFault(f"the run cannot be submitted: {error.strerror or error}") from error
         finally:
             os.close(lock)
-
-    def _refuse_twice(self, run: RunPaths, before: submissions.Submission | None) -> None:
-        job = _job_of(run, before) if before else None
-        known = client.jobs([job]).get(job) if job else None
-        if known and known.waits:
-            raise UsageError(
-                f"{run.id} is in the queue already, as job {job}, and will go on", hint=f"ai4sdk status {run.id}"
-            )
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Take the job from the queue, or tell it to stop with a checkpoint, or with ``now`` have Slurm end it."""
@@ -130,10 +122,23 @@ def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[
     return [*step, python, "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]
 
 
-def _submitted(run: RunPaths, script: Path, claimed: submissions.Submission) -> str:
-    """Submit a script. Where the answer is lost the job may be in the queue nevertheless: it is looked for."""
+def _refuse_twice(run: RunPaths, before: submissions.Submission | None) -> None:
+    """Refuse to submit a run that Slurm has put back into the queue by itself."""
+    job = _job_of(run, before) if before else None
+    known = client.jobs([job]).get(job) if job else None
+    if known and known.waits:
+        raise UsageError(
+            f"{run.id} is in the queue already, as job {job}, and will go on", hint=f"ai4sdk status {run.id}"
+        )
+
+
+def _submit(run: RunPaths, script: Path, claimed: submissions.Submission) -> None:
+    """Submit a script, and write the job's number down; a job whose number cannot be kept is taken back.
+
+    Where the answer is lost the job may be in the queue nevertheless: it is looked for.
+    """
     try:
-        return client.submit(script, str(claimed.number))
+        job = client.submit(script, str(claimed.number))
     except client.NotAnswering as error:
         try:
             found = client.find(run.id)
@@ -141,7 +146,12 @@ def _submitted(run: RunPaths, script: Path, claimed: submissions.Submission) -> 
             raise error from None
         if not found:
             raise
-        return found[-1]
+        job = found[-1]
+    try:
+        submissions.name_job(run, claimed, job)
+    except OSError:
+        client.cancel(job)
+        raise
 
 
 def _job_of(run: RunPaths, submission: submissions.Submission) -> str | None:
@@ -173,14 +183,14 @@ def _standing(
         return Standing(waiting, f"job {job} is waiting ({found.reason or found.state})")
     if found and not found.over:
         return Standing(replace(state, job=job), f"job {job} is {found.state.lower()}")
-    ended = verdict(found, requested=bool(stop_request(run)))
-    return _write_end(run, replace(state, job=job), ended, found)
+    return _write_end(run, state, job, found)
 
 
-def _write_end(run: RunPaths, state: RunState, ended: RunState, job: client.Job | None) -> Standing:
-    """Write down the end of a run whose job is gone, unless it has done so itself by now."""
+def _write_end(run: RunPaths, state: RunState, number: str | None, job: client.Job | None) -> Standing:
+    """Write down the end of a run whose job is gone, unless it has done so itself, or was resumed, by now."""
+    ended = verdict(job, requested=bool(stop_request(run)))
     fresh = read_state(run)
-    if fresh.state.ended:
+    if fresh != state:
         return Standing(fresh)
     if job and job.ended and job.state in ("COMPLETED", "FAILED") and time.time() - job.ended < _LAST_WORD:
         return Standing(state, f"job {job.id} has ended; its last word is on its way")
@@ -189,6 +199,7 @@ def _write_end(run: RunPaths, state: RunState, ended: RunState, job: client.Job 
         state=ended.state,
         cause=ended.cause,
         exit_code=ended.exit_code,
+        job=number,
         ended=(job.ended if job else None) or time.time(),
     )
     lock = hold_lock(run)
@@ -199,7 +210,3 @@ def _write_end(run: RunPaths, state: RunState, ended: RunState, job: client.Job 
     finally:
         os.close(lock)
     return Standing(last)
-
-
-_LAST_WORD = 15.0
-"""Longest time, in seconds, until what a job wrote at its end is seen on another machine."""

@@ -247,7 +247,8 @@ def _ask(argv: Sequence[str], *, patience: float = _ANSWER, env: dict[str, str] 
         return done.stdout
     said = [line.partition("error: ")[2] or line for line in done.stderr.splitlines() if line.strip()]
     said = [line for line in said if not line.startswith("Try ")]
-    text = (said or [f"it ended with status {done.returncode}"])[-1].removeprefix("Batch job submission failed: ")
+    said = [line.removeprefix("Batch job submission failed: ") for line in said]
+    text = "; ".join(dict.fromkeys(said)) or f"it ended with status {done.returncode}"
     lowered = done.stderr.lower()
     if any(words in lowered for words in ("unable to contact", "timed out", "process configuration", "munge", "retry")):
         raise NotAnswering(f"Slurm does not answer: {text}", hint="`scontrol ping` tells how it is; then try again")

@@ -178,7 +178,10 @@ class _JobSupervisor(Supervisor):
         with socket.socket() as free:
             free.bind(("", 0))
             port = free.getsockname()[1]
-        address = client.address_of_first(os.environ["SLURM_JOB_NODELIST"])
+        try:
+            address = client.address_of_first(os.environ["SLURM_JOB_NODELIST"])
+        except Ai4Error:
+            address = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         return {**os.environ, **command.env, "MASTER_ADDR": address, "MASTER_PORT": str(port)}
 
     def stop_signal(self, command: Command) -> signal.Signals:
@@ -222,8 +225,8 @@ class _JobSupervisor(Supervisor):
         if not self._warned and state.cause != WALL_TIME:
             return state
         if self._restart >= self.most:
-            times = "never" if not self._restart else f"{self._restart} times already"
-            return replace(state, cause=f"its time was over; it was queued again {times} (backend.requeues)")
+            cause = f"its time was over, and backend.requeues={self.most} lets it go on no more often"
+            return replace(state, cause=cause)
         return self._waiting(state, "its time was over")
 
     def _ended_by_slurm(self, state: RunState) -> RunState:
@@ -248,7 +251,9 @@ class _JobSupervisor(Supervisor):
     def _counted(self) -> dict[str, Any]:
         """Return what the job took, so far as Slurm tells."""
         elapsed = time.time() - self._began
-        found: dict[str, Any] = {"elapsed": round(elapsed, 3), **client.counted(self.job)}
+        found: dict[str, Any] = {"elapsed": round(elapsed, 3)}
+        if not self.terminated:  # else every second counts until Slurm's SIGKILL
+            found |= client.counted(self.job)
         submission = submissions.latest(self.run)
         if submission is not None and not self._restart:
             found["waited"] = round(max(0.0, self._began - submission.time), 3)

@@ -297,7 +297,7 @@ def test_a_controller_that_does_not_answer_is_said_and_nothing_is_made_up(slurm,
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("++backend.partition=fast", ["invalid partition", "sinfo -s"]),
+        ("++backend.partition=fast", ["nvalid partition", "sinfo -s"]),
         ("++backend.constraint=quantum", ["nvalid feature", "sinfo -o"]),
         ("hardware={memory: 9TB}", ["emory", "hardware"]),
         ("++backend.directives={no-such-option: 3}", ["unrecognized option", "man sbatch"]),
