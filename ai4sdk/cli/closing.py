@@ -25,6 +25,8 @@ def closing_lines(run: RunPaths, state: RunState) -> list[str]:
     width = max((len(name) for name, _ in figures), default=0)
     lines += [f"  {name:{width}}  {value}" for name, value in figures]
     lines.append("")
+    if results := state.extra.get("results"):
+        lines.append(f"  results    {results}")
     if run.report.exists():
         lines.append(f"  report     {display_path(run.report)}")
     if run.package.is_dir():

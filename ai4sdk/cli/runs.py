@@ -90,7 +90,7 @@ def _status(command: str, argv: Sequence[str]) -> int:
     rows.append(("scheduler", standing.note or (f"job {state.job}" if state.job else "")))
     rows += _accounting(state)
     rows += headline_figures(run)
-    rows += [("folder", display_path(run.root))]
+    rows += [("folder", display_path(run.root)), ("results", state.extra.get("results"))]
     if run.report.exists():
         rows.append(("report", display_path(run.report)))
     if tracking := _tracking(run):

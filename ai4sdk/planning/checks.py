@@ -270,8 +270,8 @@ def _pods_get_the_secrets(job: Job, search: list[Path]) -> Iterator[Finding]:
         return
     for key, text in _strings(job.model_dump(by_alias=True), ""):
         name = text.removeprefix("${secret:").removesuffix("}")
-        used = not job.unused or key.partition(".")[0] not in job.unused
-        if used and _REFERENCE.fullmatch(text) and name not in {*job.backend.secrets, *job.backend.env}:
+        used = key.partition(".")[0] not in job.unused
+        if used and _REFERENCE.fullmatch(text) and name not in job.backend.secrets:
             yield Finding(key, f"pods do not get the secret {name}", f"++backend.secrets.{name}=SECRET/KEY")
 
 
@@ -290,7 +290,8 @@ def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
         for key in ("processes", "sync_batchnorm"):
             if getattr(training, key):
                 yield Finding(f"training.{key}", f"{key} is about several processes", "training=ddp, or remove it")
-        if hardware.nodes > 1 and job.function is None:
+        # Backends that have one node for a job say so themselves.
+        if hardware.nodes > 1 and job.function is None and job.backend.kind not in ("local", "kubernetes"):
             yield Finding("hardware.nodes", "training.mode single is one process on one node", "training=ddp")
         return
     if hardware.gpus and training.processes not in (None, hardware.gpus):

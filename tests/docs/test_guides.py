@@ -32,12 +32,15 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         "sweep-and-search",
         "from-one-gpu-to-many",
         pytest.param("slurm", marks=pytest.mark.slurm),
+        "on-kubernetes",
     ],
 )
 def test_a_guides_commands_work_as_written(name, tmp_path, request):
     """Run the page as one shell session; files it shows are written where it says, and Python is run, too."""
     if name == "slurm":
         request.getfixturevalue("slurm")
+    if name == "on-kubernetes":
+        request.getfixturevalue("kubernetes")
     script = ["set -e"]
     for number, (language, file, text) in enumerate(blocks(DOCS / "guides" / f"{name}.md")):
         if file is not None:

@@ -12,7 +12,7 @@ from typing import Any
 from ai4sdk.backends.base import Command, Standing, Submission
 from ai4sdk.backends.kubernetes.client import Cluster, Exists, NotAnswering
 from ai4sdk.backends.kubernetes.manifests import manifests, pod_project, pod_run, to_yaml
-from ai4sdk.backends.kubernetes.observed import Job, verdict
+from ai4sdk.backends.kubernetes.observed import Job, last_state, verdict
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
@@ -81,7 +81,9 @@ class KubernetesBackend:
             run.kubernetes.mkdir(exist_ok=True)
             write_text(run.kubernetes / f"{before.attempt}.yaml", to_yaml(objects))
             name = objects[-1]["metadata"]["name"]
-            told = {"submission": before.attempt, "cluster": cluster.server, "submitted": time.time()}
+            told: dict[str, Any] = {"submission": before.attempt, "submitted": time.time(), "cluster": cluster.server}
+            if not _seen_here(run):
+                told["results"] = f"{pod_run(plan, run)} on the claim {options['claim']}"
             kept = {key: value for key, value in before.extra.items() if key not in ("pod", "restarts")}
             state = replace(before, scheduler="kubernetes", job=f"{cluster.namespace}/{name}", extra={**kept, **told})
             write_json(run.state, asdict(state))  # from here on the lock says nothing
@@ -224,8 +226,7 @@ def _standing(run: RunPaths, state: RunState, place: _Place, cluster: Cluster, j
         return _write_end(run, state, verdict(None, requested=requested), None)
     if job.complete or job.failed:
         _bring_log(cluster, run, state, job)
-        word = job.pods[-1].state() if job.pods else None
-        return _write_end(run, state, word or verdict(job, requested=requested), job)
+        return _write_end(run, state, last_state(job) or verdict(job, requested=requested), job)
     if job.deleted:
         return Standing(state, f"job {job.name} is being deleted")
     if job.runs:

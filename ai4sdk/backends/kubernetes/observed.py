@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from ai4sdk.runs.state import RunState, State
 
-__all__ = ["Job", "Pod", "observe", "verdict"]
+__all__ = ["Job", "Pod", "last_state", "observe", "verdict"]
 
 _STARTING = ("ContainerCreating", "PodInitializing")
 _DISRUPTIONS = {
@@ -134,6 +134,15 @@ def observe(job: dict[str, Any], pods: list[dict[str, Any]]) -> Job:
     )
 
 
+def last_state(job: Job) -> RunState | None:
+    """Return the state that the last pod of a Job tells; ``None`` if it left no word."""
+    last = job.pods[-1] if job.pods else None
+    state = last.state() if last else None
+    if last and state and state.state is State.INTERRUPTED and last.reason:
+        return replace(state, cause=f"pod {last.name}: {last.reason}")  # it was told to stop, but not why
+    return state
+
+
 def verdict(job: Job | None, *, requested: bool) -> RunState:
     """Return state, cause and exit code of a run whose Job is gone, or has ended without a last word of its pod.
 
@@ -147,7 +156,8 @@ def verdict(job: Job | None, *, requested: bool) -> RunState:
     if requested:
         return RunState(State.CANCELLED, "stopped on request", 130)
     if job is None:
-        return RunState(State.INTERRUPTED, "its job is not in the cluster any more, and left no last word", 5)
+        cause = "its job is not in the cluster any more; a resume goes on, or finds that the run has succeeded"
+        return RunState(State.INTERRUPTED, cause, 5)
     last = job.pods[-1] if job.pods else None
     told = f": {last.reason}" if last and last.reason else ""
     if job.complete:

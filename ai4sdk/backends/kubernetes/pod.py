@@ -28,8 +28,8 @@ _PREDECESSOR = 5.0
 """Longest time, in seconds, that a pod on a lost node needs to see that it was replaced."""
 _REFUSED = 9
 """Status of a pod that is not the one that was meant; it touched nothing."""
-_MOST = 1500
-"""Characters of a cause; Kubernetes keeps 4096 bytes of a last word."""
+_MOST = 1800
+"""Bytes of a cause; Kubernetes keeps 4096 bytes of a last word, in which some are written as two."""
 
 
 def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) -> int:
@@ -97,7 +97,9 @@ def _say(last_word: Path, state: RunState) -> int:
     if state.state is not State.SUCCEEDED:
         _tell(f"the run is {state.state}: {cause}")
     names = ("state", "cause", "exit_code", "attempt", "started", "ended")
-    word = {name: getattr(state, name) for name in names} | {"cause": cause and cause[:_MOST]}
+    word = {name: getattr(state, name) for name in names} | {
+        "cause": cause and cause.encode()[:_MOST].decode(errors="ignore")
+    }
     with contextlib.suppress(OSError):  # outside of a pod nobody reads it
         last_word.write_text(json.dumps(word, ensure_ascii=False), encoding="utf-8")
     return state.exit_code or 0

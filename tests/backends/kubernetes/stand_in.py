@@ -440,6 +440,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PATCH(self) -> None:
         resource, namespace, rest, _, body = self._asked()
+        assert isinstance(body, dict) == ("merge-patch" in self.headers["Content-Type"]), "the API answers 415"
         self._answer(lambda: self.cluster.patch(resource, namespace, rest[0], body))
 
     def do_DELETE(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import ai4sdk
 from ai4sdk.backends.kubernetes.client import NotAnswering
@@ -19,6 +20,8 @@ from ai4sdk.backends.registry import get_backend
 from ai4sdk.errors import EnvironmentFault, RunFailed, UsageError
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.state import State, hold_lock, read_state
+
+pytestmark = pytest.mark.slow
 
 FUNCTION = """
 import os
@@ -36,7 +39,7 @@ def catch(boats, go=None, fails=False):
 """
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
@@ -76,7 +79,7 @@ def pods_of(cluster: Any) -> list[str]:
 
 def test_a_run_ends_well_and_leaves_its_results_on_the_claim_and_its_log_here(pond: Path, kubernetes: Any) -> None:
     run = start()
-    run.wait(timeout=60)
+    run.wait(timeout=120)
     assert run.state is State.SUCCEEDED
     assert run.status.exit_code == 0
     assert "3 boats leave the harbour" in command("logs", run.id).stdout
@@ -85,6 +88,7 @@ def test_a_run_ends_well_and_leaves_its_results_on_the_claim_and_its_log_here(po
     assert (there / "code" / "pond.py").read_text() == FUNCTION
     told = json.loads(command("status", run.id, "--json").stdout)
     assert (told["state"], told["attempt"], told["exit_code"]) == ("succeeded", 1, 0)
+    assert f"/workspace/runs/{run.id} on the claim pond" in command("status", run.id).stdout
 
 
 def test_the_job_owns_what_belongs_to_it(pond: Path, kubernetes: Any) -> None:
@@ -99,7 +103,7 @@ def test_the_job_owns_what_belongs_to_it(pond: Path, kubernetes: Any) -> None:
 def test_code_that_raises_is_not_tried_again(pond: Path, kubernetes: Any) -> None:
     run = start("+function.fails=true")
     with pytest.raises(RunFailed, match="the pond is empty") as caught:
-        run.wait(timeout=60)
+        run.wait(timeout=120)
     assert caught.value.exit_code == 4
     assert len(pods_of(kubernetes)) == 1
     assert kubernetes.get("jobs")[0]["status"]["conditions"][0]["reason"] == "PodFailurePolicy"
@@ -113,7 +117,7 @@ def test_a_run_goes_on_in_another_pod_when_its_own_is_taken_away(pond: Path, kub
     kubernetes.evict(pods_of(kubernetes)[0], hard=hard)
     wait_for(lambda: len(pods_of(kubernetes)) == 2)
     go.touch()
-    run.wait(timeout=60)
+    run.wait(timeout=120)
     assert run.state is State.SUCCEEDED
     assert run.status.attempt == 2
     assert command("logs", run.id).stdout.count("boats leave") == 2
@@ -134,7 +138,7 @@ def test_a_run_that_is_taken_away_too_often_is_interrupted_and_resumes(pond: Pat
     assert run.state is State.INTERRUPTED
     assert "its node was lost" in str(run.status.cause)
     go.touch()
-    run.resume(wait=False).wait(timeout=60)
+    run.resume(wait=False).wait(timeout=120)
     assert run.state is State.SUCCEEDED
     assert [job["metadata"]["name"][-2:] for job in kubernetes.get("jobs")] == ["-1", "-2"]
     assert run.status.attempt == 2
@@ -151,8 +155,30 @@ def test_a_cancelled_run_is_gone_from_the_cluster_and_resumes(pond: Path, kubern
     assert not kubernetes.get("jobs")
     assert not kubernetes.get("configmaps")
     go.touch()
-    run.resume(wait=False).wait(timeout=60)
+    run.resume(wait=False).wait(timeout=120)
     assert run.state is State.SUCCEEDED
+
+
+def test_a_run_that_the_cluster_has_forgotten_is_found_to_have_succeeded(pond: Path, kubernetes: Any) -> None:
+    run = start()
+    wait_for(lambda: kubernetes.get("jobs")[0]["status"].get("conditions"))
+    kubernetes.remove_job("pond", kubernetes.get("jobs")[0]["metadata"]["name"])  # as its ttl does
+    wait_for(lambda: not kubernetes.get("jobs"))
+    _submitted_long_ago(run)
+    assert run.state is State.INTERRUPTED
+    run.resume(wait=False).wait(timeout=120)
+    assert run.state is State.SUCCEEDED
+    assert (on_the_claim(kubernetes, run) / "logs" / "call.log").read_text().count("boats leave") == 1
+
+
+def test_manifests_that_are_applied_by_hand_make_a_run_on_the_claim(pond: Path, kubernetes: Any) -> None:
+    shown = command("plan", "config=cluster", "--script")
+    assert shown.returncode == 0, shown.stderr
+    for object_ in yaml.safe_load_all(shown.stdout):
+        kubernetes.create(f"{object_['kind'].lower()}s", "default", object_)
+    runs = kubernetes.claims["pond"] / "runs"
+    wait_for(lambda: "succeeded" in command("ps", "--runs", str(runs)).stdout)
+    assert [run.name for run in runs.glob("pond-*")] == [f"pond-{ai4sdk.plan('cluster').short_digest}"]
 
 
 def test_a_run_that_waits_tells_what_it_waits_for_and_can_be_cancelled(pond: Path, kubernetes: Any) -> None:
@@ -162,6 +188,7 @@ def test_a_run_that_waits_tells_what_it_waits_for_and_can_be_cancelled(pond: Pat
     told = command("status", run.id)
     assert "queued" in told.stdout
     assert "Insufficient nvidia.com/gpu" in told.stdout
+    assert command("logs", run.id).stdout == ""
     assert run.cancel(now=True) is State.CANCELLED
 
 
@@ -169,7 +196,7 @@ def test_a_secret_reaches_the_pod_and_no_manifest(pond: Path, kubernetes: Any) -
     write_options(secrets={"TOKEN": "storage/token"})
     kubernetes.secrets["storage"] = {"token": "geheim"}
     run = start()
-    run.wait(timeout=60)
+    run.wait(timeout=120)
     assert "geheim" not in json.dumps([kubernetes.get("jobs"), kubernetes.get("configmaps")])
     assert read_json(on_the_claim(kubernetes, run) / "evaluation" / "metrics.json")["token"] == 6
 
@@ -216,7 +243,7 @@ def test_a_submission_whose_answer_is_lost_counts(pond: Path, kubernetes: Any, r
     kubernetes.lost.add(resource)
     if resource == "jobs":
         run = start()
-        run.wait(timeout=60)
+        run.wait(timeout=120)
         assert run.state is State.SUCCEEDED
     else:
         with pytest.raises(NotAnswering):

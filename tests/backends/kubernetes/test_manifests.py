@@ -246,6 +246,18 @@ def test_what_kubernetes_would_refuse_is_a_mistake_of_the_config(project: Path, 
     assert "configs/cluster.yaml" in str(caught.value)
 
 
+def test_a_secret_that_pods_would_not_get_is_refused(project: Path) -> None:
+    used = "tracking: {uri: 'https://mlflow.example.org', token: '${secret:MLFLOW}'}"
+    with pytest.raises(ConfigError, match=r"pods do not get the secret MLFLOW"):
+        plan_of(used)
+    assert plan_of(f"{used}\nbackend: {{secrets: {{MLFLOW: mlflow/token}}}}").tasks
+
+
+def test_several_nodes_are_refused_until_workers_work_together_in_pods(project: Path) -> None:
+    with pytest.raises(ConfigError, match="do not work together yet"):
+        plan_of("hardware: {nodes: 2}")
+
+
 def test_what_must_be_given_is_asked_for(project: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         ai4sdk.plan("train", "+backend=kubernetes")
