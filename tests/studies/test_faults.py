@@ -224,7 +224,7 @@ def test_an_engine_told_to_stop_saves_its_points_and_leaves_nobody(calls):
     assert {read_state(run).state for run in running} == {State.CANCELLED}
     study.resume()
     ended_once(study)
-    assert {result.attempts for result in study.view.results} == {1, 2}
+    assert {result.attempts for result in study.view.results if result.point.number in (0, 1)} == {2}
 
 
 @pytest.fixture
