@@ -27,6 +27,10 @@ _SUBMITTING = 60.0
 """Longest time, in seconds, from saying that a run is submitted to its Job being there."""
 
 
+class _AlreadyThere(UsageError):
+    """The run was submitted already."""
+
+
 @dataclass(frozen=True)
 class _Place:
     """Where a run was handed to: the way there, the namespace, and the name of its Job."""
@@ -87,11 +91,13 @@ class KubernetesBackend:
             kept = {key: value for key, value in before.extra.items() if key not in ("pod", "restarts")}
             state = replace(before, scheduler="kubernetes", job=f"{cluster.namespace}/{name}", extra={**kept, **told})
             write_json(run.state, asdict(state))  # from here on the lock says nothing
-            try:
-                _create(cluster, objects, run)
-            except Ai4Error as error:
-                write_state(run, replace(state, state=State.INTERRUPTED, cause=error.message, exit_code=5))
-                raise
+            _create(cluster, objects, run)
+        except _AlreadyThere:
+            raise  # somebody else submitted it, and how it stands is theirs to say
+        except Ai4Error as error:
+            state = replace(read_state(run), state=State.INTERRUPTED, cause=error.message, exit_code=5)
+            write_state(run, state)
+            raise
         except OSError as error:
             raise EnvironmentFault(f"the run cannot be submitted: {error.strerror or error}") from error
         finally:
@@ -179,7 +185,7 @@ def _created(cluster: Cluster, job: dict[str, Any], run: RunPaths) -> str:
     try:
         return cluster.create(job)
     except Exists as error:
-        raise UsageError(
+        raise _AlreadyThere(
             f"{run.id} is in the cluster already, as job {name}", hint=f"ai4sdk status {run.id}"
         ) from error
     except NotAnswering as error:
@@ -235,9 +241,9 @@ def _standing(run: RunPaths, state: RunState, place: _Place, cluster: Cluster, j
 
 
 def _write_end(run: RunPaths, state: RunState, ended: RunState, job: Job | None) -> Standing:
-    """Write down the end of a run whose Job is over, unless the run has done so itself by now."""
+    """Write down the end of a run whose Job is over, unless it has done so itself, or was resumed, by now."""
     fresh = read_state(run)
-    if fresh.state.ended:
+    if fresh != state:
         return Standing(fresh)
     last = replace(
         fresh,

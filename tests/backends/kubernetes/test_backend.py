@@ -236,6 +236,7 @@ def test_a_run_is_not_submitted_twice(pond: Path, kubernetes: Any) -> None:
     with pytest.raises(UsageError, match="is in the cluster already, as job"):
         backend.submit(submission, run.paths, lock)
     assert len(kubernetes.get("jobs")) == len(kubernetes.get("configmaps")) == 1
+    assert not run.state.ended
 
 
 @pytest.mark.parametrize("resource", ["configmaps", "jobs"])
@@ -294,6 +295,20 @@ def test_a_server_that_does_not_answer_is_named(pond: Path, kubernetes: Any) -> 
         start()
     assert "does not answer" in command("ps").stdout
     assert not read_state(run.paths).state.ended
+
+
+def test_a_resume_that_is_not_possible_leaves_a_run_to_resume(pond: Path, kubernetes: Any) -> None:
+    run = start("+function.fails=true")
+    wait_for(lambda: run.state.ended)
+    kubernetes.forbidden.add(("create", "jobs"))
+    refused = command("resume", run.id)
+    assert refused.returncode == 7
+    assert (run.state, run.status.attempt) == (State.INTERRUPTED, 2)
+    assert "does not let you" in str(run.status.cause)
+    kubernetes.forbidden.clear()
+    run.resume(wait=False)
+    wait_for(lambda: run.state.ended)
+    assert (run.state, run.status.attempt) == (State.FAILED, 3)
 
 
 def test_another_cluster_is_not_believed(pond: Path, kubernetes: Any) -> None:
