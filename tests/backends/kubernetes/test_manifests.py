@@ -7,6 +7,7 @@ import os
 import re
 import string
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,10 +99,10 @@ def test_every_version_of_kubernetes_knows_every_field(project: Path, name: str,
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_official_client_reads_them_and_loses_nothing(project: Path, name: str) -> None:
-    client = pytest.importorskip("kubernetes").client
+    api = pytest.importorskip("kubernetes").client.ApiClient()
     for object_ in objects_of(name):
-        read = getattr(client, f"V1{object_['kind']}").from_dict(object_)
-        assert client.ApiClient().sanitize_for_serialization(read) == object_
+        read = api.deserialize(SimpleNamespace(data=json.dumps(object_)), f"V1{object_['kind']}")
+        assert api.sanitize_for_serialization(read) == object_
 
 
 @pytest.mark.parametrize("name", CASES)
