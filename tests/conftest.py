@@ -12,6 +12,7 @@ import textwrap
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,13 @@ class Cluster:
         """Start what does not run."""
         self._script("up", str(self.port))
 
-    def down(self) -> None:
-        self._script("down")
+    @contextmanager
+    def taken_down_at_the_end(self) -> Iterator[None]:
+        """Take it down and its folder away at the end, even if this process is killed: its end of a pipe closes then."""
+        script = 'read -r; "$0" "$1"; rm -rf "$1"'
+        argv = ["bash", "-c", script, str(Path(__file__).parent / "slurm" / "down"), str(self.folder)]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True):  # leaving closes, and waits
+            yield
 
     def kill(self, daemon: str) -> None:
         """Kill a daemon hard: slurmctld, slurmd-n1 or slurmd-n2."""
@@ -206,14 +212,12 @@ def slurm_cluster() -> Iterator[Cluster]:
         assert not os.environ.get("CI"), f"CI must have a Slurm: {reason}"
         pytest.skip(reason)
     # Not in pytest's folder, which is root's alone: munge's daemon is another user.
-    with tempfile.TemporaryDirectory(prefix="ai4sdk-slurm-") as folder:
-        port = 20000 + zlib.crc32(folder.encode()) % 800 * 10  # sessions side by side each have ports of their own
-        cluster = Cluster(Path(folder), port)
-        try:
-            cluster.up()
-            yield cluster
-        finally:
-            cluster.down()
+    folder = Path(tempfile.mkdtemp(prefix="ai4sdk-slurm-"))
+    port = 20000 + zlib.crc32(str(folder).encode()) % 800 * 10  # sessions side by side each have ports of their own
+    cluster = Cluster(folder, port)
+    with cluster.taken_down_at_the_end():
+        cluster.up()
+        yield cluster
 
 
 @pytest.fixture
