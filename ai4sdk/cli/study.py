@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
 from ai4sdk.cli.interrupts import interrupts_held
@@ -163,12 +164,21 @@ def _list(folder: Path) -> int:
     return 0
 
 
+def _strict(value: Any) -> Any:
+    """Write numbers that JSON has no word for as text: readers other than Python's refuse a bare NaN."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 def _show(paths: StudyPaths, *, as_json: bool, as_csv: bool, most: int) -> int:
     view = view_of(paths)
     state = read_state(paths)
     if as_json:
         facts = {"id": view.id, "state": view.state, "cause": state.cause, "total": view.total, "points": records(view)}
-        print(json.dumps(facts, indent=2, ensure_ascii=False, default=str))
+        print(json.dumps(_strict(facts), indent=2, ensure_ascii=False, default=str, allow_nan=False))
     elif as_csv:
         rows = records(view)
         columns = list(dict.fromkeys(name for row in rows for name in row))
