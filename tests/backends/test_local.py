@@ -260,3 +260,15 @@ def test_metrics_are_kept_with_their_steps(project):
     names = {name for line in lines for name in line["metrics"]}
     assert {"val_loss"} <= names
     assert all(line["step"] >= 0 and line["time"] > 1e9 for line in lines)
+
+
+def test_a_task_that_was_stopped_before_its_supervisor_saw_the_request_was_cancelled(function_project):
+    (function_project / "pond.py").write_text(
+        "import os, pathlib\n\n\n"
+        "def catch(boats):\n"
+        "    next(pathlib.Path('runs').glob('*-pond-*/state.json')).with_name('cancel').write_text('now')\n"
+        "    os._exit(130)\n"
+    )
+    run = ai4sdk.run("pond.yaml", wait=False)
+    run.wait(timeout=60)
+    assert run.state is State.CANCELLED

@@ -25,6 +25,8 @@ from ai4sdk.runs.state import RunState, State, add_event, read_state, write_last
 
 __all__ = ["Replaced", "Supervisor", "supervise"]
 
+_STOPPED = (130, 143, -signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)
+"""Statuses of a task that was stopped from outside."""
 POLL = 0.1
 """Seconds between two looks at the task and at requests to stop."""
 TRACKING_PATIENCE = 60.0
@@ -185,7 +187,10 @@ class Supervisor:
                 signal_group(process.pid, signal.SIGKILL)
                 deadline = float("inf")
         signal_group(process.pid, signal.SIGKILL)  # what the task left behind
-        return task_ended(self.run, command.name, self.status(command, process.returncode), stop=stop)
+        status = self.status(command, process.returncode)
+        if stop is None and status in _STOPPED and stop_request(self.run):
+            stop = "cancelled"  # a scheduler was told, too, and was faster
+        return task_ended(self.run, command.name, status, stop=stop)
 
     def _wait_for(self, sidecars: list[subprocess.Popen[bytes]]) -> None:
         if self.lock is not None:
