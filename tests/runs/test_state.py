@@ -180,7 +180,7 @@ def test_who_only_looks_keeps_nobody_from_the_lock(tmp_path):
 def test_the_last_state_is_written_to_a_full_disk(tmp_path, monkeypatch):
     run, lock = create_run(tmp_path, "job", FILES)
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("ai4sdk.runs.state.write_json", full)
