@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -15,20 +14,17 @@ from ai4sdk.backends.kubernetes.manifests import manifests, pod_project, pod_run
 from ai4sdk.backends.kubernetes.observed import Job, last_state, verdict
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
-from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
+from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
+from ai4sdk.errors import Ai4Error, EnvironmentFault
 from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.files import read_json, write_json, write_text
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, add_event, hold_lock, read_state, write_last, write_state
+from ai4sdk.runs.state import RunState, State, add_event, read_state
 
 __all__ = ["KubernetesBackend"]
 
 _SUBMITTING = 60.0
 """Longest time, in seconds, from saying that a run is submitted to its Job being there."""
-
-
-class _AlreadyThere(UsageError):
-    """The run was submitted already."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class KubernetesBackend:
         EnvironmentFault
             If the cluster cannot be reached or does not allow it, or the run's folder cannot be written.
         """
-        try:
+        with handing_over(run, lock):
             plan, before = read_plan_file(run.root), read_state(run)
             objects = manifests(plan, run, Path(submission.project), attempt=before.attempt)
             options = plan.job["backend"]
@@ -92,16 +88,6 @@ class KubernetesBackend:
             state = replace(before, scheduler="kubernetes", job=f"{cluster.namespace}/{name}", extra={**kept, **told})
             write_json(run.state, asdict(state))  # from here on the lock says nothing
             _create(cluster, objects, run)
-        except _AlreadyThere:
-            raise  # somebody else submitted it, and how it stands is theirs to say
-        except Ai4Error as error:
-            state = replace(read_state(run), state=State.INTERRUPTED, cause=error.message, exit_code=5)
-            write_state(run, state)
-            raise
-        except OSError as error:
-            raise EnvironmentFault(f"the run cannot be submitted: {error.strerror or error}") from error
-        finally:
-            os.close(lock)
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Have Kubernetes delete the Job: its pod stops with a checkpoint, or with ``now`` at once."""
@@ -185,7 +171,7 @@ def _created(cluster: Cluster, job: dict[str, Any], run: RunPaths) -> str:
     try:
         return cluster.create(job)
     except Exists as error:
-        raise _AlreadyThere(
+        raise AlreadySubmitted(
             f"{run.id} is in the cluster already, as job {name}", hint=f"ai4sdk status {run.id}"
         ) from error
     except NotAnswering as error:
@@ -254,14 +240,7 @@ def _write_end(run: RunPaths, state: RunState, ended: RunState, job: Job | None)
         started=ended.started or fresh.started,
         ended=ended.ended or (job.ended if job else None) or time.time(),
     )
-    lock = hold_lock(run)
-    if lock is None:
-        return Standing(state, "somebody still holds its lock")
-    try:
-        write_last(run, last)
-    finally:
-        os.close(lock)
-    return Standing(last)
+    return write_end(run, state, last)
 
 
 def _seen_here(run: RunPaths) -> bool:

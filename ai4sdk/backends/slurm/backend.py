@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -12,14 +11,15 @@ from pathlib import Path
 from ai4sdk.backends.base import Command, Standing, Submission
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
+from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
 from ai4sdk.backends.slurm import client, submissions
 from ai4sdk.backends.slurm.script import STOP, batch_script
 from ai4sdk.backends.slurm.verdict import verdict
-from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
+from ai4sdk.errors import Ai4Error, UsageError
 from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_json, write_text
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, hold_lock, read_state, write_last, write_state
+from ai4sdk.runs.state import RunState, State, read_state
 
 __all__ = ["SlurmBackend"]
 
@@ -57,10 +57,13 @@ class SlurmBackend:
         EnvironmentFault
             If Slurm does not answer, or the run's folder cannot be written.
         """
-        try:
+        with handing_over(run, lock):
             before = submissions.latest(run)
             _refuse_twice(run, before)
-            claimed = submissions.claim(run, before)
+            try:
+                claimed = submissions.claim(run, before)
+            except FileExistsError:
+                raise AlreadySubmitted(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
             write_json(run.submission, submission.to_json())
             script = submissions.script_of(run)
             write_text(script, submission.script)
@@ -68,16 +71,6 @@ class SlurmBackend:
             state = replace(read_state(run), scheduler="slurm", job=None)
             write_json(run.state, asdict(state))
             _submit(run, script, claimed)
-        except FileExistsError:
-            raise UsageError(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
-        except Ai4Error as error:
-            state = replace(read_state(run), state=State.INTERRUPTED, cause=error.message, exit_code=5)
-            write_state(run, state)
-            raise
-        except OSError as error:
-            raise EnvironmentFault(f"the run cannot be submitted: {error.strerror or error}") from error
-        finally:
-            os.close(lock)
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Take the job from the queue, or tell it to stop with a checkpoint, or with ``now`` have Slurm end it."""
@@ -202,11 +195,4 @@ def _write_end(run: RunPaths, state: RunState, number: str | None, job: client.J
         job=number,
         ended=(job.ended if job else None) or time.time(),
     )
-    lock = hold_lock(run)
-    if lock is None:
-        return Standing(state, "somebody still holds its lock")
-    try:
-        write_last(run, last)
-    finally:
-        os.close(lock)
-    return Standing(last)
+    return write_end(run, state, last)
