@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from safetensors.numpy import load_file
+from helpers import weights
 
 import ai4sdk
 from ai4sdk.backends.launch import make_run
@@ -68,10 +68,6 @@ JOB = (
 def pond(project: Path) -> Path:
     (project / "ponds.py").write_text(NET)
     return project
-
-
-def weights(run: ai4sdk.Run) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in load_file(run.paths.package / "weights.safetensors").items()}
 
 
 def checkpoints(run: ai4sdk.Run) -> int:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
+from helpers import weights
 
 import ai4sdk
 from ai4sdk.runs.state import State, is_alive
@@ -54,10 +54,6 @@ JOB = (
     "+scheduler.schedule={_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, patience: 1}",
     "+scheduler.monitor=val_loss",
 )
-
-
-def weights(run: ai4sdk.Run) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in load_file(run.paths.package / "weights.safetensors").items()}
 
 
 def kill_somebody(run: ai4sdk.Run, rng: random.Random) -> bool:

@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import helpers
 import pytest
-from safetensors.numpy import load_file
+from helpers import weights
 
 import ai4sdk
 from ai4sdk.errors import RunCancelled, RunFailed, RunInterrupted
@@ -55,11 +56,7 @@ def ai4(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "ai4sdk", *argv], capture_output=True, text=True, check=False)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 90.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
+wait_for = partial(helpers.wait_for, seconds=90.0)
 
 
 def steps_logged(run: ai4sdk.Run) -> bool:
@@ -71,10 +68,6 @@ def read_progress(run: ai4sdk.Run) -> dict:
         return read_json(run.paths.progress)
     except (OSError, ValueError):
         return {}
-
-
-def weights(run: ai4sdk.Run) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in load_file(run.paths.package / "weights.safetensors").items()}
 
 
 def worker_pid(run: ai4sdk.Run) -> int:

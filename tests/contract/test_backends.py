@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from safetensors.numpy import load_file
+from helpers import command, wait_for, weights
 
 import ai4sdk
 from ai4sdk.errors import RunFailed, UsageError
@@ -44,21 +40,6 @@ class Net(Plain):
         return super().training_step((x + 0.1 * torch.randn_like(x), y), batch_idx)
 """
 JOB = ("module._target_=contract.Net", "tracking.kind=none", "dataset.loader.batch_size=8")
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
-def command(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ai4sdk", *argv], capture_output=True, text=True, check=False)
-
-
-def weights(run: ai4sdk.Run) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in load_file(run.paths.package / "weights.safetensors").items()}
 
 
 def epoch_of(run: ai4sdk.Run) -> int:

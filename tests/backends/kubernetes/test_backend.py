@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers import command, wait_for
 
 import ai4sdk
 from ai4sdk.backends.kubernetes.client import NotAnswering
@@ -37,17 +36,6 @@ def catch(boats, go=None, fails=False):
         time.sleep(0.05)
     return {"fish": 2 * boats, "token": len(os.environ.get("TOKEN", ""))}
 """
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
-def command(*argv: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "ai4sdk", *argv], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

@@ -11,11 +11,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import helpers
 import pytest
-from safetensors.numpy import load_file
+from helpers import weights
 
 import ai4sdk
 from ai4sdk.backends.launch import resume_run
@@ -52,15 +53,7 @@ def ai4(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "ai4sdk", *argv], capture_output=True, text=True, check=False)
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 180.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.1)
-
-
-def weights(run: ai4sdk.Run) -> dict[str, bytes]:
-    return {name: array.tobytes() for name, array in load_file(run.paths.package / "weights.safetensors").items()}
+wait_for = partial(helpers.wait_for, seconds=180.0)
 
 
 def training(run: ai4sdk.Run) -> bool:
