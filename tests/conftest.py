@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import textwrap
 import time
+import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -226,6 +229,50 @@ def slurm(slurm_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     slurm_cluster.up()
     monkeypatch.setenv("SLURM_CONF", slurm_cluster.conf)
     return slurm_cluster
+
+
+@dataclass(frozen=True)
+class Ray:
+    """A Ray of one node on this machine."""
+
+    address: str
+
+    def ask(self, path: str) -> Any:
+        """Return what its API answers."""
+        with urllib.request.urlopen(f"{self.address}{path}", timeout=60) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Ray]:
+    """Return a real Ray that lives as long as the tests do. In CI it must come up."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if shutil.which("ray", path=path) is None:
+        assert not os.environ.get("CI"), "CI must have ray"
+        pytest.skip("no ray: pip install 'ray[default]'")
+    folder = Path(tempfile.mkdtemp(prefix="ai4sdk-ray-"))
+    port = 28000 + zlib.crc32(str(folder).encode()) % 400 * 10  # sessions side by side each have ports of their own
+    # Its end of a pipe closes when this process ends, or is killed.
+    script = '"$0" "$1" "$2" >"$1/up.log" 2>&1 </dev/null & read -r; kill $!; wait; rm -rf "$1"'
+    argv = ["bash", "-c", script, str(Path(__file__).parent / "ray" / "up"), str(folder), str(port)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, env={**os.environ, "PATH": path}):
+        cluster = Ray(f"http://127.0.0.1:{port}")
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                cluster.ask("/api/jobs/")
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (folder / "up.log").read_text()
+                time.sleep(0.2)
+        yield cluster
+
+
+@pytest.fixture
+def ray(ray_cluster: Ray, monkeypatch: pytest.MonkeyPatch) -> Ray:
+    """Return the Ray for one test; commands find it."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", ray_cluster.address)
+    return ray_cluster
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ __all__ = ["BACKENDS", "get_backend"]
 BACKENDS: dict[str, tuple[str, str | None]] = {
     "kubernetes": ("ai4sdk.backends.kubernetes.backend:KubernetesBackend", None),
     "local": ("ai4sdk.backends.local.backend:LocalBackend", None),
+    "ray": ("ai4sdk.backends.ray.backend:RayBackend", None),
     "slurm": ("ai4sdk.backends.slurm.backend:SlurmBackend", None),
 }
 """Name → (module:class, extra to install or nothing). Other packages add theirs by the entry point group

@@ -263,6 +263,8 @@ def _backend_has_what_is_asked(job: Job, search: list[Path]) -> Iterator[Finding
         )
     if job.backend.kind == "kubernetes" and job.hardware.nodes > 1:
         yield Finding("hardware.nodes", "workers in several pods do not work together yet", "hardware.nodes=1")
+    if job.backend.kind == "ray" and job.hardware.nodes > 1:
+        yield Finding("hardware.nodes", "a Ray job of a run is on one node", "hardware.nodes=1, or backend=slurm")
 
 
 def _pods_get_the_secrets(job: Job, search: list[Path]) -> Iterator[Finding]:
@@ -291,7 +293,7 @@ def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
             if getattr(training, key):
                 yield Finding(f"training.{key}", f"{key} is about several processes", "training=ddp, or remove it")
         # Backends that have one node for a job say so themselves.
-        if hardware.nodes > 1 and job.function is None and job.backend.kind not in ("local", "kubernetes"):
+        if hardware.nodes > 1 and job.function is None and job.backend.kind == "slurm":
             yield Finding("hardware.nodes", "training.mode single is one process on one node", "training=ddp")
         return
     if hardware.gpus and training.processes not in (None, hardware.gpus):

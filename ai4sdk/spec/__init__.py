@@ -8,6 +8,7 @@ from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.job import Job
 from ai4sdk.spec.kubernetes import KubernetesBackend, Toleration
 from ai4sdk.spec.optimizer import Scheduler
+from ai4sdk.spec.ray import RayBackend
 from ai4sdk.spec.storage import Storage
 from ai4sdk.spec.sweep import Axis, Pruner, Sweep
 from ai4sdk.spec.target import Target
@@ -30,6 +31,7 @@ __all__ = [
     "Loader",
     "LocalBackend",
     "Pruner",
+    "RayBackend",
     "Scheduler",
     "Section",
     "SlurmBackend",

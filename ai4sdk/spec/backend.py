@@ -9,9 +9,10 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.kubernetes import KubernetesBackend
+from ai4sdk.spec.ray import RayBackend
 from ai4sdk.spec.units import Span
 
-__all__ = ["Backend", "KubernetesBackend", "LocalBackend", "SlurmBackend"]
+__all__ = ["Backend", "KubernetesBackend", "LocalBackend", "RayBackend", "SlurmBackend"]
 
 
 class LocalBackend(Section):
@@ -117,7 +118,8 @@ def _kind(value: Any) -> Any:
 Backend = Annotated[
     Annotated[LocalBackend, Tag("local")]
     | Annotated[SlurmBackend, Tag("slurm")]
-    | Annotated[KubernetesBackend, Tag("kubernetes")],
+    | Annotated[KubernetesBackend, Tag("kubernetes")]
+    | Annotated[RayBackend, Tag("ray")],
     Discriminator(_kind),
 ]
 """This machine, or a cluster."""

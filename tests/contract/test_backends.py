@@ -145,6 +145,12 @@ class TestSlurm(BackendContract):
     options = ("backend={kind: slurm, env: {OMP_NUM_THREADS: '2'}}",)
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray")
+class TestRay(BackendContract):
+    options = ("backend={kind: ray, env: {OMP_NUM_THREADS: '2'}}",)
+
+
 class TestKubernetes(BackendContract):
     """On a stand-in for Kubernetes, whose claim is mounted here, too."""
 
