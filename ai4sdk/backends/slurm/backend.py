@@ -12,11 +12,11 @@ from ai4sdk.backends.base import Command, Standing, Submission
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
-from ai4sdk.backends.slurm import client, submissions
+from ai4sdk.backends.slurm import client, offers, submissions
 from ai4sdk.backends.slurm.script import STOP, batch_script
 from ai4sdk.backends.slurm.verdict import verdict
-from ai4sdk.errors import Ai4Error, UsageError
-from ai4sdk.planning.plan import Plan, TaskPlan
+from ai4sdk.errors import Ai4Error, ConfigError, UsageError
+from ai4sdk.planning.plan import Plan, TaskPlan, read_plan_file
 from ai4sdk.runs.files import write_json, write_text
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
@@ -52,6 +52,8 @@ class SlurmBackend:
 
         Raises
         ------
+        ConfigError
+            With everything the plan asks for that the cluster does not have.
         UsageError
             If the run is in the queue already, or Slurm refuses it.
         EnvironmentFault
@@ -60,6 +62,7 @@ class SlurmBackend:
         with handing_over(run, lock):
             before = submissions.latest(run)
             _refuse_twice(run, before)
+            _refuse_impossible(read_plan_file(run.root))
             try:
                 claimed = submissions.claim(run, before)
             except FileExistsError:
@@ -123,6 +126,13 @@ def _refuse_twice(run: RunPaths, before: submissions.Submission | None) -> None:
         raise UsageError(
             f"{run.id} is in the queue already, as job {job}, and will go on", hint=f"ai4sdk status {run.id}"
         )
+
+
+def _refuse_impossible(plan: Plan) -> None:
+    """Refuse what the cluster can never run, all at once; Slurm names one mistake, or lets such a job wait for ever."""
+    found = offers.problems(plan, offers.read_offers(client.offered(offers.FORMAT)), client.partition_of_user())
+    if found:
+        raise ConfigError(found)
 
 
 def _submit(run: RunPaths, script: Path, claimed: submissions.Submission) -> None:

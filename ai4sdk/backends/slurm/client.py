@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ __all__ = [
     "counted",
     "find",
     "jobs",
+    "offered",
+    "partition_of_user",
     "requeue",
     "restarts",
     "submit",
@@ -113,6 +116,21 @@ def submit(script: Path, *arguments: str) -> str:
         env = {name: value for name, value in env.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
     answer = _ask(["sbatch", "--parsable", str(script), *arguments], patience=_SUBMISSION, env=env)
     return answer.strip().partition(";")[0]
+
+
+def offered(form: str) -> str:
+    """Return what sinfo says of all partitions in a form; nothing where it is missing or does not know the form."""
+    if shutil.which("sinfo") is None:
+        return ""
+    try:
+        return _ask(["sinfo", "--noheader", "--all", "--exact", f"--format={form}"])
+    except UsageError:
+        return ""
+
+
+def partition_of_user() -> str | None:
+    """Return the partition that the user's environment names for all jobs."""
+    return os.environ.get(_FROM_ENVIRONMENT["partition"])
 
 
 def jobs(ids: Sequence[str]) -> dict[str, Job]:
