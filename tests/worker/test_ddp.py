@@ -23,6 +23,8 @@ CASES = (
     "loaders made anew",
     "weighted sampling",
     "a generator of its own",
+    "divided",
+    "divided and accumulated",
 )
 
 
@@ -73,8 +75,9 @@ def test_all_processes_end_alike(seen, name):
     assert all(torch.equal(first["weights"][key], second["weights"][key]) for key in parameters)
 
 
-def test_two_processes_make_the_steps_of_one_with_batches_twice_as_large(seen):
-    two, one = seen[0]["exact"], seen[0]["exact alone"]
+@pytest.mark.parametrize("name", ["exact", "exact divided"])
+def test_two_processes_make_the_steps_of_one_with_batches_twice_as_large(seen, name):
+    two, one = seen[0][name], seen[0][f"{name} alone"]
     for name, weight in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], weight)
     assert two["figures"].keys() == one["figures"].keys()

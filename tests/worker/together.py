@@ -16,6 +16,7 @@ import pytorch_lightning as pl
 import test_resume as alone
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from ai4sdk.runs.files import read_json_lines
@@ -36,6 +37,18 @@ CASES = (
     "early stopping within epochs",
     "loaders made anew",
 )
+DIVIDED = {
+    "divided": {"training": {"mode": "fsdp", "checkpoint": {"monitor": "val_loss"}}},
+    "divided and accumulated": {
+        "training": {
+            "mode": "fsdp",
+            "accumulate_grad_batches": 4,
+            "gradient_clip_val": 0.1,
+            "gradient_clip_algorithm": "value",
+            "precision": "bf16-mixed",
+        }
+    },
+}
 LOADERS = ("weighted sampling", "a generator of its own")
 
 
@@ -76,7 +89,10 @@ def train(root: Path, group: Group, job: Any, make: Any, **options: Any) -> dict
     finally:
         records.close()
     seen["step"] = getattr(module, "steps_seen", None)
-    seen["weights"] = {name: value.clone() for name, value in module.state_dict().items()}
+    seen["weights"] = {
+        name: value.full_tensor() if isinstance(value, DTensor) else value.clone()
+        for name, value in module.state_dict().items()
+    }
     seen["figures"] = {
         (record["step"], record["epoch"], name): value
         for record in read_json_lines(paths.metrics)
@@ -148,6 +164,8 @@ def main(out: Path) -> None:
     for name in CASES:
         job = alone.job(**copy.deepcopy(alone.PLAIN_CASES[name]))
         seen[name] = resumed(out / name, group, job, lambda: (alone.Net(), alone.Data()))
+    for name, sections in DIVIDED.items():
+        seen[name] = resumed(out / name, group, alone.job(**sections), lambda: (alone.Net(), alone.Data()))
     for name in LOADERS:
         job = alone.job(training={"max_epochs": 2})
         seen[name] = resumed(
@@ -158,7 +176,10 @@ def main(out: Path) -> None:
 
     short = alone.job(training={"max_epochs": 3, "checkpoint": {"monitor": "val_loss"}})
     seen["exact"] = train(out / "exact", group, short, exact(4 // group.size))
+    clipped = alone.job(training={"max_epochs": 3, "gradient_clip_val": 0.1, "mode": "fsdp"})
+    seen["exact divided"] = train(out / "exact divided", group, clipped, exact(4 // group.size))
     if group.is_first:
+        seen["exact divided alone"] = train(out / "exact divided alone", Group(), clipped, exact(4))
         seen["exact alone"] = train(out / "exact alone", Group(), short, exact(4))
     group.broadcast(None)
 
