@@ -286,6 +286,9 @@ def _one_process_uses_one_gpu(job: Job, search: list[Path]) -> Iterator[Finding]
 
 def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
     training, hardware = job.training, job.hardware
+    if training.mode != "ddp" and training.find_unused_parameters is not None:
+        fix = "training=ddp, or remove it"
+        yield Finding("training.find_unused_parameters", "only training.mode ddp looks for unused parameters", fix)
     if not training.is_shared:
         for key in ("processes", "sync_batchnorm"):
             if getattr(training, key):

@@ -68,9 +68,9 @@ class Training(Section):
     sync_batchnorm: bool = False
     """With ``ddp`` and ``fsdp`` on GPUs, whether batch normalisation sees the batches of all processes as one."""
 
-    find_unused_parameters: bool = True
-    """With ``ddp``, whether every step looks for parameters that the loss does not depend on. ``false`` saves the look,
-    fails on such parameters, and with more than two processes a resumed run may differ in the last bits."""
+    find_unused_parameters: bool | None = None
+    """With ``ddp``, whether every step looks for parameters that its loss does not depend on. Nothing looks in the
+    first step, and in all others if there were some; if there are some only later, training fails and names them."""
 
     max_epochs: int | None = Field(default=10, ge=1)
     """Passes over the training data; nothing for no limit but ``max_steps`` or ``max_time``."""

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from ai4sdk.errors import RunFailed
-from ai4sdk.worker.ddp import Ddp
+from ai4sdk.worker.ddp import InGroup
 
 __all__ = ["Fsdp", "own_part", "parts_to_gather", "with_own_part"]
 
@@ -28,7 +28,7 @@ _PARTS = 32
 """A part is gathered by itself if it holds at least this fraction of all parameters; smaller ones are not worth it."""
 
 
-class Fsdp(Ddp):
+class Fsdp(InGroup):
     """Data parallelism with divided parameters, in a group that was joined before.
 
     Parameters

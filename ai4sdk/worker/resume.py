@@ -40,6 +40,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from ai4sdk.worker.ddp import Ddp
 from ai4sdk.worker.fsdp import own_part, with_own_part
 from ai4sdk.worker.group import Group
 from ai4sdk.worker.metric_state import logged_state, metric_states, set_logged_state, set_metric_states
@@ -269,6 +270,7 @@ class ExactState:
             "logged": logged_state(trainer),
             "metrics": metric_states(self._module),
             "should_stop": trainer.should_stop,
+            "looks": isinstance(trainer.strategy, Ddp) and bool(trainer.strategy.looks),
             "reloaded": [float(epoch) for epoch in _reload_epochs(trainer)],
             # With automatic optimization there are none: a checkpoint waits for the optimizer's step.
             "gradients": {
@@ -305,6 +307,8 @@ class ExactState:
         for name, weight in module.named_parameters():
             gradient = state["gradients"].get(name)
             weight.grad = None if gradient is None else with_own_part(weight, gradient)
+        if isinstance(trainer.strategy, Ddp) and state.get("looks"):
+            trainer.strategy.keep_looking()  # in the first step after this one all parameters may be used
         trainer.should_stop = trainer.should_stop or state["should_stop"]
         fit = trainer.fit_loop
         if trainer.val_dataloaders is None and any(path.startswith("val.") for path in state["generators"]):
