@@ -44,7 +44,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     if args.multirun and args.plan is not None:
         raise UsageError("a plan is a single run; -m cannot be given with --plan", hint="leave out -m")
     if args.multirun:
-        return _study(args.overrides, [command, *argv], detach=args.detach)
+        return _study(args.overrides, [command, *argv], detach=args.detach, wait=args.wait)
     composition = None
     if args.plan is not None:
         plan = _read(args.plan, args.overrides)
@@ -52,7 +52,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         config, overrides = split_config(command, args.overrides)
         composition, job, problems = inspect_job(config, overrides)
         if has_axes(composition):
-            return _study(args.overrides, [command, *argv], detach=args.detach)
+            return _study(args.overrides, [command, *argv], detach=args.detach, wait=args.wait)
         if job is None:
             raise ConfigError(problems)
         plan = make_plan(Loaded(job, composition), command=["ai4sdk", command, *argv])
@@ -72,11 +72,11 @@ def _start(plan: Plan, project: Path, composition: Composition | None) -> RunPat
         raise ConfigError(located(composition, one.key, one.message, one.fix) for one in error.problems) from None
 
 
-def _study(words: Sequence[str], command: list[str], *, detach: bool) -> int:
+def _study(words: Sequence[str], command: list[str], *, detach: bool, wait: bool) -> int:
     from ai4sdk.cli.study import run_study
 
     config, overrides = split_config(command[0], words)
-    return run_study(config, overrides, ["ai4sdk", *command], detach=detach)
+    return run_study(config, overrides, ["ai4sdk", *command], detach=detach, wait=wait)
 
 
 def _read(file: str, words: Sequence[str]) -> Plan:
