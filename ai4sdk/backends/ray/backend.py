@@ -14,7 +14,7 @@ from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.ray.client import Cluster, Exists, Job, NotAnswering, address_of
 from ai4sdk.backends.ray.request import job_request
-from ai4sdk.backends.ray.verdict import verdict
+from ai4sdk.backends.ray.verdict import NO_PROGRAM, verdict
 from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
 from ai4sdk.errors import Ai4Error
 from ai4sdk.planning.plan import Plan, read_plan_file
@@ -141,12 +141,17 @@ def _standing(run: RunPaths, state: RunState, job: Job | None) -> Standing:
     fresh = read_state(run)
     if fresh != state:
         return Standing(fresh)
-    if job and job.ended and job.exit_code is not None and time.time() - job.ended < _LAST_WORD:
+    if job and job.ended and _speaks(job) and time.time() - job.ended < _LAST_WORD:
         return Standing(state, f"job {job.id} has ended; its last word is on its way")
     if job and job.message:
         write_text(run.log("ray"), job.message + "\n", durable=False)
     last = verdict(job, requested=bool(stop_request(run)))
     return _write_end(run, state, replace(last, ended=job.ended if job else None))
+
+
+def _speaks(job: Job) -> bool:
+    """Tell whether a job's entrypoint came to its end, before which it writes a last word."""
+    return job.exit_code is not None and job.exit_code not in NO_PROGRAM
 
 
 def _write_end(run: RunPaths, state: RunState, ended: RunState) -> Standing:

@@ -139,13 +139,15 @@ class Cluster:
         except _Missing:
             return ""
 
-    def _ask(self, verb: str, path: str, body: Mapping[str, Any] | None = None, *, patience: float = _ANSWER) -> Any:
+    def _ask(
+        self, verb: str, path: str, body: Mapping[str, Any] | None = None, *, patience: float | None = None
+    ) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **_headers()}
         hint = f"curl {self.address}/api/version tells how it is; another cluster: backend.address=http://HEAD:8265"
         try:
             request = urllib.request.Request(f"{self.address}{path}", data, headers, method=verb)
-            with urllib.request.urlopen(request, timeout=patience) as answer:
+            with urllib.request.urlopen(request, timeout=patience or _ANSWER) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             with error:

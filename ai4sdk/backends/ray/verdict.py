@@ -7,7 +7,10 @@ import signal
 from ai4sdk.backends.ray.client import Job
 from ai4sdk.runs.state import RunState, State
 
-__all__ = ["verdict"]
+__all__ = ["NO_PROGRAM", "verdict"]
+
+NO_PROGRAM = (126, 127)
+"""Statuses of a shell that could not start what it was to execute."""
 
 _CAUSES = {
     "JOB_SUPERVISOR_ACTOR_DIED": "its node was lost, or had no memory left",
@@ -51,5 +54,7 @@ def verdict(job: Job | None, *, requested: bool) -> RunState:
 
 
 def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].strip().removeprefix("ai4sdk: ") if lines else ""
+    """Return the last line that was printed; what Ray itself says of the entrypoint may come after it."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    printed = [line for line in lines if not line.startswith("Running entrypoint for job ")]
+    return (printed or lines or [""])[-1].removeprefix("ai4sdk: ")
