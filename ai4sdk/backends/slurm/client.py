@@ -331,7 +331,7 @@ def _ask(argv: Sequence[str], *, patience: float = _ANSWER, env: dict[str, str] 
 
 
 def _time(text: str) -> float | None:
-    return float(text) if text.isdigit() else None
+    return float(text) if text.isdecimal() else None
 
 
 def _bytes(text: str) -> float | None:
