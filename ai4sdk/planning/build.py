@@ -23,6 +23,7 @@ from ai4sdk.planning.versions import package_versions
 from ai4sdk.runs.store import find_run
 from ai4sdk.spec import FileDataset, Job, Target
 from ai4sdk.spec.base import complete
+from ai4sdk.spec.rounds import rounds_of
 from ai4sdk.spec.scale import scale_of
 
 __all__ = ["Parts", "make_plan"]
@@ -93,8 +94,7 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
     if not unfilled and filled != values:
         job, values = Job.model_validate(filled), filled
     findings += check_job(job, search, parts.targets)
-    if job.training.mode == "ddp" and not findings:  # written out, so that both ways to say it are one plan
-        values["training"]["processes"] = scale_of(job).processes
+    if not findings and _written_out(job, values):
         job = Job.model_validate(values)
     inputs = _shared_inputs(job, project.root, parts, findings)
     try:
@@ -129,6 +129,19 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
         created=parts.created,
         code=code["snapshot"],
     )
+
+
+def _written_out(job: Job, values: dict[str, Any]) -> bool:
+    """Write out what can be said in two ways, so that both are one plan; tell whether anything was changed."""
+    if job.function is not None:
+        return False
+    if job.training.mode == "ddp":
+        values["training"]["processes"] = scale_of(job).processes
+    elif job.training.mode == "federated":
+        values["federation"]["rounds"] = rounds_of(job)
+    else:
+        return False
+    return True
 
 
 def _shared_data(
@@ -175,7 +188,9 @@ def _code(code: CodeSnapshot) -> dict[str, Any]:
 
 def _tasks(job: Job) -> list[TaskPlan]:
     hardware = job.hardware
-    kind: Literal["train", "call"] = "train" if job.function is None else "call"
+    kind: Literal["train", "federate", "call"] = "train" if job.function is None else "call"
+    if kind == "train" and job.training.mode == "federated":
+        kind = "federate"
     return [
         TaskPlan(
             name=kind,

@@ -49,9 +49,10 @@ class Checkpoint(Section):
 class Training(Section):
     """Length, arithmetic and safety of a training."""
 
-    mode: Literal["single", "ddp"] = "single"
+    mode: Literal["single", "ddp", "federated"] = "single"
     """``single``: one process. ``ddp``: several processes, each with a copy of the module and a share of every batch;
-    gradients are averaged over them before each step."""
+    gradients are averaged over them before each step. ``federated``: sites that share no data each train a copy, whose
+    weights are aggregated in rounds; see ``federation``."""
 
     processes: int | None = Field(default=None, ge=1)
     """With ``ddp``, processes per node; nothing for one a GPU. On CPU it has to be given."""
