@@ -2,6 +2,9 @@
 
 Everything here is decided by the order of the samples and ``partition.seed``: the same on every machine and with every
 version of every library, as with splits.
+
+``dirichlet``, ``label`` and ``quantity`` are what Q. Li, Y. Diao, Q. Chen, B. He: Federated Learning on Non-IID Data
+Silos (https://arxiv.org/abs/2102.02079) call distribution-based and quantity-based label imbalance, and quantity skew.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from itertools import islice, repeat
 from typing import Any
 
@@ -65,7 +69,7 @@ def partition(
             hint="add data, ask for fewer partition.sites"
             + (", or lower partition.min_samples" if how.min_samples > 1 else ""),
         )
-    draw = random.Random(how.seed).random
+    draw = _draw(how.seed)
     order = shuffled(count, draw)
     classes = [order]
     if how.method in ("dirichlet", "label"):
@@ -92,6 +96,12 @@ def class_counts(parts: Mapping[str, Sequence[int]], labels: Sequence[Any]) -> d
     names = _in_order(set(map(str, labels)))
     counted = {site: Counter(str(labels[index]) for index in chosen) for site, chosen in parts.items()}
     return {site: {name: counts[name] for name in names} for site, counts in counted.items()}
+
+
+def _draw(seed: int) -> Draw:
+    """Return random numbers that splits of the same seed do not draw, else a site could be just the test split."""
+    own = blake2b(f"partition\0{seed}".encode(), digest_size=8).digest()
+    return random.Random(int.from_bytes(own, "big")).random
 
 
 def _names(sites: int) -> list[str]:
@@ -263,7 +273,7 @@ def _put_together(how: Partition, members: Mapping[str, list[int]]) -> Positions
             f"column {how.column!r} has {len(members)} values, too few for {sites} sites",
             hint=f"set partition.sites={len(members)} or fewer, or name another column",
         )
-    draw = random.Random(how.seed).random
+    draw = _draw(how.seed)
     values = _in_order(members)
     order = sorted(shuffled(len(values), draw), key=lambda index: -len(members[values[index]]))
     found: Positions = {name: [] for name in _names(sites)}

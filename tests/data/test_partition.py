@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from ai4sdk.data.dirichlet import cut, dirichlet, power_law
 from ai4sdk.data.partition import class_counts, partition
 from ai4sdk.data.partition_chart import partition_chart
+from ai4sdk.data.splits import divide
 from ai4sdk.errors import DataError
+from ai4sdk.spec import Splits
 from ai4sdk.spec.partition import Partition
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -71,22 +73,28 @@ def test_iid_gives_equal_parts_of_any_count_that_suffices(count: int, sites: int
 
 def test_a_partition_never_changes_between_versions_and_machines() -> None:
     labels = list("abcabcabcabcabcabc")
-    assert partition(Partition(sites=3, seed=7), 9) == {"site-1": [3, 6, 8], "site-2": [0, 1, 5], "site-3": [2, 4, 7]}
+    assert partition(Partition(sites=3, seed=7), 9) == {"site-1": [3, 4, 8], "site-2": [5, 6, 7], "site-3": [0, 1, 2]}
     assert partition(Partition(method="dirichlet", sites=3, seed=7), 18, labels) == {
-        "site-1": [0, 1, 3, 4, 6, 7, 10, 15, 16],
-        "site-2": [2, 5, 8, 9, 11, 12, 13, 14],
-        "site-3": [17],
+        "site-1": [3, 8, 11, 17],
+        "site-2": [1, 4, 7, 10, 13, 16],
+        "site-3": [0, 2, 5, 6, 9, 12, 14, 15],
     }
     assert partition(Partition(method="label", sites=3, seed=7), 18, labels) == {
-        "site-1": [1, 3, 6, 7, 10, 15],
-        "site-2": [0, 8, 9, 11, 12, 14],
-        "site-3": [2, 4, 5, 13, 16, 17],
+        "site-1": [3, 8, 9, 11, 12, 17],
+        "site-2": [2, 4, 5, 7, 13, 14],
+        "site-3": [0, 1, 6, 10, 15, 16],
     }
     assert partition(Partition(method="quantity", sites=3, seed=7), 18) == {
-        "site-1": [0, 1, 3, 5, 6, 8, 10, 11, 12, 14, 15],
-        "site-2": [2, 4, 7, 9, 13, 16],
-        "site-3": [17],
+        "site-1": [3, 12, 13],
+        "site-2": [17],
+        "site-3": [0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 14, 15, 16],
     }
+
+
+def test_sites_are_not_the_splits_of_the_same_seed() -> None:
+    sites = partition(Partition(sites=4, seed=0), 4000)
+    test = set(divide(Splits(train=0.5, val=0.25, test=0.25, seed=0), 4000)["test"])
+    assert all(150 < len(test & set(chosen)) < 350 for chosen in sites.values())
 
 
 def test_draws_are_the_same_to_the_last_digit_everywhere() -> None:
