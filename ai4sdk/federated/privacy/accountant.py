@@ -224,7 +224,7 @@ def promise(mechanism: Mechanism, epsilon: float, delta: float) -> list[str]:
         else f"epsilon {epsilon:.3g} at delta {delta:g}, for {unit}: practically no privacy.",
         trusted,
         assumed,
-        "Metrics, numbers of samples and who took part are not covered.",
+        "Metrics, buffers such as those of batch normalisation, numbers of samples and who took part are not covered.",
     ]
     if delta * mechanism.population >= 1:
         lines.append(
