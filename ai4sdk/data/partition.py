@@ -66,8 +66,7 @@ def partition(
     if count < sites * how.min_samples:
         raise DataError(
             f"{count} samples are too few for {sites} sites of at least {how.min_samples}",
-            hint="add data, ask for fewer partition.sites"
-            + (", or lower partition.min_samples" if how.min_samples > 1 else ""),
+            hint=f"add data, or {_fewer(how)}",
         )
     draw = _draw(how.seed)
     order = shuffled(count, draw)
@@ -163,8 +162,7 @@ def _enough(how: Partition, drawn: Iterator[Sizes]) -> Sizes:
     raise DataError(
         f"partition.method: {how.method} leaves {name} with {best} samples{often}, "
         f"fewer than partition.min_samples: {how.min_samples}",
-        hint=f"{change}, ask for fewer partition.sites"
-        + (", or lower partition.min_samples" if how.min_samples > 1 else ""),
+        hint=f"{change}, or {_fewer(how)}",
     )
 
 
