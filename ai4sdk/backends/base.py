@@ -132,8 +132,8 @@ class Ended:
 class Pool(Protocol):
     """Where the points of a study run, many at once: warm processes of this machine, or an array job of a cluster.
 
-    The pool writes each run's states and events as the backend does for a single run, and holds the run's lock as long
-    as any of its processes lives.
+    The pool writes each run's states and events as the backend does for a single run. On this machine it holds the
+    run's lock as long as any of its processes lives; what a scheduler keeps says so in its state.
     """
 
     @property
@@ -151,6 +151,13 @@ class Pool(Protocol):
         """
         ...
 
+    def adopt(self, run: RunPaths) -> bool:
+        """Go on with a run that a pool of a process that is gone had started.
+
+        Returns whether it does: `wait` tells how it ends, or has ended. A pool whose runs die with it never does.
+        """
+        ...
+
     def wait(self, timeout: float) -> list[Ended]:
         """Wait until runs end, at most ``timeout`` seconds; return those that did."""
         ...
@@ -160,12 +167,16 @@ class Pool(Protocol):
         ...
 
     def close(self) -> None:
-        """Kill what still runs and give everything back."""
+        """Give everything back. What runs on this machine is killed; what a scheduler has goes on."""
         ...
 
 
 class PoolBackend(Backend, Protocol):
-    """A backend that can run the points of a study."""
+    """A backend that can run the points of a study.
+
+    One that takes all points at once, and starts one after the other by itself, says so by ``unattended = True``: the
+    study then needs no process of ours while they run, unless its points depend on how others ended.
+    """
 
     def pool(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> Pool:
         """Open a pool.

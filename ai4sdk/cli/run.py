@@ -11,11 +11,14 @@ from ai4sdk.cli.arguments import Parser, split_config
 from ai4sdk.cli.following import add_waiting_options, follow
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
+from ai4sdk.config.compose import Composition
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import find_project
+from ai4sdk.config.validate import located
 from ai4sdk.errors import ConfigError, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, read_plan_file
+from ai4sdk.runs.layout import RunPaths
 
 EPILOG = """\
 examples:
@@ -41,28 +44,39 @@ def main(command: str, argv: Sequence[str]) -> int:
     if args.multirun and args.plan is not None:
         raise UsageError("a plan is a single run; -m cannot be given with --plan", hint="leave out -m")
     if args.multirun:
-        return _study(args.overrides, [command, *argv], detach=args.detach)
+        return _study(args.overrides, [command, *argv], detach=args.detach, wait=args.wait)
+    composition = None
     if args.plan is not None:
         plan = _read(args.plan, args.overrides)
     else:
         config, overrides = split_config(command, args.overrides)
         composition, job, problems = inspect_job(config, overrides)
         if has_axes(composition):
-            return _study(args.overrides, [command, *argv], detach=args.detach)
+            return _study(args.overrides, [command, *argv], detach=args.detach, wait=args.wait)
         if job is None:
             raise ConfigError(problems)
         plan = make_plan(Loaded(job, composition), command=["ai4sdk", command, *argv])
     for warning in warnings_of(plan):
         print(f"warning: {warning}", file=sys.stderr)
     with interrupts_held():
-        return follow(start_run(plan, project.root), plan, detach=args.detach, wait=args.wait)
+        return follow(_start(plan, project.root, composition), plan, detach=args.detach, wait=args.wait)
 
 
-def _study(words: Sequence[str], command: list[str], *, detach: bool) -> int:
+def _start(plan: Plan, project: Path, composition: Composition | None) -> RunPaths:
+    """Start a run; what its backend has against the config is given the place where it was written."""
+    try:
+        return start_run(plan, project)
+    except ConfigError as error:
+        if composition is None:
+            raise
+        raise ConfigError(located(composition, one.key, one.message, one.fix) for one in error.problems) from None
+
+
+def _study(words: Sequence[str], command: list[str], *, detach: bool, wait: bool) -> int:
     from ai4sdk.cli.study import run_study
 
     config, overrides = split_config(command[0], words)
-    return run_study(config, overrides, ["ai4sdk", *command], detach=detach)
+    return run_study(config, overrides, ["ai4sdk", *command], detach=detach, wait=wait)
 
 
 def _read(file: str, words: Sequence[str]) -> Plan:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ai4sdk.backends.standing import is_queued
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
@@ -23,7 +24,7 @@ from ai4sdk.runs.digests import find_success
 from ai4sdk.runs.state import State, read_state
 from ai4sdk.runs.store import find_study, list_runs, list_studies
 from ai4sdk.spec.units import format_span
-from ai4sdk.studies.launch import cancel_study, resume_study, start_study
+from ai4sdk.studies.launch import Looks, cancel_study, resume_study, start_study
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.results import records
 from ai4sdk.studies.view import view_of
@@ -60,6 +61,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     parser.add_argument("--failed", action="store_true", help="resume: points that failed by their own code, too")
     parser.add_argument("--now", action="store_true", help="cancel: at once, without checkpoints")
     parser.add_argument("-d", "--detach", action="store_true", help="resume: return at once")
+    parser.add_argument("-w", "--wait", action="store_true", help="resume: watch it, though it be on a cluster")
     add_runs_option(parser)
     args = parser.parse(argv)
     if args.action not in ACTIONS:
@@ -78,14 +80,14 @@ def main(command: str, argv: Sequence[str]) -> int:
     if args.action == "resume":
         with interrupts_held():
             resume_study(paths, failed_too=args.failed)
-            return _follow(paths, detach=args.detach)
+            return _follow(paths, detach=args.detach or (read_state(paths).scheduler is not None and not args.wait))
     if args.action == "cancel":
         cancel_study(paths, now=args.now)
         return watch_study(paths) and 0
     return _show(paths, as_json=args.json, as_csv=args.csv, most=args.n)
 
 
-def run_study(config: str, overrides: Sequence[str], command: Sequence[str], *, detach: bool) -> int:
+def run_study(config: str, overrides: Sequence[str], command: Sequence[str], *, detach: bool, wait: bool) -> int:
     """Plan a study, say what it will be, and run it."""
     from ai4sdk.studies.plan import make_study
 
@@ -94,7 +96,7 @@ def run_study(config: str, overrides: Sequence[str], command: Sequence[str], *, 
     for line in study_lines(study, project):
         print(line, file=sys.stderr)
     with interrupts_held():
-        return _follow(start_study(study, project.root), detach=detach)
+        return _follow(start_study(study, project.root), detach=detach or (is_queued(study.first) and not wait))
 
 
 def study_lines(study: StudyPlan, project: Project) -> list[str]:
@@ -145,7 +147,7 @@ def _usual_time(runs: Path, name: str) -> float | None:
 
 
 def _follow(paths: StudyPaths, *, detach: bool) -> int:
-    if detach:
+    if detach and not read_state(paths).state.ended:
         print(paths.id)
         print(f"  → ai4sdk study show {paths.id}", file=sys.stderr)
         return 0
@@ -174,6 +176,7 @@ def _strict(value: Any) -> Any:
 
 
 def _show(paths: StudyPaths, *, as_json: bool, as_csv: bool, most: int) -> int:
+    Looks(paths).look(wait=True)
     view = view_of(paths)
     state = read_state(paths)
     if as_json:

@@ -13,7 +13,7 @@ from ai4sdk.config.project import display_path
 from ai4sdk.errors import RunFailed
 from ai4sdk.runs.state import RunState, read_state
 from ai4sdk.spec.units import format_span
-from ai4sdk.studies.launch import cancel_study
+from ai4sdk.studies.launch import Looks, cancel_study
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.outcome import NOTHING_MEASURED
 from ai4sdk.studies.point import PointState, StudyView
@@ -34,10 +34,11 @@ PAUSE = 2.0
 def watch_study(paths: StudyPaths) -> int:
     """Show a study until it ends, and return the status the command should end with."""
     display = _Live(paths) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else _Lines(paths)
-    reader = StudyReader(paths)
+    reader, looks = StudyReader(paths), Looks(paths)
     with display, interrupts_stop(lambda now: _stop(paths, now), display.note):
         while True:
             began = time.monotonic()
+            looks.look()
             state = _state(paths)
             display.show(reader.read())
             if state.state.ended:

@@ -54,7 +54,9 @@ class _Federated(Work):
         job, federation = self.job, self.job.federation
         sites = self._sites()
         splits = self._splits
-        every = SplitData({name: part for name, part in splits.parts.items() if name == "val"}, splits.loader, splits.collate)
+        every = SplitData(
+            {name: part for name, part in splits.parts.items() if name == "val"}, splits.loader, splits.collate
+        )
         learner = Learner(job, self.module, {**sites, ALL: every}, self.stop)
         grid = InlineGrid(make_app(learner), sites)
         server = Server(
@@ -72,7 +74,9 @@ class _Federated(Work):
         assert federation.rounds is not None  # planning writes it out
         reason = "all rounds made"
         for record in server.done:
-            best.consider(record)
+            newest_is_best = best.consider(record)
+        if newest_is_best:  # it may have been written down, and its weights not
+            self._save(self.paths.best_checkpoint, server.state, server.done[-1])
         while len(server.done) <= federation.rounds:
             if job.training.early_stopping and stopped_early(server.done, job.training.early_stopping):
                 reason = "early stopping"
@@ -103,11 +107,14 @@ class _Federated(Work):
 
         how, splits = self.job.federation.partition, self._splits
         sites: dict[str, dict[str, Any]] = {}
+        assert how is not None  # planning sees to it
         for split in ("train", "val"):
             part = splits.parts.get(split)
             if part is None:
                 continue
-            for site, positions in partition(how, len(part)).items():  # type: ignore[arg-type]
+            for site, positions in partition(
+                how, len(part), _labels(part) if how.method in _BY_CLASS else None
+            ).items():
                 sites.setdefault(site, {})[split] = Subset(part, positions)  # type: ignore[arg-type]
         return {site: SplitData(parts, splits.loader, splits.collate) for site, parts in sites.items()}
 
@@ -119,6 +126,20 @@ class _Federated(Work):
     def _save(self, path: Path, state: State, record: Round) -> None:
         load_state(self.module, state)
         write_checkpoint({"state_dict": self.module.state_dict(), "round": record.number}, path)
+
+
+_BY_CLASS = ("dirichlet", "label")
+
+
+def _labels(part: Any) -> list[Any]:
+    """Return the class of each sample of a dataset of ours or of torch's."""
+    targets = getattr(part, "targets", None)
+    if targets is None and isinstance(part, Subset):
+        inner = _labels(part.dataset)
+        return [inner[position] for position in part.indices]
+    if targets is None:
+        targets = [target for _, target in (part[index] for index in range(len(part)))]
+    return [target.item() if hasattr(target, "item") else target for target in targets]
 
 
 class _Best:

@@ -46,7 +46,7 @@ class Federation(Section):
     a round is a part of it. Learning-rate schedules go on from round to round.
     """
 
-    partition: Partition = Field(default_factory=Partition)
+    partition: Partition | None = None
     """How one dataset is divided among sites, to rehearse a federation on this machine."""
 
     rounds: int | None = Field(default=None, ge=1)

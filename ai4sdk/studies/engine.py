@@ -29,6 +29,7 @@ from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, add_event, is_alive, is_run, read_state, write_last, write_state
 from ai4sdk.runs.store import read_progress
 from ai4sdk.spec.units import format_span
+from ai4sdk.studies.attendance import is_unattended
 from ai4sdk.studies.finish import finish
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.ledger import Ledger, LedgerReader
@@ -59,8 +60,10 @@ _TRACKING_PATIENCE = 600.0
 """Longest time, in seconds, that records may still be sent after the last point."""
 
 
-def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False) -> None:
+def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False, look: bool = False) -> None:
     """Execute a study to its end; its state is then in its folder.
+
+    One that a scheduler has all points of is left to it, once all are handed over.
 
     Parameters
     ----------
@@ -70,15 +73,24 @@ def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False) -> None:
         Descriptor that holds the study's lock.
     failed_too
         Whether to try points again that failed by their own code.
+    look
+        Whether only to write down what became of points that were handed over.
     """
-    state = replace(read_state(paths), state=State.RUNNING, started=time.time(), ended=None, pid=os.getpid())
-    state = replace(state, cause=None, exit_code=None)
+    before = state = read_state(paths)
+    if not look:
+        state = replace(state, state=State.RUNNING, started=time.time(), ended=None, pid=os.getpid(), extra={})
+        state = replace(state, cause=None, exit_code=None)
     records: subprocess.Popen[bytes] | None = None
     try:
-        write_state(paths, state)
+        if not look:
+            write_state(paths, state)
         study = read_study_file(paths.study, Project(Path.cwd()))
-        records = _ship_records(paths, study)
-        state = Engine(paths, study, Project(Path.cwd()), failed_too=failed_too).run(state)
+        unattended = _is_unattended(study)
+        if not unattended:
+            records = _ship_records(paths, study)
+        state = Engine(paths, study, Project(Path.cwd()), failed_too=failed_too, look=look).run(state)
+        if unattended and state.state.ended:
+            _ship_records(paths, study)  # nobody waits for that
     except ConfigError as error:
         found = error.problems[0]
         cause = f"{found.key}: {found.message}" if found.key else found.message
@@ -93,12 +105,17 @@ def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False) -> None:
         traceback.print_exc()
         cause = f"a defect of ai4sdk or of the search: {type(error).__name__}: {error} (see {paths.log('engine')})"
         state = _failed(state, cause, 1)
-    write_last(paths, state)
+    if not look or state != before:
+        write_last(paths, state)
     os.close(lock)  # the study has ended; who resumes it need not wait for its records
     if records is not None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             records.wait(_TRACKING_PATIENCE)
         records.kill()
+
+
+def _is_unattended(study: StudyPlan) -> bool:
+    return is_unattended(study.sweep.search, study.sweep.pruner, study.job["backend"]["kind"])
 
 
 def _failed(state: RunState, cause: str, exit_code: int) -> RunState:
@@ -133,9 +150,13 @@ class Engine:
         Folder that relative addresses start at.
     failed_too
         Whether to try points again that failed by their own code.
+    look
+        Whether to start nothing.
     """
 
-    def __init__(self, paths: StudyPaths, study: StudyPlan, project: Project, *, failed_too: bool = False) -> None:
+    def __init__(
+        self, paths: StudyPaths, study: StudyPlan, project: Project, *, failed_too: bool = False, look: bool = False
+    ) -> None:
         self._paths, self._study, self._project = paths, study, project
         self._runs = paths.root.parent
         self._backend = get_backend(study.job["backend"]["kind"])
@@ -148,6 +169,7 @@ class Engine:
         self._running: dict[Path, Point] = {}
         self._twins: dict[str, list[Point]] = {}
         self._again: deque[Point] = deque()
+        self._asked: deque[Point] = deque()
         self._tries: dict[int, int] = {}
         self._phases: dict[int, list[str]] = {}
         self._tails: dict[int, ReportTail] = {}
@@ -155,6 +177,8 @@ class Engine:
         self._told_to_stop: str | None = None
         self._cut_short = False
         self._search: Search = make_search(study)
+        self._unattended, self._only_looks = _is_unattended(study), look
+        self._scheduled = hasattr(self._backend, "stand")
         if failed_too:
             for number, result in self._results.items():
                 if result.state is PointState.FAILED:
@@ -170,6 +194,7 @@ class Engine:
     def run(self, state: RunState) -> RunState:
         """Run what is left to run, and return the state that the study ends in."""
         deadline = time.time() + self._study.sweep.max_time if self._study.sweep.max_time is not None else None
+        self._told_to_stop = state.extra.get("stopping")
         try:
             if self._study.sweep.search.startswith("hydra:"):
                 with contextlib.suppress(RunCancelled):
@@ -181,6 +206,9 @@ class Engine:
             if self._pool is not None:
                 self._pool.close()
             self._ledger.close()
+        if self._running and self._unattended:
+            told = {"stopping": self._told_to_stop} if self._told_to_stop else {}
+            return replace(state, state=State.RUNNING, scheduler=self._study.job["backend"]["kind"], extra=told)
         ended = self._ending(state)
         finish(view_of(self._paths, state=str(ended.state), ended=ended.ended), self._paths)
         return ended
@@ -224,6 +252,7 @@ class Engine:
 
     def _drain(self, search: Search, deadline: float | None) -> None:
         """Run points until the search has none left."""
+        self._adopt(search)
         while True:
             self._listen()
             late = deadline is not None and time.time() > deadline
@@ -234,17 +263,40 @@ class Engine:
                 self._begin(point, search)
             if not self._running and (self._told_to_stop or late or not self._again):
                 return
+            some = False
             if self._pool is not None:
-                for ended in self._pool.wait(_POLL_REPORTS if self._tails else _POLL):
+                pause = 0.0 if self._unattended else _POLL_REPORTS if self._tails else _POLL
+                for ended in self._pool.wait(pause):
                     self._end(ended, search)
+                    some = True
             self._answer_reports(search)
+            if not some and (self._unattended or (self._scheduled and self._told_to_stop == "terminated")):
+                return
+
+    def _adopt(self, search: Search) -> None:
+        """Go on with points that an engine which is gone had handed to a scheduler."""
+        left = {number for number, result in self._results.items() if result.state is PointState.RUNNING}
+        if not left or not self._scheduled:
+            return
+        pool = self._open_pool()
+        while left and (asked := search.ask()) is not None:
+            number, _ = asked
+            point, run = self._results[number].point, self._paths.point(number)
+            if number in left and is_run(run.root) and pool.adopt(run):
+                self._running[run.root] = point
+                self._follow_reports(point, run)
+            else:
+                self._asked.append(point)
+            left.discard(number)
 
     def _has_room(self, search: Search) -> bool:
         """Tell whether to begin with another point; one that is known beforehand is made ready while others work."""
         ahead = 1 if isinstance(search, PlannedSearch) else 0
-        return self._pool is None or len(self._running) < self._pool.slots + ahead
+        return self._unattended or self._pool is None or len(self._running) < self._pool.slots + ahead
 
     def _next(self, search: Search) -> Point | None:
+        if self._asked:
+            return self._asked.popleft()
         while (asked := search.ask()) is not None:
             number, params = asked
             if number not in self._results:
@@ -283,6 +335,8 @@ class Engine:
         if done is not None and done.root != run.root.resolve():
             self._reuse(point, done, search)
             return
+        if self._only_looks:
+            return
         plan = self._study.planner.plan(point.params)
         if plan.digest != point.digest:
             raise EnvironmentFault(
@@ -305,9 +359,12 @@ class Engine:
             self._results[point.number], state=PointState.RUNNING, run=run.root, attempts=attempt, cause=None
         )
         self._running[run.root] = point
+        self._follow_reports(point, run)
+        pool.start(run, self._backend.render(plan, run, self._project.root), lock)
+
+    def _follow_reports(self, point: Point, run: RunPaths) -> None:
         if self._study.sweep.pruner is not None:
             self._tails[point.number] = ReportTail(run)
-        pool.start(run, self._backend.render(plan, run, self._project.root), lock)
 
     def _wait_until_free(self, run: RunPaths) -> bool:
         """Wait for workers of an engine that was killed to write their last checkpoints; False if told to stop."""
@@ -422,7 +479,8 @@ class Engine:
                 found = PointState.FAILED
                 cause = f"hardware.wall_time ({limit}) is too short: it was over before anything more was saved"
         may_again = self._tries.get(point.number, 0) <= self._study.sweep.retries
-        if found is PointState.INTERRUPTED and may_again and self._told_to_stop is None:
+        may_again = may_again and self._told_to_stop is None and not self._only_looks
+        if found is PointState.INTERRUPTED and may_again:
             add_event(self._paths, "again", number=point.number, cause=cause)
             self._results[point.number] = replace(result, state=PointState.WAITING)
             self._again.append(point)
@@ -466,7 +524,9 @@ class Engine:
             request = ""
         if request:
             self._told_to_stop = "cancelled"
-        if self._told_to_stop and self._pool is not None:
+        # What a scheduler has goes on without this process.
+        leaves = self._scheduled and self._told_to_stop == "terminated"
+        if self._told_to_stop and self._pool is not None and not leaves:
             for root in self._running:
                 self._pool.stop(RunPaths(root), now=request == "now")
 
@@ -495,6 +555,8 @@ class Engine:
         elif failed:
             found, code = State.FAILED, 4
             cause = f"{len(failed)} of {total} points failed: point {failed[0].point.number}: {failed[0].cause}"
+        elif cut and self._unattended:
+            found, code, cause = State.INTERRUPTED, 5, f"{rest}, which a resume starts"
         elif cut and self._study.sweep.max_time is not None:
             cause = f"sweep.max_time was over, {rest}"
         return replace(state, state=found, exit_code=code, cause=cause, ended=time.time())

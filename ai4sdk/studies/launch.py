@@ -7,21 +7,25 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.runs.files import read_json, write_text
 from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_state
 from ai4sdk.runs.store import fill_run, new_folder
+from ai4sdk.studies.attendance import is_unattended
 from ai4sdk.studies.layout import README, StudyPaths
 
 if TYPE_CHECKING:
     from ai4sdk.studies.plan import StudyPlan
 
-__all__ = ["cancel_study", "resume_study", "start_study"]
+__all__ = ["Looks", "cancel_study", "resume_study", "start_study"]
 
+_FIRST_LOOK, _LONGEST = 2.0, 15.0
+"""Seconds between two looks at a study whose points a scheduler has: at first, and after a while."""
 _FREE_LOCK = 5.0
 """Longest time, in seconds, from writing that a study has ended to freeing its lock."""
 
@@ -50,10 +54,12 @@ def start_study(study: StudyPlan, project: Path) -> StudyPaths:
     paths = StudyPaths(folder)
     try:
         lock = fill_run(folder, {"study.json": study.to_json()}, README)
-        _start_engine(paths, project, lock)
+        engine = _start_engine(paths, project, lock)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    if is_unattended(study.sweep.search, study.sweep.pruner, study.job["backend"]["kind"]):
+        engine.wait()
     return paths
 
 
@@ -77,23 +83,57 @@ def resume_study(paths: StudyPaths, *, failed_too: bool = False) -> None:
     state = read_state(paths)
     if state.state is State.SUCCEEDED and state.cause is None:
         raise UsageError(f"{paths.id} has succeeded; there is nothing to resume", hint=f"ai4sdk study show {paths.id}")
-    try:
-        project = Path(read_json(paths.study)["created"]["project"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{paths.study} cannot be read as a study: {error}", hint="it is left as it is") from error
-    if not project.is_dir():
-        raise UsageError(f"{paths.id} belongs to the project {project}, which is gone", hint=f"bring back {project}")
+    project = _project_of(paths)
     lock = hold_lock(paths, patience=_FREE_LOCK if state.state.ended else 0.0)
     if lock is None:
         raise UsageError(f"{paths.id} is {state.state}", hint=f"ai4sdk study show {paths.id}")
     try:
         paths.cancel_request.unlink(missing_ok=True)
         queued = replace(state, state=State.QUEUED, cause=None, exit_code=None, attempt=state.attempt + 1, ended=None)
-        write_state(paths, queued)
+        write_state(paths, replace(queued, scheduler=None))
     except OSError as error:
         os.close(lock)
         raise EnvironmentFault(f"{paths.id} cannot be resumed: {error.strerror or error}") from error
-    _start_engine(paths, project, lock, *(["--failed"] if failed_too else []))
+    engine = _start_engine(paths, project, lock, *(["--failed"] if failed_too else []))
+    facts = _facts(paths)
+    if is_unattended(facts["search"], facts["sweep"]["pruner"], facts["job"]["backend"]["kind"]):
+        engine.wait()
+
+
+class Looks:
+    """Keeps a study up to date whose points a scheduler has, as nobody else does: short looks, less and less often.
+
+    Parameters
+    ----------
+    paths
+        Files of the study.
+    """
+
+    def __init__(self, paths: StudyPaths) -> None:
+        self._paths = paths
+        self._process: subprocess.Popen[bytes] | None = None
+        self._next, self._pause = 0.0, _FIRST_LOOK
+
+    def look(self, *, wait: bool = False) -> None:
+        """Start a look if it is time for one and somebody must; with ``wait`` return when it is done.
+
+        Raises
+        ------
+        EnvironmentFault
+            If no process can be started.
+        """
+        if self._process is not None and self._process.poll() is None:
+            return
+        state = read_state(self._paths)
+        if state.scheduler is None or state.state.ended or time.monotonic() < self._next:
+            return
+        lock = hold_lock(self._paths)
+        if lock is None:  # somebody else looks, or submits
+            return
+        self._process = _start_engine(self._paths, _project_of(self._paths), lock, "--look")
+        if wait:
+            self._process.wait()
+        self._next, self._pause = time.monotonic() + self._pause, min(1.5 * self._pause, _LONGEST)
 
 
 def cancel_study(paths: StudyPaths, *, now: bool = False) -> None:
@@ -111,11 +151,27 @@ def cancel_study(paths: StudyPaths, *, now: bool = False) -> None:
     write_text(paths.cancel_request, "now" if now else "stop", durable=False)
 
 
-def _start_engine(paths: StudyPaths, project: Path, lock: int, *options: str) -> None:
+def _facts(paths: StudyPaths) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = read_json(paths.study)
+        _ = facts["created"]["project"], facts["job"]["backend"]["kind"], facts["search"], facts["sweep"]["pruner"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{paths.study} cannot be read as a study: {error}", hint="it is left as it is") from error
+    return facts
+
+
+def _project_of(paths: StudyPaths) -> Path:
+    project = Path(_facts(paths)["created"]["project"])
+    if not project.is_dir():
+        raise UsageError(f"{paths.id} belongs to the project {project}, which is gone", hint=f"bring back {project}")
+    return project
+
+
+def _start_engine(paths: StudyPaths, project: Path, lock: int, *options: str) -> subprocess.Popen[bytes]:
     """Start the engine in a session of its own, and hand it the study's lock."""
     try:
         with open(paths.log("engine"), "ab") as log:
-            subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-P", "-m", "ai4sdk.studies", str(paths.root), str(lock), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -25,6 +25,7 @@ from ai4sdk.planning.plan import Plan, digest_of
 from ai4sdk.spec import Checkpoint, Job, Sweep
 from ai4sdk.spec.base import complete
 from ai4sdk.spec.sweep import Direction
+from ai4sdk.studies.attendance import is_unattended
 from ai4sdk.studies.corners import MOST_LOOKED_AT, MOST_SHOWN, Look, ends_of, first_of
 from ai4sdk.studies.layout import FORMAT
 from ai4sdk.studies.point import Objective, Point
@@ -267,7 +268,7 @@ def make_study(
     objectives = () if problems else _objectives(sweep, corners.first.as_job())
     if not problems:
         problems = _search_problems(sweep, space, objectives, look)
-        problems += [look.located(problem) for problem in _backend_fits(corners.first)]
+        problems += [look.located(problem) for problem in _backend_fits(corners.first, sweep)]
         if sweep.pruner is not None and corners.first.job["function"] is not None:
             message = "a pruner looks at a training epoch by epoch, and this job calls a function"
             problems.append(look.located(Problem(message, key="sweep.pruner", fix="sweep.pruner=null")))
@@ -312,7 +313,7 @@ def _sweep(base: Composition) -> Sweep:
         raise ConfigError([problem for problem in problems if problem.key.split(".")[0] == "sweep"]) from None
 
 
-def _backend_fits(first: Plan) -> Iterator[Problem]:
+def _backend_fits(first: Plan, sweep: Sweep) -> Iterator[Problem]:
     from ai4sdk.backends.registry import get_backend
 
     kind = first.job["backend"]["kind"]
@@ -320,6 +321,9 @@ def _backend_fits(first: Plan) -> Iterator[Problem]:
         yield Problem(
             f"backend {kind} runs plans one by one; it cannot run studies", key="backend.kind", fix="backend=local"
         )
+    elif is_unattended(sweep.search, sweep.pruner, kind) and sweep.max_time is not None:
+        message = f"backend {kind} is given all points at once; nobody stays to start none after a while"
+        yield Problem(message, key="sweep.max_time", fix="sweep.max_time=null; hardware.wall_time bounds each point")
 
 
 def _sweeper_fits(sweep: Sweep, objectives: Sequence[Objective]) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
+from ai4sdk.studies.attendance import is_planned
 from ai4sdk.studies.plan import StudyPlan
 from ai4sdk.studies.point import PointState, Result
 from ai4sdk.studies.search import OptunaSearch, Search
@@ -41,7 +42,7 @@ class PlannedSearch:
 def make_search(study: StudyPlan) -> Search:
     """Return what chooses the points of a study."""
     sweep = study.sweep
-    if sweep.search.startswith("hydra:") or (sweep.search in ("grid", "random") and sweep.pruner is None):
+    if sweep.search.startswith("hydra:") or is_planned(sweep.search, sweep.pruner):
         return PlannedSearch()
     return OptunaSearch(
         study.space,

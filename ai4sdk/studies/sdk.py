@@ -12,10 +12,10 @@ from ai4sdk.runs.display import html_table
 from ai4sdk.runs.ending import failure_of
 from ai4sdk.runs.handle import Handle
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import State
+from ai4sdk.runs.state import RunState, State
 from ai4sdk.runs.store import find_study
 from ai4sdk.sdk import Run, project_of
-from ai4sdk.studies.launch import cancel_study, resume_study, start_study
+from ai4sdk.studies.launch import Looks, cancel_study, resume_study, start_study
 from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.studies.plan import StudyPlan, make_study
 from ai4sdk.studies.point import Result, StudyView
@@ -77,6 +77,14 @@ class Study(Handle):
 
     def __init__(self, paths: StudyPaths) -> None:
         super().__init__(paths)
+        self._looks = Looks(paths)
+
+    @property
+    def status(self) -> RunState:
+        """How it stands. Where a scheduler has its points, asking brings it up to date, now and then."""
+        if self.paths.study.exists():
+            self._looks.look()
+        return super().status
 
     @property
     def view(self) -> StudyView:

@@ -1,12 +1,11 @@
 """A federation of one site, with one round, is a training in one place."""
 
-import pytest
 from safetensors.torch import load_file
-
-import ai4sdk
 
 COMMON = ["config=quickstart", "tracking=none", "hardware.cpus=1", "training.max_epochs=1"]
 
 
 def weights(run):
-    return {name: tensor.numpy().tobytes() for name, tensor in load_file(run.folder / "package/weights.safetensors").items()}
+    return {
+        name: tensor.numpy().tobytes() for name, tensor in load_file(run.folder / "package/weights.safetensors").items()
+    }

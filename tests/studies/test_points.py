@@ -357,10 +357,16 @@ def test_axes_that_make_no_sense_are_refused_with_the_reason(layered, override, 
     assert any(says in text for text in problems_of("train", override))
 
 
-def test_a_backend_that_cannot_run_studies_is_told_before_anything_runs(layered):
+def test_a_backend_that_cannot_run_studies_is_told_before_anything_runs(layered, monkeypatch):
+    monkeypatch.delattr("ai4sdk.backends.slurm.backend.SlurmBackend.pool")
     (found,) = problems_of("quickstart", "seed=1,2", "backend=slurm")
     assert "backend slurm runs plans one by one; it cannot run studies" in found
     assert found.endswith("→ backend=local")
+
+
+def test_a_time_for_all_points_needs_somebody_who_hands_them_out(layered):
+    (found,) = problems_of("quickstart", "seed=1,2", "backend=slurm", "sweep.max_time=8h")
+    assert "nobody stays" in found
 
 
 def test_a_function_has_nothing_to_prune(function_project):

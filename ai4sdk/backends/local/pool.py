@@ -143,6 +143,10 @@ class LocalPool:
             self._forget(entry)
             raise _not_started(run, error) from error
 
+    def adopt(self, run: RunPaths) -> bool:
+        """Adopt nothing: runs of a pool that is gone were killed with it."""
+        return False
+
     def wait(self, timeout: float) -> list[Ended]:
         """Wait until runs end, at most ``timeout`` seconds; return those that did. Their locks are free."""
         deadline = time.monotonic() + timeout

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ai4sdk.backends.base import Command, Standing, Submission
+from ai4sdk.backends.base import Command, Pool, Standing, Submission
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
-from ai4sdk.backends.slurm import client, submissions
+from ai4sdk.backends.slurm import client, offers, submissions
 from ai4sdk.backends.slurm.script import STOP, batch_script
 from ai4sdk.backends.slurm.verdict import verdict
-from ai4sdk.errors import Ai4Error, UsageError
-from ai4sdk.planning.plan import Plan, TaskPlan
+from ai4sdk.errors import Ai4Error, ConfigError, UsageError
+from ai4sdk.planning.plan import Plan, TaskPlan, read_plan_file
 from ai4sdk.runs.files import write_json, write_text
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
@@ -25,12 +25,17 @@ __all__ = ["SlurmBackend"]
 
 _SUBMITTING = 120.0
 """Longest time, in seconds, from claiming a submission to knowing its job's number."""
+SLOTS = 4
+"""Points at once of a search that learns, if nobody says how many: the more there are, the less it learns of each."""
 _LAST_WORD = 15.0
 """Longest time, in seconds, until what a job wrote at its end is seen on another machine."""
 
 
 class SlurmBackend:
     """Hands a run to Slurm as one job; inside of it the run is supervised as it is on any machine."""
+
+    unattended = True
+    """Whether the points of a study that are known beforehand need nobody who hands them over one by one."""
 
     def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
         """Say what would be submitted, and which processes the job would start."""
@@ -52,6 +57,8 @@ class SlurmBackend:
 
         Raises
         ------
+        ConfigError
+            With everything the plan asks for that the cluster does not have.
         UsageError
             If the run is in the queue already, or Slurm refuses it.
         EnvironmentFault
@@ -60,6 +67,7 @@ class SlurmBackend:
         with handing_over(run, lock):
             before = submissions.latest(run)
             _refuse_twice(run, before)
+            _refuse_impossible(read_plan_file(run.root))
             try:
                 claimed = submissions.claim(run, before)
             except FileExistsError:
@@ -80,21 +88,33 @@ class SlurmBackend:
         if job is None:
             return
         client.cancel(job, waiting=True)
-        client.tell(job, STOP)  # the request is a file, which other machines may see late
+        client.tell(job, signal=STOP)  # the request is a file, which other machines may see late
         if now:
             client.cancel(job)
 
+    def pool(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> Pool:
+        """Open a pool that submits what is started together as one array job."""
+        from ai4sdk.backends.scheduled_pool import ScheduledPool
+        from ai4sdk.backends.slurm.arrays import ArrayQueue
+
+        return ScheduledPool(ArrayQueue(self, folder, project, parallel), parallel or SLOTS)
+
     def stand(self, runs: Sequence[tuple[RunPaths, RunState]]) -> list[Standing]:
         """Ask Slurm how runs stand that have not ended."""
+        return self.stand_of(runs)
+
+    def stand_of(self, runs: Sequence[tuple[RunPaths, RunState]], *, submitting: float = _SUBMITTING) -> list[Standing]:
+        """Do the same where whoever submits is known to take no longer than so many seconds."""
         handed = [(run, state, submissions.latest(run)) for run, state in runs]
+        found: dict[str, list[str]] = {}
         try:
-            ids = [_job_of(run, submission) if submission else None for run, _, submission in handed]
+            ids = [_job_of(run, submission, submitting, found) if submission else None for run, _, submission in handed]
             known = client.jobs([job for job in ids if job])
         except Ai4Error as error:
             note = f"this is how it stood; {error.message}"
             return [Standing(state, note) for _, state, _ in handed]
         return [
-            _standing(run, state, submission, job, known)
+            _standing(run, state, submission, job, known, submitting)
             for (run, state, submission), job in zip(handed, ids, strict=True)
         ]
 
@@ -125,6 +145,13 @@ def _refuse_twice(run: RunPaths, before: submissions.Submission | None) -> None:
         )
 
 
+def _refuse_impossible(plan: Plan) -> None:
+    """Refuse what the cluster can never run, all at once; Slurm names one mistake, or lets such a job wait for ever."""
+    found = offers.problems(plan, offers.read_offers(client.offered(offers.FORMAT)), client.partition_of_user())
+    if found:
+        raise ConfigError(found)
+
+
 def _submit(run: RunPaths, script: Path, claimed: submissions.Submission) -> None:
     """Submit a script, and write the job's number down; a job whose number cannot be kept is taken back.
 
@@ -147,17 +174,39 @@ def _submit(run: RunPaths, script: Path, claimed: submissions.Submission) -> Non
         raise
 
 
-def _job_of(run: RunPaths, submission: submissions.Submission) -> str | None:
-    """Return the number of a submission's job; if nobody wrote it down the job is looked for by its name."""
+def _job_of(
+    run: RunPaths,
+    submission: submissions.Submission,
+    submitting: float = _SUBMITTING,
+    found: dict[str, list[str]] | None = None,
+) -> str | None:
+    """Return the number of a submission's job; if nobody wrote it down the job is looked for by its name.
+
+    Parameters
+    ----------
+    run, submission
+        The run, and how it was handed over.
+    submitting
+        Seconds that whoever submits may take.
+    found
+        Name → the jobs of that name, as far as they were looked for; elements of an array share one.
+    """
     if submission.job is not None:
         return submission.job
-    if time.time() - submission.time < _SUBMITTING:
+    if time.time() - submission.time < submitting:
         return None
-    found = client.find(run.id)
-    if not found:
+    name = submission.array.stem if submission.array else run.id
+    found = {} if found is None else found
+    if name not in found:
+        found[name] = client.find(name)
+    if not found[name]:
         return None
-    submissions.name_job(run, submission, found[-1])
-    return found[-1]
+    job = found[name][-1]
+    if submission.array is None:
+        submissions.name_job(run, submission, job)
+        return job
+    submissions.name_array_job(submission.array, job)
+    return f"{job}_{submission.index}"
 
 
 def _standing(
@@ -166,8 +215,9 @@ def _standing(
     submission: submissions.Submission | None,
     job: str | None,
     known: Mapping[str, client.Job],
+    submitting: float,
 ) -> Standing:
-    if submission and job is None and time.time() - submission.time < _SUBMITTING:
+    if submission and job is None and time.time() - submission.time < submitting:
         return Standing(state, "it is being submitted")
     found = known.get(job) if job else None
     if found and found.waits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ __all__ = [
     "counted",
     "find",
     "jobs",
+    "most_elements",
+    "offered",
+    "partition_of_user",
     "requeue",
     "restarts",
     "submit",
@@ -29,6 +33,8 @@ _ANSWER = 20.0
 """Longest time, in seconds, to wait for an answer."""
 _SUBMISSION = 60.0
 """The same for a submission, which must not be given up lightly."""
+_MOST_ELEMENTS = 1001
+"""Slurm's own default."""
 _OVER = (
     "BOOT_FAIL",
     "CANCELLED",
@@ -54,6 +60,11 @@ _MEANINGS = (
     ("time limit specification", "hardware.wall_time=…; `sinfo -o '%P %l'` tells what partitions allow"),
     ("requested time limit is invalid", "hardware.wall_time=…; `sinfo -o '%P %l'` tells what partitions allow"),
     ("generic resource", "backend.gres=NAME and hardware.gpu_model=MODEL; `sinfo -o '%N %G'` lists those of the nodes"),
+    (
+        "job submit limit",
+        "see `sacctmgr show qos format=name,maxsubmitpu`; fewer points at a time, or later",
+    ),
+    ("array specification", "the cluster allows smaller job arrays; `scontrol show config | grep MaxArraySize`"),
     ("unrecognized option", "remove it from backend.directives; `man sbatch` lists the options"),
     ("access/permission denied", "ask the cluster's administrators; `sacctmgr show associations user=$USER` may tell"),
 )
@@ -115,12 +126,28 @@ def submit(script: Path, *arguments: str) -> str:
     return answer.strip().partition(";")[0]
 
 
+def offered(form: str) -> str:
+    """Return what sinfo says of all partitions in a form; nothing where it is missing or does not know the form."""
+    if shutil.which("sinfo") is None:
+        return ""
+    try:
+        return _ask(["sinfo", "--noheader", "--all", "--exact", f"--format={form}"])
+    except UsageError:
+        return ""
+
+
+def partition_of_user() -> str | None:
+    """Return the partition that the user's environment names for all jobs."""
+    return os.environ.get(_FROM_ENVIRONMENT["partition"])
+
+
 def jobs(ids: Sequence[str]) -> dict[str, Job]:
     """Return what is known of jobs, by number; of a job that Slurm has forgotten nothing is.
 
     One call for all of them, and a second one to the list of completed jobs if some are no longer in the queue.
+    Elements of array jobs are called ``JOB_INDEX``.
     """
-    found = _queued(["--jobs", ",".join(ids)]) if ids else {}
+    found = _queued(["--jobs", _whole(ids)]) if ids else {}
     if missing := [job for job in ids if job not in found]:
         found |= completed(missing)
     return found
@@ -132,7 +159,7 @@ def completed(ids: Sequence[str]) -> dict[str, Job]:
     It is looked for in the accounting database or, where there is none, in the file of completed jobs.
     """
     for source in ([], ["--completion"]):
-        argv = ["sacct", *source, "--noheader", "--parsable2", "--format=JobID,State,End", "--jobs", ",".join(ids)]
+        argv = ["sacct", *source, "--noheader", "--parsable2", "--format=JobID,State,End", "--jobs", _whole(ids)]
         try:
             answer = _ask(argv if source else [*argv, "--allocations"])
         except UsageError:
@@ -148,17 +175,26 @@ def completed(ids: Sequence[str]) -> dict[str, Job]:
 
 def find(name: str) -> list[str]:
     """Return the numbers of the jobs of a name that Slurm has not forgotten yet, the newest last."""
-    return sorted(_queued(["--name", name]), key=int)
+    return sorted({job.partition("_")[0] for job in _queued(["--name", name])}, key=int)
 
 
-def cancel(job: str, *, waiting: bool = False) -> None:
-    """End a job; with ``waiting`` only if it has not begun."""
-    _scancel([*(["--state=PENDING"] if waiting else []), job])
+def cancel(*jobs: str, waiting: bool = False) -> None:
+    """End jobs; with ``waiting`` only those that have not begun."""
+    _scancel([*(["--state=PENDING"] if waiting else []), *jobs])
 
 
-def tell(job: str, signal: str) -> None:
-    """Send a signal to a job's script alone; one that is not running gets none."""
-    _scancel(["--state=RUNNING", "--batch", f"--signal={signal}", job])
+def tell(*jobs: str, signal: str) -> None:
+    """Send a signal to jobs' scripts alone; one that is not running gets none."""
+    _scancel(["--state=RUNNING", "--batch", f"--signal={signal}", *jobs])
+
+
+def most_elements() -> int:
+    """Return how many elements an array job may have on this cluster."""
+    for line in _ask(["scontrol", "show", "config"]).splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "MaxArraySize":
+            return int(value)
+    return _MOST_ELEMENTS
 
 
 def requeue(job: str) -> None:
@@ -196,6 +232,11 @@ def counted(job: str) -> dict[str, float]:
     return {name: value for name, value in found.items() if value}
 
 
+def _whole(ids: Sequence[str]) -> str:
+    """Return jobs as Slurm's commands take them; of elements the array that they belong to, which is many at once."""
+    return ",".join(dict.fromkeys(job.partition("_")[0] for job in ids))
+
+
 def _scancel(argv: Sequence[str]) -> None:
     try:
         _ask(["scancel", "--quiet", *argv])
@@ -207,7 +248,7 @@ def _scancel(argv: Sequence[str]) -> None:
 
 def _queued(which: Sequence[str]) -> dict[str, Job]:
     try:
-        answer = _ask(["squeue", "--noheader", "--states=all", "--format=%i|%T|%r|%e", *which])
+        answer = _ask(["squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%e", *which])
     except UsageError as error:
         if "invalid job id" in error.message.lower():
             return {}

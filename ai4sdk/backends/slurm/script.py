@@ -12,7 +12,7 @@ from typing import Any
 from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["STOP", "WARN", "batch_script", "job_log"]
+__all__ = ["STOP", "WARN", "array_script", "batch_script", "job_log"]
 
 WARN = "USR1"
 """Signal that Slurm sends when a job's time ends soon, or when it is pre-empted."""
@@ -37,21 +37,80 @@ def batch_script(plan: Plan, run: RunPaths, project: Path) -> str:
     project
         Folder the job starts in.
     """
+    about = [
+        f"# {plan.name}, plan {plan.digest}",
+        f"# One job for the run in {run.root}: it starts the tasks there, and writes down how they end.",
+    ]
+    directives = _directives(plan, run.id, job_log(run), project)
+    return _script(plan, about, directives, [], f'{shlex.quote(str(run.root))} "$1"')
+
+
+def array_script(
+    plan: Plan,
+    listing: Path,
+    log: Path,
+    project: Path,
+    *,
+    name: str,
+    count: int,
+    parallel: int | None = None,
+    after: str | None = None,
+) -> str:
+    """Return the script of an array job: points of a study that need the same of a node, each an element of it.
+
+    Parameters
+    ----------
+    plan
+        Plan of one of them.
+    listing
+        File with a line an element: the number of its submission, and its run directory.
+    log
+        File that takes what Slurm says of the elements; what they print goes to their own.
+    project
+        Folder the job starts in.
+    name
+        Name of the job.
+    count
+        How many elements there are.
+    parallel
+        How many may run at once; without it as many as Slurm lets.
+    after
+        Number of a job that must be over before.
+    """
+    about = [
+        f"# {plan.name}: {count} point{'s' if count > 1 else ''} of a study, each an element of this array.",
+        "# Each works in a run directory of its own, as a job of its own would.",
+    ]
+    directives = {
+        **_directives(plan, name, log, project),
+        "array": f"0-{count - 1}" + (f"%{parallel}" if parallel else ""),
+        **({"dependency": f"afterany:{after}"} if after else {}),
+    }
+    find = [
+        "",
+        f"elements={shlex.quote(str(listing))}",
+        'read -r number run < <(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$elements")',
+        f'exec >>"$run/{job_log(RunPaths(Path())).as_posix()}" 2>&1',
+    ]
+    return _script(plan, about, directives, find, '"$run" "$number"')
+
+
+def _script(plan: Plan, about: list[str], directives: dict[str, Any], find: list[str], arguments: str) -> str:
     options = plan.job["backend"]
     lines = [
         "#!/bin/bash",
-        f"# {plan.name}, plan {plan.digest}",
-        f"# One job for the run in {run.root}: it starts the tasks there, and writes down how they end.",
-        *(_directive(name, value) for name, value in _directives(plan, run, project).items()),
+        *about,
+        *(_directive(name, value) for name, value in directives.items()),
         "",
         "# Until the work has begun there is nothing to save.",
         f"trap '' {WARN} {STOP}",
         "set -e",
+        *find,
     ]
     if options["setup"]:
         lines += ["", "# backend.setup", *options["setup"]]
     python = options["python"] or shlex.quote(sys.executable)
-    lines += ["", f'exec {python} -P -m ai4sdk.backends.slurm {shlex.quote(str(run.root))} "$1"']
+    lines += ["", f"exec {python} -P -m ai4sdk.backends.slurm {arguments}"]
     return "\n".join(lines) + "\n"
 
 
@@ -60,13 +119,13 @@ def job_log(run: RunPaths) -> Path:
     return run.log("slurm")
 
 
-def _directives(plan: Plan, run: RunPaths, project: Path) -> dict[str, Any]:
+def _directives(plan: Plan, name: str, log: Path, project: Path) -> dict[str, Any]:
     """Return the options of sbatch by their long names; those that are ``None`` or false are left out."""
     options = plan.job["backend"]
     directives = {
-        "job-name": re.sub(r"[^\w.:/-]", "-", run.id),
+        "job-name": re.sub(r"[^\w.:/-]", "-", name),
         "chdir": str(project),
-        "output": _pattern(job_log(run)),
+        "output": _pattern(log),
         "open-mode": "append",
         **{name: options[name] for name in ("partition", "account", "qos", "constraint")},
         **_resources(plan.tasks, options["gres"], plan.job["hardware"]["gpu_model"]),

@@ -7,14 +7,16 @@ that submit a run at once one is refused, and a job can tell whether it is the o
 from __future__ import annotations
 
 import json
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["Submission", "claim", "latest", "name_job", "script_of"]
+__all__ = ["Submission", "array_job", "claim", "latest", "name_array_job", "name_job", "script_of"]
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,17 @@ class Submission:
         Unix time in seconds.
     job
         Slurm's number of it; ``None`` if whoever submitted it has not heard of it yet, or never will.
+    array
+        File of the array job that it is an element of, if it is one.
+    index
+        Which element.
     """
 
     number: int
     time: float
     job: str | None = None
+    array: Path | None = None
+    index: int = 0
 
 
 def script_of(run: RunPaths) -> Path:
@@ -49,13 +57,27 @@ def latest(run: RunPaths) -> Submission | None:
     file = _file(run, max(numbers))
     try:
         values = read_json(file)
-        return Submission(max(numbers), float(values["time"]), values.get("job"))
+        submission = Submission(max(numbers), float(values["time"]), values.get("job"))
+        if "array" not in values:
+            return submission
+        array, index = run.slurm / values["array"], int(values["index"])
+        job = array_job(array)
+        return replace(submission, job=job and f"{job}_{index}", array=array, index=index)
     except (OSError, ValueError, KeyError, TypeError):
         return Submission(max(numbers), file.stat().st_mtime)  # whoever claimed it did not come to write into it
 
 
-def claim(run: RunPaths, after: Submission | None) -> Submission:
+def claim(run: RunPaths, after: Submission | None, element: tuple[Path, int] | None = None) -> Submission:
     """Claim the right to submit a run once more.
+
+    Parameters
+    ----------
+    run
+        The run.
+    after
+        Its last submission.
+    element
+        File of the array job that will have it, and which element it is; the array's number is that of them all.
 
     Raises
     ------
@@ -64,14 +86,31 @@ def claim(run: RunPaths, after: Submission | None) -> Submission:
     """
     run.slurm.mkdir(exist_ok=True)
     claimed = Submission(after.number + 1 if after else 1, time.time())
+    values: dict[str, Any] = {"time": claimed.time}
+    if element is not None:
+        values |= {"array": os.path.relpath(element[0], run.slurm), "index": element[1]}
     with open(_file(run, claimed.number), "x", encoding="utf-8") as file:
-        json.dump({"time": claimed.time}, file)
+        json.dump(values, file)
     return claimed
 
 
 def name_job(run: RunPaths, submission: Submission, job: str) -> None:
     """Write down the number that Slurm gave."""
     write_json(_file(run, submission.number), {"time": submission.time, "job": job})
+
+
+def array_job(file: Path) -> str | None:
+    """Return the number of an array job, ``None`` if it was not written down."""
+    try:
+        job = read_json(file)["job"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return str(job)
+
+
+def name_array_job(file: Path, job: str) -> None:
+    """Write down the number that Slurm gave to an array job."""
+    write_json(file, {"job": job})
 
 
 def _file(run: RunPaths, number: int) -> Path:

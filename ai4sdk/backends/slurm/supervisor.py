@@ -46,7 +46,7 @@ def supervise_job(run: RunPaths, number: int) -> int:
     number
         Of the submission.
     """
-    job, restart = os.environ["SLURM_JOB_ID"], int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    job, restart = _own_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if refusal := _refusal(run, number, restart):
         return _say(refusal)
     supervisor = _JobSupervisor(run, None, job=job, restart=restart)
@@ -63,6 +63,13 @@ def supervise_job(run: RunPaths, number: int) -> int:
     if not state.state.ended:
         return _put_back(supervisor, state)
     return state.exit_code or 0
+
+
+def _own_job() -> str:
+    """Return the number of the job that this process is in, of an element of an array as ``JOB_INDEX``."""
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
 
 
 def _refusal(run: RunPaths, number: int, restart: int) -> str | None:
@@ -253,7 +260,7 @@ class _JobSupervisor(Supervisor):
         elapsed = time.time() - self._began
         found: dict[str, Any] = {"elapsed": round(elapsed, 3)}
         if not self.terminated:  # else every second counts until Slurm's SIGKILL
-            found |= client.counted(self.job)
+            found |= client.counted(os.environ["SLURM_JOB_ID"])  # sstat knows elements of arrays by no other name
         submission = submissions.latest(self.run)
         if submission is not None and not self._restart:
             found["waited"] = round(max(0.0, self._began - submission.time), 3)

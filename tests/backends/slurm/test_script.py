@@ -12,7 +12,7 @@ import pytest
 import ai4sdk
 from ai4sdk.backends.slurm.backend import SlurmBackend
 from ai4sdk.backends.slurm.rank import task_end, variables, without_tasks
-from ai4sdk.backends.slurm.script import batch_script
+from ai4sdk.backends.slurm.script import array_script, batch_script
 from ai4sdk.errors import ConfigError
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
@@ -50,14 +50,27 @@ def plan_of(overrides: dict[str, str]) -> ai4sdk.Plan:
     return ai4sdk.plan("train", *words)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_the_script_is_as_it_was_approved(project: Path, name: str) -> None:
-    plan = plan_of(SCRIPTS[name])
-    script = re.sub(r"sha256:[0-9a-f]{64}", "sha256:0000", batch_script(plan, RUN, PROJECT))
+def assert_golden(name: str, script: str) -> None:
+    script = re.sub(r"sha256:[0-9a-f]{64}", "sha256:0000", script)
     golden = GOLDEN / f"{name}.sh"
     if os.environ.get("AI4SDK_GOLDEN") == "write":
         golden.write_text(script)
     assert script == golden.read_text()
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_the_script_is_as_it_was_approved(project: Path, name: str) -> None:
+    plan = plan_of(SCRIPTS[name])
+    script = batch_script(plan, RUN, PROJECT)
+    assert_golden(name, script)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_the_script_of_an_array_is_as_it_was_approved(project: Path) -> None:
+    plan, listing = plan_of(SCRIPTS["setup"]), RUN.slurm / "20260102-030405-pond-abcd-2.txt"
+    named = {"name": listing.stem, "count": 12, "parallel": 4, "after": "17"}
+    script = array_script(plan, listing, RUN.log("slurm"), PROJECT, **named)
+    assert_golden("array", script)
     subprocess.run(["bash", "-n"], input=script, text=True, check=True)
 
 
