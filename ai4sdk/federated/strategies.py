@@ -45,10 +45,7 @@ def make_strategy(target: Target) -> Strategy:
     kind = _class_of(target.target)
     if kind is not None:
         takes = inspect.signature(kind.__init__).parameters
-        config = {
-            **{key: value for key, value in {**_OURS, **dict.fromkeys(_LEAST, 1)}.items() if key in takes},
-            **config,
-        }
+        config = {**{key: value for key, value in _OURS.items() if key in takes}, **config}
     strategy = instantiate(config, key="federation.strategy")
     if not isinstance(strategy, Strategy):
         raise RunFailed(

@@ -94,12 +94,7 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
     if not unfilled and filled != values:
         job, values = Job.model_validate(filled), filled
     findings += check_job(job, search, parts.targets)
-<<<<<<< HEAD
     if not findings and _written_out(job, values):
-=======
-    if job.training.is_shared and not findings:  # written out, so that both ways to say it are one plan
-        values["training"]["processes"] = scale_of(job).processes
->>>>>>> main
         job = Job.model_validate(values)
     inputs = _shared_inputs(job, project.root, parts, findings)
     try:
@@ -140,7 +135,7 @@ def _written_out(job: Job, values: dict[str, Any]) -> bool:
     """Write out what can be said in two ways, so that both are one plan; tell whether anything was changed."""
     if job.function is not None:
         return False
-    if job.training.mode == "ddp":
+    if job.training.is_shared:
         values["training"]["processes"] = scale_of(job).processes
     elif job.training.mode == "federated":
         values["federation"]["rounds"] = rounds_of(job)
