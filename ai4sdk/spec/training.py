@@ -121,7 +121,7 @@ class Training(Section):
     @property
     def is_shared(self) -> bool:
         """Whether several processes train together."""
-        return self.mode != "single"
+        return self.mode in ("ddp", "fsdp")
 
     @model_validator(mode="after")
     def _ends_some_time(self) -> Self:
