@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,8 @@ def resume_study(paths: StudyPaths, *, failed_too: bool = False) -> None:
     state = read_state(paths)
     if state.state is State.SUCCEEDED and state.cause is None:
         raise UsageError(f"{paths.id} has succeeded; there is nothing to resume", hint=f"ai4sdk study show {paths.id}")
-    project = _project_of(paths)
+    facts = _facts(paths)
+    project = _project_of(paths, facts)
     lock = hold_lock(paths, patience=_FREE_LOCK if state.state.ended else 0.0)
     if lock is None:
         raise UsageError(f"{paths.id} is {state.state}", hint=f"ai4sdk study show {paths.id}")
@@ -95,7 +97,6 @@ def resume_study(paths: StudyPaths, *, failed_too: bool = False) -> None:
         os.close(lock)
         raise EnvironmentFault(f"{paths.id} cannot be resumed: {error.strerror or error}") from error
     engine = _start_engine(paths, project, lock, *(["--failed"] if failed_too else []))
-    facts = _facts(paths)
     if is_unattended(facts["search"], facts["sweep"]["pruner"], facts["job"]["backend"]["kind"]):
         engine.wait()
 
@@ -130,7 +131,8 @@ class Looks:
         lock = hold_lock(self._paths)
         if lock is None:  # somebody else looks, or submits
             return
-        self._process = _start_engine(self._paths, _project_of(self._paths), lock, "--look")
+        project = _project_of(self._paths, _facts(self._paths))
+        self._process = _start_engine(self._paths, project, lock, "--look")
         if wait:
             self._process.wait()
         self._next, self._pause = time.monotonic() + self._pause, min(1.5 * self._pause, _LONGEST)
@@ -160,8 +162,8 @@ def _facts(paths: StudyPaths) -> dict[str, Any]:
     return facts
 
 
-def _project_of(paths: StudyPaths) -> Path:
-    project = Path(_facts(paths)["created"]["project"])
+def _project_of(paths: StudyPaths, facts: Mapping[str, Any]) -> Path:
+    project = Path(facts["created"]["project"])
     if not project.is_dir():
         raise UsageError(f"{paths.id} belongs to the project {project}, which is gone", hint=f"bring back {project}")
     return project

@@ -93,6 +93,15 @@ def wait_until_gone(run: ai4sdk.Run, all_of_them: list[psutil.Process]) -> None:
         time.sleep(0.02)
 
 
+def kill_a_rank(run: ai4sdk.Run) -> None:
+    """Kill rank 1 once there is a checkpoint, and wait until the run is interrupted."""
+    wait_for_another_checkpoint(run, 0)
+    agent, ranks = processes(run)
+    ranks[1].kill()
+    wait_until_gone(run, [agent, *ranks])
+    assert run.state is State.INTERRUPTED
+
+
 def test_a_run_disturbed_in_every_way_ends_with_the_same_weights(pond, tmp_path_factory):
     hurry = tmp_path_factory.mktemp("pond") / "hurry"
     hurry.touch()
@@ -101,11 +110,7 @@ def test_a_run_disturbed_in_every_way_ends_with_the_same_weights(pond, tmp_path_
     hurry.unlink()
 
     run = ai4sdk.run("train", *job, wait=False)
-    wait_for_another_checkpoint(run, 0)
-    agent, ranks = processes(run)
-    ranks[1].kill()
-    wait_until_gone(run, [agent, *ranks])
-    assert run.state is State.INTERRUPTED
+    kill_a_rank(run)
     assert run.status.cause.startswith("rank 1 was killed (SIGKILL")
 
     run.resume(wait=False)
@@ -142,11 +147,7 @@ def test_a_run_with_divided_parameters_goes_on_after_a_kill_and_leaves_whole_wei
     hurry.unlink()
 
     run = ai4sdk.run("train", *job, wait=False)
-    wait_for_another_checkpoint(run, 0)
-    agent, ranks = processes(run)
-    ranks[1].kill()
-    wait_until_gone(run, [agent, *ranks])
-    assert run.state is State.INTERRUPTED
+    kill_a_rank(run)
 
     hurry.touch()
     run.resume()

@@ -6,12 +6,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from ai4sdk.backends.base import Command, Pool, Standing, Submission
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
-from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
+from ai4sdk.backends.scheduled import handing_over, write_end
 from ai4sdk.backends.slurm import client, offers, submissions
 from ai4sdk.backends.slurm.script import STOP, batch_script
 from ai4sdk.backends.slurm.verdict import verdict
@@ -68,17 +69,15 @@ class SlurmBackend:
             before = submissions.latest(run)
             _refuse_twice(run, before)
             _refuse_impossible(read_plan_file(run.root))
-            try:
-                claimed = submissions.claim(run, before)
-            except FileExistsError:
-                raise AlreadySubmitted(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
+            claimed = submissions.claim_or_refuse(run, before)
             write_json(run.submission, submission.to_json())
             script = submissions.script_of(run)
             write_text(script, submission.script)
             # From here on the lock says nothing; the job writes the state once it has begun.
             state = replace(read_state(run), scheduler="slurm", job=None)
             write_json(run.state, asdict(state))
-            _submit(run, script, claimed)
+            note = partial(submissions.name_job, run, claimed)
+            client.submit_and_note(script, str(claimed.number), name=run.id, note=note)
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Take the job from the queue, or tell it to stop with a checkpoint, or with ``now`` have Slurm end it."""
@@ -150,28 +149,6 @@ def _refuse_impossible(plan: Plan) -> None:
     found = offers.problems(plan, offers.read_offers(client.offered(offers.FORMAT)), client.partition_of_user())
     if found:
         raise ConfigError(found)
-
-
-def _submit(run: RunPaths, script: Path, claimed: submissions.Submission) -> None:
-    """Submit a script, and write the job's number down; a job whose number cannot be kept is taken back.
-
-    Where the answer is lost the job may be in the queue nevertheless: it is looked for.
-    """
-    try:
-        job = client.submit(script, str(claimed.number))
-    except client.NotAnswering as error:
-        try:
-            found = client.find(run.id)
-        except Ai4Error:
-            raise error from None
-        if not found:
-            raise
-        job = found[-1]
-    try:
-        submissions.name_job(run, claimed, job)
-    except OSError:
-        client.cancel(job)
-        raise
 
 
 def _job_of(

@@ -62,7 +62,7 @@ def read_offers(answer: str) -> list[Offer]:
     offers = []
     for line in answer.splitlines():
         fields = line.split("|", 7)
-        if len(fields) < 8 or not all(field.isdigit() for field in fields[2:6]):
+        if len(fields) < 8 or not all(field.isdecimal() for field in fields[2:6]):
             continue
         name, limit, nodes, cpus, memory, disk, gres, features = fields
         offers.append(
@@ -175,7 +175,7 @@ def _read_gres(text: str) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for item in re.sub(r"\([^)]*\)", "", text).split(","):
         name, *kind, count = item.lower().split(":") if ":" in item else (item.lower(), "1")
-        if name and not count.isdigit():  # a model without a number is one, such as gpu:a100
+        if name and not count.isdecimal():  # a model without a number is one, such as gpu:a100
             kind, count = [count], "1"
         if name:
             key = (name, ":".join(kind))

@@ -6,17 +6,18 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import ai4sdk
-from ai4sdk.backends.slurm.offers import Offer, problems, read_offers, read_span
+from ai4sdk.backends.slurm.offers import problems, read_offers, read_span
 
 SINFO = """\
 cpu*|1-00:00:00|40|64|256000|100000|(null)|skylake,ib
 gpu|2-00:00:00|4|32|512000|0|gpu:A100:4(S:0-1),shard:8|icelake,ib
 gpu|2-00:00:00|2|32|512000|0|gpu:v100:8(S:0,1)|skylake
 """
+LINE = st.text(st.characters(exclude_categories=("Cc", "Zl", "Zp", "Cs")))
 WORD = st.text("abcxyz019_-", min_size=1, max_size=8)
 
 
@@ -71,10 +72,16 @@ def test_the_partition_of_the_environment_counts_where_the_plan_names_none(proje
     assert set(found("hardware={gpus: 1}", "backend.partition=cpu", default="gpu")) == {"backend.gres"}
 
 
-@given(st.text(), st.integers(0, 3))
+@given(st.text(st.characters(exclude_characters="|")), st.integers(0, 6))
 def test_an_answer_that_is_not_understood_says_nothing(text: str, bars: int) -> None:
-    read_offers("|".join([text] * (bars + 1)))
-    assert all(isinstance(one, Offer) for one in read_offers(f"p|1:00|1|1|1|1|{text}|{text}"))
+    assert read_offers("|".join([text] * (bars + 1))) == []
+
+
+@given(LINE, LINE)
+@example("gpu:²", "")
+def test_whatever_resources_and_features_are_called_the_rest_is_understood(gres: str, features: str) -> None:
+    (offer,) = read_offers(f"p|1:00|3|1|1|1|{gres}|{features}")
+    assert (offer.partition, offer.limit, offer.nodes, offer.cpus) == ("p", 60.0, 3, 1)
 
 
 @given(st.dictionaries(st.tuples(WORD, WORD.filter(lambda word: not word.isdigit())), st.integers(1, 99), min_size=1))
