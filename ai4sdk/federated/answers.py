@@ -63,11 +63,11 @@ def judge(message: Message, sent: State | None, *, max_update_norm: float | None
     if message.has_error():
         return _first_line(message.error.reason) or "the site failed and did not say why"
     try:
-        metrics, samples = _metrics(message.content[METRICS])
+        metrics, samples = _metrics(message.content.metric_records[METRICS])
         if sent is None:
             return Answer(message, samples, {}, metrics)
-        parameters = from_records(message.content[ARRAYS])
-        buffers = from_records(message.content[BUFFERS])
+        parameters = from_records(message.content.array_records[ARRAYS])
+        buffers = from_records(message.content.array_records[BUFFERS])
     except (KeyError, TypeError, ValueError, AttributeError, EOFError) as error:
         return f"not an answer of this federation: {type(error).__name__}: {_first_line(str(error))}"
     if not samples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from ai4sdk.federated.answers import ARRAYS, BUFFERS, METRICS
@@ -45,13 +45,11 @@ def make_app(learner: Learner) -> ClientApp:
 
 
 def _config(message: Message) -> Any:
-    record = message.content[CONFIG]
-    assert isinstance(record, ConfigRecord)
-    return record
+    return message.content.config_records[CONFIG]
 
 
 def _state(message: Message) -> State:
-    return State(from_records(message.content[ARRAYS]), from_records(message.content[BUFFERS]))
+    return State(from_records(message.content.array_records[ARRAYS]), from_records(message.content.array_records[BUFFERS]))
 
 
 def _metrics(trained: Trained) -> MetricRecord:

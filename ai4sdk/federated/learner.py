@@ -19,7 +19,6 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import Dataset
 
 from ai4sdk.data.module import SplitData
 from ai4sdk.federated.weights import State, load_state, state_of
@@ -154,7 +153,7 @@ def _of_epochs(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _size(data: SplitData, split: str) -> int:
-    part: Dataset[Any] | Any = data.parts.get(split)
+    part: Any = data.parts.get(split)
     return 0 if part is None else len(part)
 
 

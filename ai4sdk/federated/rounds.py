@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
-from flwr.serverapp.exception import AppExitException
+from flwr.app.exception import AppExitException
 from flwr.serverapp.strategy import Strategy
 
 from ai4sdk.errors import RunFailed
@@ -59,7 +59,7 @@ def choose(sites: Sequence[str], fraction: float, seed: int) -> list[str]:
     return [site for number, site in enumerate(sites) if number in chosen]
 
 
-class _Chosen(Grid):  # type: ignore[misc] # Flower has no types for it
+class _Chosen(Grid):
     """What a strategy sees of the sites: those that were chosen, and nothing to send with."""
 
     def __init__(self, nodes: Sequence[int]) -> None:
@@ -81,10 +81,16 @@ class _Chosen(Grid):  # type: ignore[misc] # Flower has no types for it
         return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        raise NotImplementedError("a strategy returns its messages; they are sent for it")
+        raise NotImplementedError(_NOT_TO_SEND)
 
-    pull_messages = push_messages
-    send_and_receive = push_messages
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise NotImplementedError(_NOT_TO_SEND)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        raise NotImplementedError(_NOT_TO_SEND)
+
+
+_NOT_TO_SEND = "a strategy returns its messages; they are sent for it"
 
 
 @dataclass(frozen=True)

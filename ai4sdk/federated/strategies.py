@@ -44,7 +44,7 @@ def make_strategy(target: Target) -> Strategy:
     config = target.as_config()
     kind = _class_of(target.target)
     if kind is not None:
-        takes = inspect.signature(kind.__init__).parameters
+        takes = inspect.signature(kind).parameters
         config = {**{key: value for key, value in _OURS.items() if key in takes}, **config}
     strategy = instantiate(config, key="federation.strategy")
     if not isinstance(strategy, Strategy):

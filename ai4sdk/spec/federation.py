@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from difflib import get_close_matches
+from typing import Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from ai4sdk.spec.base import Section, field_that_changes_nothing
 from ai4sdk.spec.partition import Partition
@@ -27,16 +28,26 @@ STRATEGIES = {
 """Strategies that may be called by a short name."""
 
 
-def _written_out(value: Any) -> Any:
-    """Replace a short name by what it stands for."""
-    if isinstance(value, str):
-        value = {"_target_": value}
-    if isinstance(value, dict) and isinstance(name := value.get("_target_"), str):
-        return {**value, "_target_": STRATEGIES.get(name.lower(), name)}
-    return value
+class Strategy(Target):
+    """How what sites send is made into one module: a short name such as ``fedadam``, or a class of Flower's or of your
+    own; its arguments beside it."""
 
+    target: str = Field(alias="_target_", min_length=1, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$|^\$\{.*\}$")
+    """A short name, or the dotted path of a class that derives from ``flwr.serverapp.strategy.Strategy``."""
 
-Strategy = Annotated[Target, BeforeValidator(_written_out)]
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, data: Any) -> Any:
+        """Replace a short name by what it stands for."""
+        if isinstance(data, str):
+            data = {"_target_": data}
+        if not isinstance(data, dict) or not isinstance(name := data.get("_target_"), str):
+            return data
+        if name.isidentifier() and name.lower() not in STRATEGIES:
+            near = get_close_matches(name.lower(), STRATEGIES, n=1)
+            meant = f"did you mean {near[0]}? There" if near else "there"
+            raise ValueError(f"no strategy is called {name}; {meant} are {', '.join(STRATEGIES)}, and dotted paths")
+        return {**data, "_target_": STRATEGIES.get(name.lower(), name)}
 
 
 class Federation(Section):
@@ -59,8 +70,7 @@ class Federation(Section):
     """Optimizer steps that a site trains in a round, in place of ``local_epochs``."""
 
     strategy: Strategy = Field(default={"_target_": "fedavg"}, validate_default=True)
-    """How what sites send is made into one module: a short name such as ``fedadam``, or a class with ``_target_`` that
-    derives from Flower's ``Strategy``; its arguments beside it."""
+    """How what sites send is made into one module."""
 
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of the sites that train in a round, chosen anew each time."""

@@ -181,7 +181,7 @@ def reseed(generators: Mapping[str, Generator], seed: int) -> None:
         elif isinstance(generator, random.Random | np.random.RandomState):
             generator.seed(own)
         else:
-            generator.bit_generator.state = type(generator.bit_generator)(own).state  # type: ignore[call-arg] # every kind takes a seed
+            generator.bit_generator.state = type(generator.bit_generator)(own).state
 
 
 def _state_of(generator: Generator) -> Any:
