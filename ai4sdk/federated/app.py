@@ -49,7 +49,9 @@ def _config(message: Message) -> Any:
 
 
 def _state(message: Message) -> State:
-    return State(from_records(message.content.array_records[ARRAYS]), from_records(message.content.array_records[BUFFERS]))
+    return State(
+        from_records(message.content.array_records[ARRAYS]), from_records(message.content.array_records[BUFFERS])
+    )
 
 
 def _metrics(trained: Trained) -> MetricRecord:

@@ -29,7 +29,7 @@ def available(how: Availability, sites: Sequence[str], round: int, seed: int) ->
     Parameters
     ----------
     how
-        The section ``availability``; one with a trace file after `ai4sdk.federated.trace.read_trace`.
+        The section ``availability``; one with a trace file after `ai4sdk.data.trace.read_trace`.
     sites
         All sites.
     round

@@ -36,6 +36,8 @@ class Round:
     ----------
     number
         From 1; 0 is the state that the federation began with.
+    up
+        Who could be reached.
     sites
         Who was asked to train.
     answered
@@ -47,12 +49,13 @@ class Round:
     site_metrics
         Of each site that answered.
     tries
-        How often the round was begun before there were enough answers.
+        How often the round was begun until there were enough answers.
     strategy
         The strategy's plain values.
     """
 
     number: int
+    up: list[str] = field(default_factory=list)
     sites: list[str] = field(default_factory=list)
     answered: dict[str, int] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)

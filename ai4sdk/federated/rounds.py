@@ -15,13 +15,14 @@ from typing import Any, Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message
-from flwr.serverapp import Grid
 from flwr.app.exception import AppExitException
+from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from ai4sdk.errors import RunFailed
 from ai4sdk.federated.answers import BUFFERS, METRICS, Answer, judge, mean_metrics
 from ai4sdk.federated.app import CONFIG, ROUND
+from ai4sdk.federated.availability import available
 from ai4sdk.federated.ledger import Ledger, Round
 from ai4sdk.federated.strategies import load_strategy_state, strategy_state
 from ai4sdk.federated.weights import Arrays, State, average, from_records, to_record
@@ -160,24 +161,31 @@ class Server:
             If there were too few answers, however often it was tried, or the strategy cannot use them.
         """
         number = len(self.done)
-        sites = list(self._grid.nodes)
         for attempt in range(1, self._federation.retries + 2):
-            with Stream(self._seed_of(number, attempt)).use():
-                chosen = choose(sites, self._federation.fraction, self._seed_of(number, attempt))
-                taken = self._train(number, chosen)
+            up = self._reachable(attempt)
+            chosen = choose(up, self._federation.fraction, self._seed_of(number, attempt))
+            taken = _Taken({}, {})
+            if len(chosen) >= self._federation.min_sites:
+                with Stream(self._seed_of(number, attempt)).use():
+                    taken = self._train(number, chosen)
                 if len(taken.answers) >= self._federation.min_sites:
                     break
-                log.warning("round %d has %d answers: %s", number, len(taken.answers), _why(taken.refused))
+            log.warning(
+                "round %d, try %d: %d of %d sites are up, %d of %d answered %s",
+                *(number, attempt, len(up), len(self._grid.nodes), len(taken.answers), len(chosen)),
+                _why(taken.refused),
+            )
         else:
-            raise self._too_few(number, taken)
+            raise self._too_few(number, up, taken)
         with Stream(self._seed_of(number, 0)).use():
             self._state = self._aggregate(number, taken)
             metrics = mean_metrics(taken.answers.values())
             site_metrics = {site: answer.metrics for site, answer in taken.answers.items()}
-            metrics |= self._judged(number, sites, site_metrics)
+            metrics |= self._judged(number, up, site_metrics)
         plain, arrays = strategy_state(self._strategy)
         record = Round(
             number,
+            up,
             chosen,
             {site: answer.samples for site, answer in taken.answers.items()},
             taken.refused,
@@ -189,6 +197,11 @@ class Server:
         self._ledger.write(record, self._state, arrays)
         self.done.append(record)
         return record
+
+    def _reachable(self, attempt: int) -> list[str]:
+        """Return the sites that are up; time goes on with every try, also those of rounds before."""
+        now = sum(record.tries for record in self.done[1:]) + attempt
+        return available(self._federation.availability, list(self._grid.nodes), now, self._seed)
 
     def _seed_of(self, number: int, attempt: int) -> int:
         return int(np.random.SeedSequence([self._seed, number, attempt, 1]).generate_state(1)[0])
@@ -266,12 +279,13 @@ class Server:
             found |= {f"server/{name}": value for name, value in self._validate(number, self._state).items()}
         return found
 
-    def _too_few(self, number: int, taken: _Taken) -> RunFailed:
-        tries = self._federation.retries + 1
+    def _too_few(self, number: int, up: Sequence[str], taken: _Taken) -> RunFailed:
+        needed, tries = self._federation.min_sites, self._federation.retries + 1
+        why = _why(taken.refused) or f"{len(up)} of {len(self._grid.nodes)} sites were up"
         error = RunFailed(
-            f"round {number}: {len(taken.answers)} of {self._federation.min_sites} answers after {tries} tries: "
-            f"{_why(taken.refused)}",
-            hint="the log says more; then `ai4sdk resume` goes on with this round",
+            f"round {number}: {len(taken.answers)} of the {needed} answers that it needs, after {tries} tries: {why}",
+            hint="the log says more. A smaller federation.min_sites or more federation.retries bear more; where sites "
+            "failed, `ai4sdk resume` goes on with this round when they are mended",
         )
         error.__cause__ = next(iter(self._grid.failures.values()), None)
         return error

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from torch.utils.data import Subset
 
 from ai4sdk.data.module import SplitData
-from ai4sdk.errors import DataError
+from ai4sdk.data.partition_chart import partition_chart
+from ai4sdk.errors import RunFailed
 from ai4sdk.federated.app import make_app
 from ai4sdk.federated.inline import InlineGrid
 from ai4sdk.federated.learner import Learner
 from ai4sdk.federated.ledger import Ledger, Round
+from ai4sdk.federated.participation import participation
 from ai4sdk.federated.rounds import Server
+from ai4sdk.federated.sites import divided, samples_by_class, split_data
 from ai4sdk.federated.strategies import make_strategy
 from ai4sdk.federated.weights import State, load_state, state_of
 from ai4sdk.planning.plan import Plan
-from ai4sdk.runs.files import write_json
+from ai4sdk.runs.files import write_json, write_text
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.spec.training import Checkpoint, EarlyStopping
 from ai4sdk.worker.checkpoint import write_checkpoint
@@ -52,10 +53,11 @@ class _Federated(Work):
         if fit_marker(self.paths).is_file():
             return
         job, federation = self.job, self.job.federation
-        sites = self._sites()
-        splits = self._splits
+        assert federation.partition is not None  # planning sees to it
+        sites = divided(self.data, federation.partition)
+        splits = split_data(self.data)
         every = SplitData(
-            {name: part for name, part in splits.parts.items() if name == "val"}, splits.loader, splits.collate
+            {key: splits.parts[key] for key in splits.parts if key == "val"}, splits.loader, splits.collate
         )
         learner = Learner(job, self.module, {**sites, ALL: every}, self.stop)
         grid = InlineGrid(make_app(learner), sites)
@@ -67,6 +69,8 @@ class _Federated(Work):
             Ledger(self.paths.federation),
             lambda number, state: learner.validate(ALL, number, state).metrics,
         )
+        self._tell_of_sites(sites)
+        self.count = len(sites)
         server.begin(state_of(self.module))
         if len(server.done) > 1:
             self.records.event("resumed", round=server.done[-1].number)
@@ -87,59 +91,34 @@ class _Federated(Work):
             if best.consider(record):
                 self._save(self.paths.best_checkpoint, server.state, record)
         self._save(self.paths.last_checkpoint, server.state, server.done[-1])
+        took_part = participation((record.answered for record in server.done[1:]), list(sites))
+        write_json(self.paths.federation / "participation.json", asdict(took_part))
         ended = {"reason": reason, "rounds": len(server.done) - 1, "best": best.value, "monitor": best.monitor}
         write_json(fit_marker(self.paths), {"finished": True, **ended})
         self.records.event("fit ended", **ended)
 
-    @property
-    def _splits(self) -> SplitData:
-        datamodule = self.data.datamodule
-        if not isinstance(datamodule, SplitData):
-            raise DataError(
-                f"a {type(datamodule).__name__} divides and loads by itself, so that it cannot be shared among sites",
-                hint="let dataset make a torch Dataset, arrays, or name files",
+    def _tell_of_sites(self, sites: Mapping[str, SplitData]) -> None:
+        """Write down which samples are where: numbers and a picture."""
+        if len(sites) < self.job.federation.min_sites:
+            raise RunFailed(
+                f"a round needs {self.job.federation.min_sites} sites, and there are {len(sites)}",
+                hint=f"federation.min_sites={len(sites)} or fewer",
             )
-        return datamodule
-
-    def _sites(self) -> dict[str, SplitData]:
-        """Divide training and validation samples among the sites."""
-        from ai4sdk.data.partition import partition
-
-        how, splits = self.job.federation.partition, self._splits
-        sites: dict[str, dict[str, Any]] = {}
-        assert how is not None  # planning sees to it
-        for split in ("train", "val"):
-            part = splits.parts.get(split)
-            if part is None:
-                continue
-            for site, positions in partition(
-                how, len(part), _labels(part) if how.method in _BY_CLASS else None
-            ).items():
-                sites.setdefault(site, {})[split] = Subset(part, positions)  # type: ignore[arg-type]
-        return {site: SplitData(parts, splits.loader, splits.collate) for site, parts in sites.items()}
+        counts = samples_by_class(sites)
+        self.paths.federation.mkdir(exist_ok=True)
+        write_json(self.paths.federation / "partition.json", counts)
+        write_text(self.paths.federation / "partition.svg", partition_chart(counts))
 
     def _tell(self, record: Round, rounds: int) -> None:
         self.records.metrics(record.metrics, step=record.number, epoch=record.number)
         self.records.event("round", number=record.number, sites=len(record.answered), refused=record.refused)
-        self.records.progress.update(step=record.number, steps=rounds, metrics=record.metrics)
+        self.records.progress.update(
+            round=record.number, rounds=rounds, sites=len(record.answered), of_sites=self.count, metrics=record.metrics
+        )
 
     def _save(self, path: Path, state: State, record: Round) -> None:
         load_state(self.module, state)
         write_checkpoint({"state_dict": self.module.state_dict(), "round": record.number}, path)
-
-
-_BY_CLASS = ("dirichlet", "label")
-
-
-def _labels(part: Any) -> list[Any]:
-    """Return the class of each sample of a dataset of ours or of torch's."""
-    targets = getattr(part, "targets", None)
-    if targets is None and isinstance(part, Subset):
-        inner = _labels(part.dataset)
-        return [inner[position] for position in part.indices]
-    if targets is None:
-        targets = [target for _, target in (part[index] for index in range(len(part)))]
-    return [target.item() if hasattr(target, "item") else target for target in targets]
 
 
 class _Best:

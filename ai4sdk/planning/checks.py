@@ -387,6 +387,14 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
     training, hardware = job.training, job.hardware
     if job.federation.partition is None:
         yield Finding("federation.partition", "the sites are not said", "++federation.partition.sites=4")
+    else:
+        sites = job.federation.partition.sites
+        if sites is not None and sites < job.federation.min_sites:
+            yield Finding(
+                "federation.min_sites",
+                f"a round needs {job.federation.min_sites} sites, and there are {sites}",
+                f"federation.min_sites={sites}, or more federation.partition.sites",
+            )
     if training.max_time is not None:
         yield Finding("training.max_time", "a federation ends after its rounds", "hardware.wall_time limits the run")
     if job.scheduler is not None and job.scheduler.monitor is not None:

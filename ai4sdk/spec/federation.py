@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ai4sdk.spec.availability import AlwaysAvailable, Availability
 from ai4sdk.spec.base import Section, field_that_changes_nothing
 from ai4sdk.spec.partition import Partition
 from ai4sdk.spec.target import Target
@@ -29,8 +30,7 @@ STRATEGIES = {
 
 
 class Strategy(Target):
-    """How what sites send is made into one module: a short name such as ``fedadam``, or a class of Flower's or of your
-    own; its arguments beside it."""
+    """How what sites send is made into one module, with the arguments of the strategy beside its name."""
 
     target: str = Field(alias="_target_", min_length=1, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$|^\$\{.*\}$")
     """A short name, or the dotted path of a class that derives from ``flwr.serverapp.strategy.Strategy``."""
@@ -80,6 +80,10 @@ class Federation(Section):
 
     retries: int = Field(default=2, ge=0)
     """How often a round with too few answers is tried again before the federation fails."""
+
+    availability: Availability = Field(default_factory=AlwaysAvailable)
+    """Which sites of a rehearsal can be reached in a round, to see what it does to the result. A round that has too few
+    of them is tried again in the next one's time."""
 
     evaluate: Literal["sites", "server", "both", "none"] = "sites"
     """Who validates the global module after a round: sites, each on its own validation samples, with the mean weighted

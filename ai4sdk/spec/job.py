@@ -126,6 +126,12 @@ class Job(Section):
         return Learner(self.module, self.dataset)
 
     @property
+    def site_column(self) -> str | None:
+        """Column of the dataset that divides it among the sites of a rehearsed federation; nothing without one."""
+        divided = self.federation.partition if self.training.mode == "federated" else None
+        return None if divided is None else divided.column
+
+    @property
     def unused(self) -> tuple[str, ...]:
         """Keys that say nothing: those of trainings where a function is called, and ``function`` elsewhere."""
         if self.function is not None:

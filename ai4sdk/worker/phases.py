@@ -149,6 +149,7 @@ class Work:
             task=job.task,
             seed=job.seed,
             instantiate=functools.partial(instantiate, key="dataset"),
+            site=job.site_column,
         )
         if in_turn and self.rank.local_rank == 0:
             self.group.wait()

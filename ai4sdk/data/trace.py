@@ -46,7 +46,9 @@ def read_trace(how: TraceAvailability, root: Path, sites: Sequence[str] = ()) ->
         try:
             text = path.read_text(encoding="utf-8-sig")
         except FileNotFoundError:
-            raise NotFound(f"there is no trace {path}", hint="correct the path in availability.file") from None
+            raise NotFound(
+                f"there is no trace {path}", hint="correct the path in federation.availability.file"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
                 f"{path} cannot be read: {error}", hint="save it as UTF-8 text that you may read"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai4sdk.data.trace import parse_trace, read_trace
 from ai4sdk.errors import DataError, NotFound
 from ai4sdk.federated.availability import available
-from ai4sdk.federated.trace import parse_trace, read_trace
 from ai4sdk.spec.availability import TraceAvailability
 
 spans = st.lists(
