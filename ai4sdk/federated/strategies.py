@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy
+from hydra.utils import get_object
 
 from ai4sdk.errors import RunFailed
 from ai4sdk.federated.weights import Arrays, from_records, to_record
@@ -42,24 +43,16 @@ def make_strategy(target: Target) -> Strategy:
         If it is no strategy of Flower's Message API, or refuses its arguments.
     """
     config = target.as_config()
-    kind = _class_of(target.target)
-    if kind is not None:
-        takes = inspect.signature(kind).parameters
-        config = {**{key: value for key, value in _OURS.items() if key in takes}, **config}
-    strategy = instantiate(config, key="federation.strategy")
-    if not isinstance(strategy, Strategy):
+    kind = get_object(target.target)
+    if not (isinstance(kind, type) and issubclass(kind, Strategy)):
         raise RunFailed(
             f"federation.strategy: {target.target} is no strategy of Flower's Message API",
             hint="derive it from flwr.serverapp.strategy.Strategy, or name one such as fedavg",
         )
-    return strategy
-
-
-def _class_of(path: str) -> type | None:
-    from hydra.utils import get_object
-
-    found = get_object(path)
-    return found if isinstance(found, type) else None
+    takes = inspect.signature(kind).parameters
+    made = instantiate({**{k: v for k, v in _OURS.items() if k in takes}, **config}, key="federation.strategy")
+    assert isinstance(made, Strategy)
+    return made
 
 
 def strategy_state(strategy: Strategy) -> tuple[dict[str, Any], Arrays]:
