@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -71,6 +72,7 @@ class _Federated(Work):
         )
         self._tell_of_sites(sites)
         self.count = len(sites)
+        gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
         server.begin(state_of(self.module))
         if len(server.done) > 1:
             self.records.event("resumed", round=server.done[-1].number)

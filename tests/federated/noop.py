@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from ai4sdk.federated.rounds import Server
 from ai4sdk.federated.strategies import WEIGHT_KEY, make_strategy
 from ai4sdk.federated.weights import Arrays, State, from_records, to_record
 from ai4sdk.spec.federation import Federation
+
+gc.freeze()  # some of Flower's strategies collect garbage for every array, which takes long where much is loaded
 
 INITIAL = State({"w": np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3)}, {"count": np.array(0)})
 

@@ -202,7 +202,7 @@ class _GivesUp(FedAvg):
 
 class _Explodes(FedAvg):
     def aggregate_train(self, server_round: int, replies: Any) -> Any:
-        arrays, metrics = super().aggregate_train(server_round, replies)
+        _, metrics = super().aggregate_train(server_round, replies)
         return to_record({"w": np.full((2, 3), np.inf, np.float32)}), metrics
 
 
