@@ -133,7 +133,7 @@ class Ledger:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
             save_file(
-                {name: np.ascontiguousarray(value) for name, value in arrays.items()}, scratch / "state.safetensors"
+                {name: np.asarray(value, order="C") for name, value in arrays.items()}, scratch / "state.safetensors"
             )
             text = json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n"
             (scratch / "round.json").write_text(text, encoding="utf-8")

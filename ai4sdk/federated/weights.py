@@ -60,7 +60,7 @@ def load_state(module: nn.Module, state: State) -> None:
     own = module.state_dict()
     with torch.no_grad():
         for name, array in {**state.parameters, **state.buffers}.items():
-            own[name].copy_(torch.from_numpy(np.ascontiguousarray(array)))
+            own[name].copy_(torch.from_numpy(np.asarray(array, order="C")))
 
 
 def _array(value: Tensor) -> Any:

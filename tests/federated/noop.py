@@ -72,6 +72,9 @@ def server_of(
     return server
 
 
-def bits(state: State) -> dict[str, bytes]:
+def bits(state: State) -> dict[str, tuple[tuple[int, ...], str, bytes]]:
     """Return a state to the last bit."""
-    return {name: array.tobytes() for name, array in {**state.parameters, **state.buffers}.items()}
+    return {
+        name: (array.shape, str(array.dtype), array.tobytes())
+        for name, array in {**state.parameters, **state.buffers}.items()
+    }
