@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ai4sdk.config.load import Loaded
 from ai4sdk.config.validate import located
+from ai4sdk.data.trace import read_trace
 from ai4sdk.errors import Ai4Error, ConfigError, DataError, EnvironmentFault, NotFound, Problem
 from ai4sdk.planning.checks import Finding, check_job, targets_of
 from ai4sdk.planning.code import CodeSnapshot, take_snapshot
@@ -22,7 +23,9 @@ from ai4sdk.planning.targets import TargetReport
 from ai4sdk.planning.versions import package_versions
 from ai4sdk.runs.store import find_run
 from ai4sdk.spec import FileDataset, Job, Target
+from ai4sdk.spec.availability import TraceAvailability
 from ai4sdk.spec.base import complete
+from ai4sdk.spec.rounds import rounds_of
 from ai4sdk.spec.scale import scale_of
 
 __all__ = ["Parts", "make_plan"]
@@ -93,9 +96,12 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
     if not unfilled and filled != values:
         job, values = Job.model_validate(filled), filled
     findings += check_job(job, search, parts.targets)
-    if job.training.is_shared and not findings:  # written out, so that both ways to say it are one plan
-        values["training"]["processes"] = scale_of(job).processes
-        job = Job.model_validate(values)
+    if not findings:
+        try:
+            if _written_out(job, values, project.root):
+                job = Job.model_validate(values)
+        except (DataError, NotFound) as error:
+            findings.append(Finding("federation.availability.file", error.message, error.hint))
     inputs = _shared_inputs(job, project.root, parts, findings)
     try:
         code = _shared_code(job, search, parts)
@@ -131,6 +137,21 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
     )
 
 
+def _written_out(job: Job, values: dict[str, Any], project: Path) -> bool:
+    """Write out what can be said in several ways, so that all are one plan; tell whether anything was changed."""
+    if job.function is not None:
+        return False
+    if job.training.is_shared:
+        values["training"]["processes"] = scale_of(job).processes
+    elif job.training.mode == "federated":
+        values["federation"]["rounds"] = rounds_of(job)
+        if isinstance(how := job.federation.availability, TraceAvailability):
+            values["federation"]["availability"] = read_trace(how, project).model_dump(mode="json", by_alias=True)
+    else:
+        return False
+    return True
+
+
 def _shared_data(
     job: Job, project: Path, parts: Parts, findings: list[Finding], faults: list[Ai4Error]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any] | None]:
@@ -139,7 +160,7 @@ def _shared_data(
         key = digest_of({name: value for name, value in job.function.arguments.items() if isinstance(value, str)})
     else:
         read = job.learner.dataset.model_dump(mode="json", by_alias=True, exclude={"loader"})
-        key = digest_of([read, job.storage.model_dump(mode="json"), job.task])
+        key = digest_of([read, job.storage.model_dump(mode="json"), job.task, job.site_column])
     if key not in parts.data:
         found = _data(job, project, findings, faults)
         if faults:
@@ -175,7 +196,9 @@ def _code(code: CodeSnapshot) -> dict[str, Any]:
 
 def _tasks(job: Job) -> list[TaskPlan]:
     hardware = job.hardware
-    kind: Literal["train", "call"] = "train" if job.function is None else "call"
+    kind: Literal["train", "federate", "call"] = "train" if job.function is None else "call"
+    if kind == "train" and job.training.mode == "federated":
+        kind = "federate"
     return [
         TaskPlan(
             name=kind,
@@ -213,7 +236,7 @@ def _data(
                 f"the data at {dataset.uri} has the fingerprint {found.value}, not the one asked for",
                 hint=f"get the data that was meant, or accept this: dataset.fingerprint={found.value}",
             )
-        summary = summarize_source(source, dataset, job.storage, job.task).to_json()
+        summary = summarize_source(source, dataset, job.storage, job.task, job.site_column).to_json()
     except (DataError, EnvironmentFault, NotFound) as error:
         findings.append(Finding("dataset.uri", error.message, error.hint))
         faults.append(error)

@@ -21,6 +21,7 @@ logs/            what each task printed; of several processes rank 0 in TASK.log
 metrics.jsonl    every metric logged, one JSON object a line
 progress.json    where the training stands
 checkpoints/     last.ckpt (to resume from) and best.ckpt
+federation/      of a federation: each round's record, and the weights of the last two
 evaluation/      figures and pictures on the test split
 report.html      the same as one page
 package/         the trained model: `ai4sdk predict {id} --input FILE`, or `mlflow models predict -m package`
@@ -123,6 +124,11 @@ class RunPaths:
     def best_checkpoint(self) -> Path:
         """Checkpoint with the best monitored metric."""
         return self.checkpoints / "best.ckpt"
+
+    @property
+    def federation(self) -> Path:
+        """Folder of the rounds of a federation; only federations have it."""
+        return self.root / "federation"
 
     @property
     def evaluation(self) -> Path:
