@@ -93,7 +93,8 @@ class Federation(Section):
     """Largest change of the weights (L2 norm) that is accepted from a site; larger ones are refused."""
 
     processes: int = field_that_changes_nothing(default=1, ge=1)
-    """Processes that sites of a rehearsal are divided among; the weights are the same for any number."""
+    """Processes that train the sites of a rehearsal, each on one thread; 1 is the worker itself, on all of its threads.
+    The weights do not depend on it, but for how sums of large layers are split among threads."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
