@@ -14,7 +14,6 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from typing import NoReturn
 
-import torch
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -41,7 +40,7 @@ class _Process:
 class PoolGrid(InlineGrid):
     """Hands messages to processes that are forked from this one, so that data and imports are shared with it.
 
-    They compute with one thread each, as loaders' processes do: a library's pool of threads does not survive a fork.
+    This process must have computed with one thread only: a library's pool of threads does not survive a fork.
 
     Parameters
     ----------
@@ -159,7 +158,6 @@ def _serve(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is asked to stop, and ends this process
         become()
-        torch.set_num_threads(1)
         while True:
             message = connection.recv()
             answer, error = answered(app, message, contexts[message.metadata.dst_node_id])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from flwr.clientapp import ClientApp
 
 from ai4sdk.data.module import SplitData
@@ -64,11 +65,13 @@ class _Federated(Work):
         every = SplitData(
             {key: splits.parts[key] for key in splits.parts if key == "val"}, splits.loader, splits.collate
         )
-        learner = Learner(job, self.module, {**sites, ALL: every}, self.stop)
+        alone = len(sites) == 1
+        learner = Learner(job, self.module, sites, self.stop, max(1, self.threads // len(sites)))
+        server = Learner(job, self.module, {ALL: every}, self.stop, self.threads if alone else 1)
         self._tell_of_sites(sites)
         self.count = len(sites)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
-        with self._grid(make_app(learner), sites) as grid:
+        with self._grid(make_app(learner), list(sites)) as grid:
             self._rounds(
                 Server(
                     federation,
@@ -76,13 +79,25 @@ class _Federated(Work):
                     make_strategy(federation.strategy),
                     grid,
                     Ledger(self.paths.federation),
-                    lambda number, state: learner.validate(ALL, number, state).metrics,
+                    lambda number, state: server.validate(ALL, number, state).metrics,
                 ),
                 list(sites),
             )
 
-    def _grid(self, app: ClientApp, sites: Iterable[str]) -> AbstractContextManager[InlineGrid]:
-        processes = self.job.federation.processes
+    def prepare(self) -> None:
+        """Make data and module, on one thread: processes that are forked later could not use more."""
+        threads, self.threads = self.threads, 1
+        super().prepare()
+        self.threads = threads
+
+    def evaluate(self) -> None:
+        """Judge the global module."""
+        torch.set_num_threads(self.threads)
+        super().evaluate()
+
+    def _grid(self, app: ClientApp, sites: Sequence[str]) -> AbstractContextManager[InlineGrid]:
+        wanted = 1 if self.job.hardware.gpus else self.job.hardware.cpus
+        processes = min(len(sites), self.job.federation.processes or wanted)
         if processes == 1:
             return nullcontext(InlineGrid(app, sites))
         return PoolGrid(app, sites, processes, self.stop)
