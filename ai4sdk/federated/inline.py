@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterable, Mapping
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -14,7 +15,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from ai4sdk.federated.app import SITE
 from ai4sdk.worker.failures import one_line
 
-__all__ = ["InlineGrid"]
+log = logging.getLogger(__name__)
+
+__all__ = ["InlineGrid", "answered", "failed"]
 
 _RUN, _SERVER = 1, 1
 _SITE_FAILED = 1  # a code of Error; Flower's own say what went wrong inside it
@@ -70,11 +73,21 @@ class InlineGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Have messages answered; return their ids."""
         pushed = []
-        for message in messages:
-            name = message.metadata.__dict__["_message_id"] = str(next(self._ids))
-            self._answers[name] = self._answer(message)
-            pushed.append(name)
+        for message in self._named(messages):
+            node = message.metadata.dst_node_id
+            answer, error = answered(self._app, message, self._contexts[node])
+            if error is not None:
+                self.failures[node] = error
+            self._answers[message.metadata.message_id] = answer or failed(error, message)
+            pushed.append(message.metadata.message_id)
         return pushed
+
+    def _named(self, messages: Iterable[Message]) -> list[Message]:
+        """Give messages ids, as a SuperLink does."""
+        named = list(messages)
+        for message in named:
+            message.metadata.__dict__["_message_id"] = str(next(self._ids))
+        return named
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Return answers; each is given once."""
@@ -84,10 +97,17 @@ class InlineGrid(Grid):
         """Have messages answered and return the answers."""
         return self.pull_messages(self.push_messages(messages))
 
-    def _answer(self, message: Message) -> Message:
-        node = message.metadata.dst_node_id
-        try:
-            return self._app(message, self._contexts[node])
-        except Exception as error:  # noqa: BLE001 - a site's failure is its answer, as it is for real
-            self.failures[node] = error
-            return Message(Error(_SITE_FAILED, one_line(error)), reply_to=message)
+
+def answered(app: ClientApp, message: Message, context: Context) -> tuple[Message | None, Exception | None]:
+    """Have an app answer a message; return its answer, or what it raised: that is an answer, too, as it is for real."""
+    try:
+        return app(message, context), None
+    except Exception as error:
+        log.warning("%s failed:", context.node_config[SITE], exc_info=True)
+        return None, error
+
+
+def failed(error: Exception | None, message: Message) -> Message:
+    """Return the answer of a site that failed."""
+    assert error is not None
+    return Message(Error(_SITE_FAILED, one_line(error)), reply_to=message)

@@ -79,10 +79,20 @@ class Learner:
         Site → its loaders, in an order that is the same everywhere.
     stop
         Asked before each batch.
+    threads
+        How many a site computes with. Sums of large layers depend on it in their last digits, so it must not depend on
+        where a site happens to be trained.
     """
 
-    def __init__(self, job: Job, module: pl.LightningModule, sites: Mapping[str, SplitData], stop: StopRequest) -> None:
-        self._job, self._module, self._sites, self._stop = job, module, dict(sites), stop
+    def __init__(
+        self,
+        job: Job,
+        module: pl.LightningModule,
+        sites: Mapping[str, SplitData],
+        stop: StopRequest,
+        threads: int,
+    ) -> None:
+        self._job, self._module, self._sites, self._stop, self._threads = job, module, dict(sites), stop, threads
         self._numbers = {name: number for number, name in enumerate(self._sites)}
         self._began_with = random_state()
 
@@ -100,6 +110,7 @@ class Learner:
         pull
             Towards them.
         """
+        torch.set_num_threads(self._threads)
         module, data = copy.deepcopy(self._module), self._sites[site]
         load_state(module, state)
         configure_optimizers(module, self._job.optimizer, self._job.scheduler)
@@ -116,6 +127,7 @@ class Learner:
 
     def validate(self, site: str, round_number: int, state: State) -> Trained:
         """Judge the global weights by a site's validation samples; without any the answer counts no samples."""
+        torch.set_num_threads(self._threads)
         data = self._sites[site]
         samples = _size(data, "val")
         if not samples:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+
+import torch
+from flwr.clientapp import ClientApp
 
 from ai4sdk.data.module import SplitData
 from ai4sdk.data.partition_chart import partition_chart
@@ -16,6 +20,7 @@ from ai4sdk.federated.inline import InlineGrid
 from ai4sdk.federated.learner import Learner
 from ai4sdk.federated.ledger import Ledger, Round
 from ai4sdk.federated.participation import participation
+from ai4sdk.federated.pool import PoolGrid
 from ai4sdk.federated.rounds import Server
 from ai4sdk.federated.sites import divided, samples_by_class, split_data
 from ai4sdk.federated.strategies import make_strategy
@@ -60,40 +65,67 @@ class _Federated(Work):
         every = SplitData(
             {key: splits.parts[key] for key in splits.parts if key == "val"}, splits.loader, splits.collate
         )
-        learner = Learner(job, self.module, {**sites, ALL: every}, self.stop)
-        grid = InlineGrid(make_app(learner), sites)
-        server = Server(
-            federation,
-            job.seed,
-            make_strategy(federation.strategy),
-            grid,
-            Ledger(self.paths.federation),
-            lambda number, state: learner.validate(ALL, number, state).metrics,
-        )
+        alone = len(sites) == 1
+        learner = Learner(job, self.module, sites, self.stop, max(1, self.threads // len(sites)))
+        server = Learner(job, self.module, {ALL: every}, self.stop, self.threads if alone else 1)
         self._tell_of_sites(sites)
         self.count = len(sites)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
+        with self._grid(make_app(learner), list(sites)) as grid:
+            self._rounds(
+                Server(
+                    federation,
+                    job.seed,
+                    make_strategy(federation.strategy),
+                    grid,
+                    Ledger(self.paths.federation),
+                    lambda number, state: server.validate(ALL, number, state).metrics,
+                ),
+                list(sites),
+            )
+
+    def prepare(self) -> None:
+        """Make data and module, on one thread: processes that are forked later could not use more."""
+        threads, self.threads = self.threads, 1
+        super().prepare()
+        self.threads = threads
+
+    def evaluate(self) -> None:
+        """Judge the global module."""
+        torch.set_num_threads(self.threads)
+        super().evaluate()
+
+    def _grid(self, app: ClientApp, sites: Sequence[str]) -> AbstractContextManager[InlineGrid]:
+        wanted = 1 if self.job.hardware.gpus else self.job.hardware.cpus
+        processes = min(len(sites), self.job.federation.processes or wanted)
+        if processes == 1:
+            return nullcontext(InlineGrid(app, sites))
+        return PoolGrid(app, sites, processes, self.stop)
+
+    def _rounds(self, server: Server, sites: Sequence[str]) -> None:
+        """Do what is left of the rounds, and keep the best and the last weights."""
+        job, rounds = self.job, self.job.federation.rounds
+        assert rounds is not None  # planning writes it out
         server.begin(state_of(self.module))
         if len(server.done) > 1:
             self.records.event("resumed", round=server.done[-1].number)
         best = _Best(job.training.checkpoint)
-        assert federation.rounds is not None  # planning writes it out
         reason = "all rounds made"
         for record in server.done:
             newest_is_best = best.consider(record)
         if newest_is_best:  # it may have been written down, and its weights not
             self._save(self.paths.best_checkpoint, server.state, server.done[-1])
-        while len(server.done) <= federation.rounds:
+        while len(server.done) <= rounds:
             if job.training.early_stopping and stopped_early(server.done, job.training.early_stopping):
                 reason = "early stopping"
                 break
             self.stop.check()
             record = server.round()
-            self._tell(record, federation.rounds)
+            self._tell(record, rounds)
             if best.consider(record):
                 self._save(self.paths.best_checkpoint, server.state, record)
         self._save(self.paths.last_checkpoint, server.state, server.done[-1])
-        took_part = participation((record.answered for record in server.done[1:]), list(sites))
+        took_part = participation((record.answered for record in server.done[1:]), sites)
         write_json(self.paths.federation / "participation.json", asdict(took_part))
         ended = {"reason": reason, "rounds": len(server.done) - 1, "best": best.value, "monitor": best.monitor}
         write_json(fit_marker(self.paths), {"finished": True, **ended})

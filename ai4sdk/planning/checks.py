@@ -403,6 +403,8 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
         yield Finding("hardware.nodes", "a federation is rehearsed on one machine", "hardware.nodes=1")
     if hardware.gpus > 1:
         yield Finding("hardware.gpus", "sites of a rehearsal share one GPU", "hardware.gpus=1")
+    if hardware.gpus and (job.federation.processes or 1) > 1:
+        yield Finding("federation.processes", "a GPU is used by one process", "federation.processes=1")
     for key in ("training.checkpoint.monitor", "training.early_stopping.monitor"):
         section = getattr(training, key.split(".")[1])
         metric = section.monitor if section is not None else None

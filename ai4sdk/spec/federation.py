@@ -92,8 +92,9 @@ class Federation(Section):
     max_update_norm: float | None = Field(default=None, gt=0)
     """Largest change of the weights (L2 norm) that is accepted from a site; larger ones are refused."""
 
-    processes: int = field_that_changes_nothing(default=1, ge=1)
-    """Processes that sites of a rehearsal are divided among; the weights are the same for any number."""
+    processes: int | None = field_that_changes_nothing(default=None, ge=1)
+    """Processes that train the sites of a rehearsal; nothing for as many as there are sites and ``hardware.cpus``. The
+    weights do not depend on it: a site has its share of the CPUs, and at least one, however many train at once."""
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
