@@ -21,6 +21,7 @@ from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_text
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.scale import Scale, scale_of
 from ai4sdk.spec.units import format_size, format_span
 
@@ -114,6 +115,8 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
         rows.append(("training", _training(job)))
         if job["training"]["mode"] == "federated":
             rows.append(("federation", _federation(job["federation"])))
+            if job["federation"]["privacy"]:
+                rows.append(("privacy", _privacy(job["federation"])))
         scale = scale_of(plan.as_job())
         if scale.world_size > 1 or scale.growth != 1:
             rows.append(("scale", _scale(scale, job)))
@@ -244,6 +247,14 @@ def _federation(federation: dict[str, Any]) -> str:
     if federation["fraction"] < 1:
         parts.append(f"{federation['fraction']:.0%} of them a round")
     return ", ".join(parts)
+
+
+def _privacy(federation: dict[str, Any]) -> str:
+    from ai4sdk.privacy.spending import spends
+
+    privacy = Privacy.model_validate(federation["privacy"])
+    spent = f"epsilon {spends(privacy, federation['rounds']):.3g} at delta {privacy.delta:g} for a whole site"
+    return f"{privacy.mode} noise {privacy.noise_multiplier:.3g}, updates up to {privacy.clipping_norm:g}: {spent}"
 
 
 def _data(entry: dict[str, Any], job: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from ai4sdk.federated.answers import BUFFERS, METRICS, Answer, judge, mean_metri
 from ai4sdk.federated.app import CONFIG, ROUND
 from ai4sdk.federated.availability import available
 from ai4sdk.federated.ledger import Ledger, Round
+from ai4sdk.federated.protection import protect_all
 from ai4sdk.federated.strategies import load_strategy_state, strategy_state
 from ai4sdk.federated.weights import Arrays, State, average, from_records, to_record
 from ai4sdk.spec.federation import Federation
@@ -119,6 +120,8 @@ class Server:
         Where rounds are written down.
     validate
         Judges a state on the server; its metrics begin with ``server/``. ``None`` if nobody asks for it.
+    secret
+        What the server's noise is drawn with, where it adds any.
     """
 
     def __init__(
@@ -129,7 +132,9 @@ class Server:
         grid: SitesGrid,
         ledger: Ledger,
         validate: Callable[[int, State], dict[str, float]] | None = None,
+        secret: bytes = b"",
     ) -> None:
+        self._secret = secret
         self._federation, self._seed = federation, seed
         self._strategy, self._grid, self._ledger, self._validate = strategy, grid, ledger, validate
         self._state = State({}, {})
@@ -242,6 +247,10 @@ class Server:
             [answer.buffers for answer in answers], [answer.samples for answer in answers], self._state.buffers
         )
         _keep_common_metrics(answers)
+        privacy = self._federation.privacy
+        if privacy is not None and privacy.mode == "central":
+            clipped = protect_all(taken.answers, self._state, privacy, self._secret, number)
+            log.info("round %d: %d of %d updates were clipped", number, clipped, len(answers))
         try:
             arrays, _ = self._strategy.aggregate_train(number, [answer.message for answer in answers])
         except (AppExitException, ValueError, ZeroDivisionError, KeyError) as error:

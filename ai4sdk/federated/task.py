@@ -21,13 +21,19 @@ from ai4sdk.federated.learner import Learner
 from ai4sdk.federated.ledger import Ledger, Round
 from ai4sdk.federated.participation import participation
 from ai4sdk.federated.pool import PoolGrid
+from ai4sdk.federated.protection import refuse_buffers
 from ai4sdk.federated.rounds import Server
 from ai4sdk.federated.sites import divided, samples_by_class, split_data
 from ai4sdk.federated.strategies import make_strategy
 from ai4sdk.federated.weights import State, load_state, state_of
 from ai4sdk.planning.plan import Plan
+from ai4sdk.privacy.accountant import promise
+from ai4sdk.privacy.budget import Entry, PrivacyLedger
+from ai4sdk.privacy.noise import read_secret
+from ai4sdk.privacy.spending import mechanism, spends
 from ai4sdk.runs.files import write_json, write_text
-from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.layout import RunPaths, privacy_folder
+from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.training import Checkpoint, EarlyStopping
 from ai4sdk.worker.checkpoint import write_checkpoint
 from ai4sdk.worker.phases import Work
@@ -71,7 +77,12 @@ class _Federated(Work):
         self._tell_of_sites(sites)
         self.count = len(sites)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
-        with self._grid(make_app(learner), list(sites)) as grid:
+        privacy, secret = federation.privacy, b""
+        if privacy is not None:
+            refuse_buffers(state_of(self.module))
+            secret = read_secret(self.paths.federation / ".secret")
+            self._account(privacy, federation.rounds or 0, done=False)
+        with self._grid(make_app(learner, privacy, secret), list(sites)) as grid:
             self._rounds(
                 Server(
                     federation,
@@ -80,6 +91,7 @@ class _Federated(Work):
                     grid,
                     Ledger(self.paths.federation),
                     lambda number, state: server.validate(ALL, number, state).metrics,
+                    secret,
                 ),
                 list(sites),
             )
@@ -127,9 +139,28 @@ class _Federated(Work):
         self._save(self.paths.last_checkpoint, server.state, server.done[-1])
         took_part = participation((record.answered for record in server.done[1:]), sites)
         write_json(self.paths.federation / "participation.json", asdict(took_part))
+        if job.federation.privacy is not None:
+            self._account(job.federation.privacy, len(server.done) - 1, done=True)
         ended = {"reason": reason, "rounds": len(server.done) - 1, "best": best.value, "monitor": best.monitor}
         write_json(fit_marker(self.paths), {"finished": True, **ended})
         self.records.event("fit ended", **ended)
+
+    def _account(self, privacy: Privacy, rounds: int, *, done: bool) -> None:
+        """Reserve what the rounds may spend, or write down what they did; refuse more than there is."""
+        how, epsilon = mechanism(privacy), spends(privacy, rounds)
+        ledger = PrivacyLedger(privacy_folder(self.paths.root.parent))
+        entry = Entry(self.paths.id, "site", how.to_dict(), rounds, epsilon, privacy.delta, done)
+        fingerprint = self.plan.data["dataset"]["fingerprint"]
+        ledger.write(fingerprint, entry, budget=None if done else privacy.budget)
+        if done:
+            said = {
+                "epsilon": epsilon,
+                "delta": privacy.delta,
+                "rounds": rounds,
+                "means": promise(how, epsilon, privacy.delta),
+            }
+            write_json(self.paths.federation / "privacy.json", {**said, "mechanism": how.to_dict()})
+            self.records.event("privacy", epsilon=epsilon, delta=privacy.delta)
 
     def _tell_of_sites(self, sites: Mapping[str, SplitData]) -> None:
         """Write down which samples are where: numbers and a picture."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import platform
 import sys
 import time
@@ -13,19 +14,17 @@ from typing import Any, Literal
 
 from ai4sdk.config.load import Loaded
 from ai4sdk.config.validate import located
-from ai4sdk.data.trace import read_trace
 from ai4sdk.errors import Ai4Error, ConfigError, DataError, EnvironmentFault, NotFound, Problem
 from ai4sdk.planning.checks import Finding, check_job, targets_of
 from ai4sdk.planning.code import CodeSnapshot, take_snapshot
 from ai4sdk.planning.plan import Plan, TaskPlan, digest_of, results_of
 from ai4sdk.planning.references import fill_in
+from ai4sdk.planning.settled import settle
 from ai4sdk.planning.targets import TargetReport
 from ai4sdk.planning.versions import package_versions
 from ai4sdk.runs.store import find_run
 from ai4sdk.spec import FileDataset, Job, Target
-from ai4sdk.spec.availability import TraceAvailability
 from ai4sdk.spec.base import complete
-from ai4sdk.spec.rounds import rounds_of
 from ai4sdk.spec.scale import scale_of
 
 __all__ = ["Parts", "make_plan"]
@@ -96,12 +95,11 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
     if not unfilled and filled != values:
         job, values = Job.model_validate(filled), filled
     findings += check_job(job, search, parts.targets)
-    if not findings:
-        try:
-            if _written_out(job, values, project.root):
-                job = Job.model_validate(values)
-        except (DataError, NotFound) as error:
-            findings.append(Finding("federation.availability.file", error.message, error.hint))
+    if not findings and not faults:
+        before = json.dumps(values)
+        findings += settle(job, values, project.root, data)
+        if json.dumps(values) != before:
+            job = Job.model_validate(values)
     inputs = _shared_inputs(job, project.root, parts, findings)
     try:
         code = _shared_code(job, search, parts)
@@ -135,21 +133,6 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
         created=parts.created,
         code=code["snapshot"],
     )
-
-
-def _written_out(job: Job, values: dict[str, Any], project: Path) -> bool:
-    """Write out what can be said in several ways, so that all are one plan; tell whether anything was changed."""
-    if job.function is not None:
-        return False
-    if job.training.is_shared:
-        values["training"]["processes"] = scale_of(job).processes
-    elif job.training.mode == "federated":
-        values["federation"]["rounds"] = rounds_of(job)
-        if isinstance(how := job.federation.availability, TraceAvailability):
-            values["federation"]["availability"] = read_trace(how, project).model_dump(mode="json", by_alias=True)
-    else:
-        return False
-    return True
 
 
 def _shared_data(

@@ -412,6 +412,35 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
             yield Finding(key, f"nobody measures {metric}", "federation.evaluate=both")
 
 
+_MEANS = ("FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad")
+"""Strategies of Flower that take the mean of what sites send, so that it is known how far one site moves it."""
+
+
+def _privacy_can_be_promised(job: Job, search: list[Path]) -> Iterator[Finding]:
+    privacy = job.federation.privacy
+    if job.training.mode != "federated" or job.function is not None or privacy is None:
+        return
+    if privacy.mode == "record":
+        yield Finding(
+            "federation.privacy.mode",
+            "noise on the gradients of single records is not offered yet",
+            "federation.privacy.mode=local, which protects whole sites, and so their records",
+        )
+    elif privacy.sampling != "none":
+        yield Finding(
+            "federation.privacy.sampling",
+            "all sites know who takes part in a round, so that nothing is gained from being chosen",
+            "federation.privacy.sampling=none",
+        )
+    known = [f"flwr.serverapp.strategy.{name}" for name in _MEANS]
+    if privacy.mode == "central" and job.federation.strategy.target not in known:
+        yield Finding(
+            "federation.privacy.mode",
+            f"how much noise {job.federation.strategy.target.rpartition('.')[2]} needs is not known",
+            f"federation.strategy=fedavg, or another mean ({', '.join(_MEANS)}); or federation.privacy.mode=local",
+        )
+
+
 def _unfreezing_leaves_something(job: Job, search: list[Path]) -> Iterator[Finding]:
     if "*" in job.training.freeze:
         yield Finding("training.freeze", "the pattern '*' freezes everything", "name the layers, such as 'backbone.*'")
@@ -432,5 +461,6 @@ _CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
     _learning_rate_can_be_scaled,
     _federation_is_as_long_as_said,
     _federation_can_train_so,
+    _privacy_can_be_promised,
     _unfreezing_leaves_something,
 )

@@ -31,6 +31,11 @@ kubernetes/      on Kubernetes: what was submitted, and what pods printed that w
 """
 
 
+def privacy_folder(runs: Path) -> Path:
+    """Return where it is kept what runs spent of the privacy of their data, in the folder of all runs."""
+    return runs / "privacy"
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """Names of the files of one run.

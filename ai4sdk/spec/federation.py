@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from ai4sdk.spec.availability import AlwaysAvailable, Availability
 from ai4sdk.spec.base import Section, field_that_changes_nothing
 from ai4sdk.spec.partition import Partition
+from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.target import Target
 
 STRATEGIES = {
@@ -84,6 +85,9 @@ class Federation(Section):
     availability: Availability = Field(default_factory=AlwaysAvailable)
     """Which sites of a rehearsal can be reached in a round, to see what it does to the result. A round that has too few
     of them is tried again in the next one's time."""
+
+    privacy: Privacy | None = None
+    """Differential privacy: noise on what sites or the server give away, and what it may cost. Nothing for none."""
 
     evaluate: Literal["sites", "server", "both", "none"] = "sites"
     """Who validates the global module after a round: sites, each on its own validation samples, with the mean weighted

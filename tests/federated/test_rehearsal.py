@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import ai4sdk
-from ai4sdk.errors import RunFailed, RunInterrupted
+from ai4sdk.errors import ConfigError, RunFailed, RunInterrupted
 from ai4sdk.runs.files import read_json
 from tests.helpers import wait_for, weights
 
@@ -78,3 +78,14 @@ def test_data_that_nothing_can_divide_are_refused_with_advice(project: Path) -> 
     (project / "own.py").write_text("from pytorch_lightning import LightningDataModule as Own\n")
     with pytest.raises(RunFailed, match="cannot be shared among sites"):
         run("training.mode=federated", "++federation.partition.sites=2", "dataset={_target_: own.Own}")
+
+
+@pytest.mark.slow
+def test_what_a_private_federation_spends_is_written_down_for_the_dataset(project: Path) -> None:
+    private = "++federation.privacy={mode: central, epsilon: 8, budget: 10}"
+    first = run("training.mode=federated", "++federation.partition.sites=3", private)
+    told = read_json(first.paths.federation / "privacy.json")
+    assert 7.9 < told["epsilon"] <= 8
+    assert "whole site" in told["means"][0]
+    with pytest.raises(ConfigError, match="of the budget of 10 only"):
+        run("training.mode=federated", "++federation.partition.sites=3", private, "seed=2")

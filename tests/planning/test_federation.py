@@ -10,6 +10,7 @@ from ai4sdk.config.load import load_job
 from ai4sdk.errors import ConfigError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan
+from ai4sdk.privacy.budget import Entry, PrivacyLedger
 
 SITES = "++federation.partition.sites=3"
 
@@ -79,3 +80,38 @@ def test_a_trace_is_in_the_plan_so_that_it_can_be_run_again_without_the_file(pro
     made = plan(SITES, "++federation.availability={kind: trace, file: up.csv}")
     assert made.job["federation"]["availability"]["up"]["site-1"] == [[1, 2]]
     assert made.job["federation"]["availability"]["file"] is None
+
+
+PRIVATE = "++federation.privacy={mode: central, epsilon: 5, delta: 1e-5}"
+
+
+def test_the_noise_that_an_epsilon_needs_is_in_the_plan(project: Path) -> None:
+    privacy = plan(SITES, PRIVATE).job["federation"]["privacy"]
+    assert privacy["noise_multiplier"] == pytest.approx(
+        1.258, rel=0.01
+    )  # of two rounds; the analytic Gaussian mechanism
+    more = plan(SITES, PRIVATE, "training.max_epochs=8").job["federation"]["privacy"]
+    assert more["noise_multiplier"] == pytest.approx(2 * privacy["noise_multiplier"], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("++federation.privacy={mode: central, epsilon: 1, noise_multiplier: 0.5}",), "more than 1"),
+        (("++federation.privacy={mode: central}",), "give noise_multiplier, or epsilon"),
+        (("++federation.privacy={mode: record, epsilon: 1}",), "not offered yet"),
+        (("++federation.privacy={mode: central, epsilon: 1, sampling: poisson}",), "federation.privacy.sampling=none"),
+        ((PRIVATE, "++federation.strategy=fedmedian"), "how much noise FedMedian needs is not known"),
+        (("++federation.privacy={mode: central, epsilon: 3, budget: 2}",), "budget"),
+    ],
+)
+def test_a_promise_that_cannot_be_kept_is_refused(overrides: tuple[str, ...], expected: str, project: Path) -> None:
+    assert expected in problem(SITES, *overrides)
+
+
+def test_a_plan_beyond_what_is_left_of_a_budget_is_refused(project: Path) -> None:
+    made = plan(SITES, "++federation.privacy={mode: central, epsilon: 5, budget: 8}")
+    spent = Entry("before", "site", {}, 2, 5.0, 1e-5, True)
+    PrivacyLedger(project / "runs" / "privacy").write(made.data["dataset"]["fingerprint"], spent)
+    told = problem(SITES, "++federation.privacy={mode: central, epsilon: 5, budget: 8}")
+    assert "of the budget of 8 only 3 is left" in told

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai4sdk.errors import ConfigError, EnvironmentFault
-from ai4sdk.federated.privacy.accountant import Mechanism, epsilon_of, mechanism_of, noise_for, promise
+from ai4sdk.privacy.accountant import Mechanism, epsilon_of, mechanism_of, noise_for, promise
 from ai4sdk.spec.privacy import Privacy
 
 needs_engine = pytest.mark.skipif("not __import__('importlib.util').util.find_spec('dp_accounting')")

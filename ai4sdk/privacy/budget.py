@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.errors import DataError, EnvironmentFault
-from ai4sdk.federated.privacy.accountant import Unit
+from ai4sdk.privacy.accountant import Unit
 
 __all__ = ["Entry", "PrivacyLedger", "Spent"]
 
@@ -205,12 +205,13 @@ class PrivacyLedger:
             return
         left = max(0.0, budget - before.epsilon)
         runs = f" by {len(before.runs)} runs, the last of them {before.runs[-1]}" if before.runs else ""
+        who = f"run {entry.run}" if entry.run else "the run"
         raise DataError(
-            f"run {entry.run} would spend epsilon {entry.epsilon:.4g} on this dataset, but of the budget of {budget:g} "
+            f"{who} would spend epsilon {entry.epsilon:.4g} on this dataset, but of the budget of {budget:g} "
             f"only {left:.4g} is left: {before.epsilon:.4g} was spent{runs}",
-            hint="raise privacy.noise_multiplier or do fewer rounds"
+            hint="raise federation.privacy.noise_multiplier or do fewer rounds"
             + (f", so that epsilon is at most {left:.4g}" if left > 0 else "")
-            + "; whoever answers for the data may raise privacy.budget",
+            + "; whoever answers for the data may raise federation.privacy.budget",
         )
 
     def _fault(self, fingerprint: str, error: OSError) -> EnvironmentFault:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai4sdk.errors import DataError, EnvironmentFault
-from ai4sdk.federated.privacy.budget import Entry, PrivacyLedger
+from ai4sdk.privacy.budget import Entry, PrivacyLedger
 
 DATA = "sha256:" + "ab" * 32
 
@@ -128,7 +128,7 @@ SPEND = """
 import sys
 from pathlib import Path
 from ai4sdk.errors import DataError
-from ai4sdk.federated.privacy.budget import Entry, PrivacyLedger
+from ai4sdk.privacy.budget import Entry, PrivacyLedger
 ledger = PrivacyLedger(Path(sys.argv[1]))
 for number in range(20):
     try:
