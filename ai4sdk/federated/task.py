@@ -13,7 +13,6 @@ import torch
 from flwr.clientapp import ClientApp
 
 from ai4sdk.data.module import SplitData
-from ai4sdk.data.partition_chart import partition_chart
 from ai4sdk.errors import RunFailed
 from ai4sdk.federated.app import make_app
 from ai4sdk.federated.inline import InlineGrid
@@ -31,7 +30,7 @@ from ai4sdk.privacy.accountant import promise
 from ai4sdk.privacy.budget import Entry, PrivacyLedger
 from ai4sdk.privacy.noise import read_secret
 from ai4sdk.privacy.spending import mechanism, spends
-from ai4sdk.runs.files import write_json, write_text
+from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths, privacy_folder
 from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.training import Checkpoint, EarlyStopping
@@ -172,7 +171,6 @@ class _Federated(Work):
         counts = samples_by_class(sites)
         self.paths.federation.mkdir(exist_ok=True)
         write_json(self.paths.federation / "partition.json", counts)
-        write_text(self.paths.federation / "partition.svg", partition_chart(counts))
 
     def _tell(self, record: Round, rounds: int) -> None:
         self.records.metrics(record.metrics, step=record.number, epoch=record.number)
