@@ -4,6 +4,7 @@ from ai4sdk.spec.backend import Backend, LocalBackend, SlurmBackend
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.dataset import CsvOptions, Dataset, FileDataset, Images, Loader, Splits, TargetDataset
 from ai4sdk.spec.evaluation import Evaluation
+from ai4sdk.spec.federation import Federation
 from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.job import Job
 from ai4sdk.spec.kubernetes import KubernetesBackend, Toleration
@@ -23,6 +24,7 @@ __all__ = [
     "Dataset",
     "EarlyStopping",
     "Evaluation",
+    "Federation",
     "FileDataset",
     "Hardware",
     "Images",

@@ -31,6 +31,7 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         "python",
         "sweep-and-search",
         "from-one-gpu-to-many",
+        "rehearse-a-federation",
         pytest.param("slurm", marks=pytest.mark.slurm),
         "on-kubernetes",
     ],
