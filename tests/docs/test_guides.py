@@ -35,6 +35,7 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         pytest.param("slurm", marks=pytest.mark.slurm),
         "on-kubernetes",
         pytest.param("on-ray", marks=pytest.mark.ray),
+        "write-a-backend",
     ],
 )
 def test_a_guides_commands_work_as_written(name, tmp_path, request):

@@ -11,7 +11,7 @@ import pytest
 import ai4sdk
 from ai4sdk.errors import ConfigError, RunFailed, RunInterrupted
 from ai4sdk.runs.files import read_json
-from tests.helpers import wait_for, weights
+from ai4sdk.testing.helpers import wait_for, weights
 
 SLOW_NET = """
 import time

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import command
 
 import ai4sdk
 from ai4sdk.backends.ray import client
 from ai4sdk.backends.ray.client import Cluster, Exists, NotAnswering, address_of
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.runs.state import read_state
+from ai4sdk.testing.helpers import command
 
 NOT_TWICE = """Traceback (most recent call last):
 RuntimeError: Request failed with status code 400: Traceback (most recent call last):

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import command, wait_for
 
 import ai4sdk
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.errors import RunFailed, UsageError
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.state import State, hold_lock
+from ai4sdk.testing.helpers import command, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
