@@ -261,8 +261,6 @@ def _backend_has_what_is_asked(job: Job, search: list[Path]) -> Iterator[Finding
             f"the local backend has one machine, not {job.hardware.nodes}",
             "hardware.nodes=1, or a backend that has several",
         )
-    if job.backend.kind == "kubernetes" and job.hardware.nodes > 1:
-        yield Finding("hardware.nodes", "workers in several pods do not work together yet", "hardware.nodes=1")
 
 
 def _pods_get_the_secrets(job: Job, search: list[Path]) -> Iterator[Finding]:
@@ -293,8 +291,8 @@ def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
         for key in ("processes", "sync_batchnorm"):
             if getattr(training, key):
                 yield Finding(f"training.{key}", f"{key} is about several processes", "training=ddp, or remove it")
-        # Backends that have one node for a job say so themselves.
-        if hardware.nodes > 1 and job.function is None and job.backend.kind not in ("local", "kubernetes"):
+        # A backend that has one node for a job says so itself.
+        if hardware.nodes > 1 and job.function is None and job.backend.kind != "local":
             yield Finding("hardware.nodes", "training.mode single is one process on one node", "training=ddp")
         return
     if hardware.gpus and training.processes not in (None, hardware.gpus):

@@ -10,9 +10,9 @@ from typing import Any
 
 from ai4sdk.backends.base import Command, Standing, Submission
 from ai4sdk.backends.kubernetes.client import Cluster, Exists, NotAnswering
+from ai4sdk.backends.kubernetes.commands import commands
 from ai4sdk.backends.kubernetes.manifests import manifests, pod_project, pod_run, to_yaml
 from ai4sdk.backends.kubernetes.observed import Job, last_state, verdict
-from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
 from ai4sdk.errors import Ai4Error, EnvironmentFault
@@ -48,17 +48,16 @@ class KubernetesBackend:
     def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
         """Say what would be created, and which processes the pod would start."""
         inside = RunPaths(Path(pod_run(plan, run)))
-        local = LocalBackend().render(plan, inside, Path(pod_project(plan, project)))
+        there = commands(plan, inside, Path(pod_project(plan, project)))
 
         def moved(command: Command) -> Command:
             return replace(command, argv=["python", *command.argv[1:]])
 
         return replace(
-            local,
-            backend="kubernetes",
+            there,
             project=str(project),
-            tasks=[moved(command) for command in local.tasks],
-            sidecars=[moved(command) for command in local.sidecars],
+            tasks=[moved(command) for command in there.tasks],
+            sidecars=[moved(command) for command in there.sidecars],
             script=to_yaml(manifests(plan, run, project)),
         )
 
@@ -250,14 +249,18 @@ def _seen_here(run: RunPaths) -> bool:
 
 
 def _bring_log(cluster: Cluster, run: RunPaths, state: RunState, job: Job) -> None:
-    """Write what the pods of a Job have printed into the run's log; a pod that is gone takes none of it away."""
+    """Write what the pods of a Job have printed into the run's logs; a pod that is gone takes none of it away."""
     if _seen_here(run):
         return
-    text = "".join(cluster.log(pod.name) for pod in job.pods)
-    kept = run.kubernetes / f"{state.extra.get('submission', 1)}.log"
-    if kept.exists() and kept.stat().st_size >= len(text.encode()):
-        return
-    write_text(kept, text, durable=False)
-    logs = sorted(run.kubernetes.glob("*.log"), key=lambda path: int(path.stem))
     task = read_json(run.plan)["tasks"][0]["name"]
-    write_text(run.log(task), "".join(log.read_text(encoding="utf-8") for log in logs), durable=False)
+    for index in range(job.nodes):
+        text = "".join(cluster.log(pod.name) for pod in job.pods if pod.index == index)
+        folder = run.kubernetes / f"node{index}" if index else run.kubernetes
+        kept = folder / f"{state.extra.get('submission', 1)}.log"
+        if kept.exists() and kept.stat().st_size >= len(text.encode()):
+            continue
+        folder.mkdir(exist_ok=True)
+        write_text(kept, text, durable=False)
+        logs = sorted(folder.glob("*.log"), key=lambda path: int(path.stem))
+        log = run.logs / f"{task}.node{index}.log" if index else run.log(task)
+        write_text(log, "".join(one.read_text(encoding="utf-8") for one in logs), durable=False)

@@ -31,7 +31,7 @@ MOST = 2**20
 """Bytes that fit into a ConfigMap."""
 
 _PLAN_FOLDER = "/etc/ai4sdk"
-_MASTER_PORT = 29500
+_LEADER_PORT = 29500
 _LAST_SECONDS = 30
 """For what is written after a task has had its grace."""
 
@@ -74,9 +74,8 @@ def manifests(plan: Plan, run: RunPaths, project: Path, *, attempt: int = 1) -> 
         "kind": "Job",
         "metadata": meta({"kueue.x-k8s.io/queue-name": options["queue"]} if options["queue"] else None),
         "spec": {
-            "backoffLimit": options["backoff_limit"],
+            **_tries(nodes, options["backoff_limit"]),
             "ttlSecondsAfterFinished": math.ceil(options["ttl_after_finished"]),
-            **({"completionMode": "Indexed", "completions": nodes, "parallelism": nodes} if nodes > 1 else {}),
             "podFailurePolicy": {"rules": _rules()},
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations},
@@ -94,7 +93,7 @@ def manifests(plan: Plan, run: RunPaths, project: Path, *, attempt: int = 1) -> 
             "clusterIP": "None",
             "selector": {"batch.kubernetes.io/job-name": name},
             "publishNotReadyAddresses": True,
-            "ports": [{"name": "master", "port": _MASTER_PORT}],
+            "ports": [{"name": "leader", "port": _LEADER_PORT}],
         },
     }
     return [config, service, job]
@@ -130,6 +129,17 @@ def _data(plan: Plan) -> dict[str, str]:
             hint="move what is no code out of the packages of the job, or install them in backend.image",
         )
     return {"plan.json": text}
+
+
+def _tries(nodes: int, limit: int) -> dict[str, Any]:
+    """Say how many pods there are, and how often there is another one.
+
+    Of several pods each ends when one is lost, so each is counted by itself; one that is lost too often ends the Job.
+    """
+    if nodes == 1:
+        return {"backoffLimit": limit}
+    indexed = {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
+    return {"backoffLimitPerIndex": limit, "maxFailedIndexes": 0, **indexed}
 
 
 def _rules() -> list[dict[str, Any]]:
@@ -201,17 +211,8 @@ def _environment(options: dict[str, Any], name: str, nodes: int) -> list[dict[st
         "AI4SDK_POD": _field("metadata.uid"),
     }
     if nodes > 1:
-        index = _field("metadata.annotations['batch.kubernetes.io/job-completion-index']")
-        variables |= {  # as torchrun names them, with one process a node
-            "MASTER_ADDR": {"value": f"{name}-0.{name}"},
-            "MASTER_PORT": {"value": str(_MASTER_PORT)},
-            "RANK": index,
-            "WORLD_SIZE": {"value": str(nodes)},
-            "LOCAL_RANK": {"value": "0"},
-            "LOCAL_WORLD_SIZE": {"value": "1"},
-            "GROUP_RANK": index,
-            "GROUP_WORLD_SIZE": {"value": str(nodes)},
-        }
+        # Which pod it is Kubernetes tells by itself, as JOB_COMPLETION_INDEX.
+        variables["AI4SDK_LEADER"] = {"value": f"{name}-0.{name}:{_LEADER_PORT}"}
     return [{"name": key, **source} for key, source in variables.items()]
 
 

@@ -2,7 +2,7 @@
 
 It is no Kubernetes. It answers as the API describes itself, for the few calls that are made here: create, get, list,
 patch and delete of Jobs, Pods, ConfigMaps and Services, and logs; with 201, 400, 403, 404, 409 and 422 in the API's
-words. Objects are checked against the published schemas. Its controller follows `backoffLimit` and `podFailurePolicy`;
+words. Objects are checked against the published schemas. Its controller follows `backoffLimit`, `podFailurePolicy` and indexes;
 its kubelet starts a container's command as a process of this machine, with paths of volumes replaced by folders here.
 """
 
@@ -12,13 +12,14 @@ import copy
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ KINDS = {"jobs": "Job", "pods": "Pod", "configmaps": "ConfigMap", "services": "S
 VERSION = "1.33"
 NAMESPACES = ("default", "pond")
 JOB_OF = "batch.kubernetes.io/job-name"
+INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 class Refused(Exception):
@@ -69,6 +71,7 @@ class StandIn:
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.lock = threading.RLock()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.ports: dict[str, int] = {}
         self.closing = False
         self.calls: list[tuple[str, str]] = []
 
@@ -95,7 +98,7 @@ class StandIn:
         self.schedulable.set()
         for process in list(self.processes.values()):
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                _signal_group(process, signal.SIGKILL)
                 process.wait()
 
     # ------------------------------------------------------------ API
@@ -115,7 +118,9 @@ class StandIn:
                 made["status"] = {}
             self.objects[resource, namespace, name] = made
         if resource == "jobs":
-            threading.Thread(target=self._control, args=(namespace, name), daemon=True).start()
+            nodes = range(object_["spec"]["completions"]) if "completions" in object_["spec"] else [None]
+            for index in nodes:
+                threading.Thread(target=self._control, args=(namespace, name, index), daemon=True).start()
         return made
 
     def read(self, resource: str, namespace: str, name: str) -> Object:
@@ -175,34 +180,72 @@ class StandIn:
 
     # ------------------------------------------------------------ controller
 
-    def _control(self, namespace: str, name: str) -> None:
+    def _control(self, namespace: str, name: str, index: int | None) -> None:
+        """Keep one pod of a Job alive until it has done its work."""
         failures = 0
         while not self.closing:
             with self.lock:
-                job = self.objects.get(("jobs", namespace, name))
-                if job is None or job["metadata"].get("deletionTimestamp"):
+                if (job := self._goes_on(namespace, name)) is None:
                     return
-                pod = self._new_pod(job, namespace)
-                job["status"] |= {"active": 1}
+                pod = self._new_pod(job, namespace, index)
+                job["status"]["active"] = job["status"].get("active", 0) + 1
             self._run(namespace, pod)
             with self.lock:
-                job = self.objects.get(("jobs", namespace, name))
+                job = self._goes_on(namespace, name)
                 ended = self.objects.get(("pods", namespace, pod))
-                if job is None or ended is None or job["metadata"].get("deletionTimestamp"):
+                if job is None or ended is None:
                     return
-                job["status"].pop("active")
+                job["status"]["active"] -= 1
                 if ended["status"]["phase"] == "Succeeded":
-                    return self._conclude(job, "Complete")
+                    job["status"]["succeeded"] = job["status"].get("succeeded", 0) + 1
+                    if job["status"]["succeeded"] == job["spec"].get("completions", 1):
+                        self._conclude(job, "Complete")
+                    return
                 failures += 1
-                job["status"]["failed"] = failures
+                job["status"]["failed"] = job["status"].get("failed", 0) + 1
                 if "containerStatuses" not in ended["status"]:
-                    return None
-                if self._policy(job, ended) == "FailJob":
-                    message = f"Container worker for pod {namespace}/{pod} failed: matching FailJob rule"
-                    return self._conclude(job, "Failed", "PodFailurePolicy", message)
-                if failures > job["spec"]["backoffLimit"]:
-                    text = "Job has reached the specified backoff limit"
-                    return self._conclude(job, "Failed", "BackoffLimitExceeded", text)
+                    return
+                reason, message = self._judged(job, ended, failures, index)
+            if reason:
+                self._end_others(namespace, name)
+                with self.lock:
+                    return self._conclude(job, "Failed", reason, message)
+
+    def _judged(self, job: Object, pod: Object, failures: int, index: int | None) -> tuple[str, str]:
+        """Return why a Job fails as one of its pods has, nothing if there is to be another one."""
+        if self._policy(job, pod) == "FailJob":
+            name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            return "PodFailurePolicy", f"Container worker for pod {name} failed: matching FailJob rule"
+        if index is None and failures > job["spec"]["backoffLimit"]:
+            return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+        if index is not None and failures > job["spec"]["backoffLimitPerIndex"]:
+            assert job["spec"]["maxFailedIndexes"] == 0, "nobody lets others go on here"
+            return "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes"
+        return "", ""
+
+    def _goes_on(self, namespace: str, name: str) -> Object | None:
+        job = self.objects.get(("jobs", namespace, name))
+        return None if job is None or _is_over(job) else job
+
+    def _end_others(self, namespace: str, name: str) -> None:
+        """Delete the pods that still work for a Job that has failed."""
+        with self.lock:
+            self.objects["jobs", namespace, name]["status"]["conditions"] = [
+                {"type": "FailureTarget", "status": "True"}
+            ]
+            phases = ("Pending", "Running")
+            pods = [
+                key[2]
+                for key, one in self.objects.items()
+                if key[0] == "pods" and one["metadata"]["labels"][JOB_OF] == name and one["status"]["phase"] in phases
+            ]
+        for pod in pods:
+            self._signal(pod, signal.SIGTERM)
+        for pod in pods:
+            if process := self.processes.get(pod):
+                process.wait()
+            with self.lock:
+                self.objects.pop(("pods", namespace, pod), None)
 
     def _policy(self, job: Object, pod: Object) -> str:
         code = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
@@ -237,12 +280,15 @@ class StandIn:
 
     # ------------------------------------------------------------ kubelet
 
-    def _new_pod(self, job: Object, namespace: str) -> str:
+    def _new_pod(self, job: Object, namespace: str, index: int | None) -> str:
         template = job["spec"]["template"]
-        name = f"{job['metadata']['name']}-{uuid.uuid4().hex[:5]}"
+        place = "" if index is None else f"{index}-"
+        name = f"{job['metadata']['name']}-{place}{uuid.uuid4().hex[:5]}"
         labels = {**template["metadata"]["labels"], JOB_OF: job["metadata"]["name"]}
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"]}
         meta = {"name": name, "labels": labels, "ownerReferences": [{**owner, "uid": job["metadata"]["uid"]}]}
+        if index is not None:
+            meta["annotations"] = {INDEX: str(index)}
         pod = self._made({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}, namespace)
         unscheduled = {
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
@@ -307,7 +353,7 @@ class StandIn:
 
     def _job_goes(self, pod: Object, namespace: str) -> bool:
         job = self.objects.get(("jobs", namespace, pod["metadata"]["labels"][JOB_OF]))
-        return job is None or "deletionTimestamp" in job["metadata"]
+        return job is None or _is_over(job)
 
     def _places(self, pod: Object, namespace: str, folder: Path) -> dict[str, Path]:
         """Write a pod's files, and return path in the pod → path here."""
@@ -341,7 +387,19 @@ class StandIn:
                 env[entry["name"]] = pod["metadata"][field["fieldPath"].removeprefix("metadata.")]
             else:
                 env[entry["name"]] = entry["value"]
+        if (index := pod["metadata"].get("annotations", {}).get(INDEX)) is not None:
+            env["JOB_COMPLETION_INDEX"] = index
+            # Pods have addresses of their own there. Here they differ by their ports.
+            env["AI4SDK_LEADER"] = f"127.0.0.1:{self._port(env['AI4SDK_LEADER'])}"
         return env
+
+    def _port(self, address: str) -> int:
+        """Return a port here for one of a pod, free when it is first asked for."""
+        if address not in self.ports:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.ports[address] = free.getsockname()[1]
+        return self.ports[address]
 
     # ------------------------------------------------------------ small things
 
@@ -365,9 +423,18 @@ class StandIn:
         process = self.processes.get(pod)
         if process is not None and process.poll() is None:
             if number == signal.SIGKILL:
-                os.killpg(process.pid, number)
+                _signal_group(process, number)
             else:
                 process.send_signal(number)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # the thread that waits for it may just have seen its end
+        os.killpg(process.pid, number)
+
+
+def _is_over(job: Object) -> bool:
+    return bool(job["metadata"].get("deletionTimestamp") or job["status"].get("conditions"))
 
 
 def _owner(object_: Object) -> str | None:
