@@ -62,6 +62,8 @@ class StandIn:
         self.server = ""
         self.kubeconfig = folder / "kubeconfig"
         self.secrets: dict[str, dict[str, str]] = {}
+        self.settings: dict[str, dict[str, str]] = {}
+        """ConfigMaps that are there already."""
         self.forbidden: set[tuple[str, str]] = set()
         """Pairs of verb and resource, such as ("create", "jobs")."""
         self.schedulable = threading.Event()
@@ -383,6 +385,8 @@ class StandIn:
                 if secret["key"] not in self.secrets.get(secret["name"], {}):
                     raise KeyError(f"secret {secret['name']} has no key {secret['key']}")
                 env[entry["name"]] = self.secrets[secret["name"]][secret["key"]]
+            elif place := source.get("configMapKeyRef"):
+                env[entry["name"]] = self.settings[place["name"]][place["key"]]
             elif field := source.get("fieldRef"):
                 env[entry["name"]] = pod["metadata"][field["fieldPath"].removeprefix("metadata.")]
             else:

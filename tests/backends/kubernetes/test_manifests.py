@@ -43,6 +43,10 @@ backend:
   queue: gpu-queue
   env: {LEVEL: "1e3", ANSWER: "yes", PORT: "0x1F", TEXT: "a: b # c", CLOCK: "12:30:45", NOTHING: ""}
   secrets: {S3_TOKEN: storage/token}
+  config_maps: {REGION: site/region}
+  volumes: [{claim: catches, path: /data, sub_path: "2026"}, {claim: scratch, path: /scratch, read_only: false}]
+  shared_memory: 8GiB
+  user: 4711
   labels: {team: fish}
   annotations: {example.org/note: it is "mine"}
   backoff_limit: 0
