@@ -116,7 +116,8 @@ class QueuedBackend(Backend, Protocol):
         answer is told of in the notes.
 
         A backend whose runs write their logs where they are not seen from here has ``bring_log(run, state)``, too,
-        which brings what there is by now.
+        which brings what there is by now; and ``bring_results(run, state)``, which brings what an ended run left and
+        returns how many files were not here yet.
         """
         ...
 

@@ -131,6 +131,10 @@ class KubernetesBackend(Section):
     """Where pods see the claim; relative addresses of data and the runs folder start there. If the claim is mounted
     here, too, give its path here: then runs are seen while they run."""
 
+    results: Annotated[str, _like(r"[a-z][a-z0-9+.-]*://\S+", "address, such as s3://bucket/runs")] | None = None
+    """Address that pods copy what a run leaves to once it has ended, such as ``s3://bucket/runs`` or
+    ``storage://runs``, for ``ai4sdk fetch``; ``storage`` says how to be let in. Without one it stays on the claim."""
+
     volumes: list[Volume] = Field(default_factory=list)
     """Further files, such as ``[{claim: catches, path: /data}]``."""
 

@@ -13,9 +13,10 @@ from ai4sdk.backends.kubernetes.client import Cluster, Exists, NotAnswering
 from ai4sdk.backends.kubernetes.commands import commands
 from ai4sdk.backends.kubernetes.manifests import manifests, pod_project, pod_run, to_yaml
 from ai4sdk.backends.kubernetes.observed import Job, last_state, verdict
+from ai4sdk.backends.kubernetes.results import bring
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
-from ai4sdk.errors import Ai4Error, EnvironmentFault
+from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
 from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.files import read_json, write_json, write_text
 from ai4sdk.runs.layout import RunPaths
@@ -139,6 +140,32 @@ class KubernetesBackend:
         if job := cluster.jobs(place.job).get(place.job):
             _bring_log(cluster, run, state, job)
 
+    def bring_results(self, run: RunPaths, state: RunState) -> int:
+        """Bring what a run left to its folder here, and return how many files were not here yet.
+
+        Raises
+        ------
+        UsageError
+            If they are where this machine cannot reach.
+        Ai4Error
+            If they cannot be had, now or at all.
+        """
+        if _seen_here(run):
+            return 0
+        plan = read_plan_file(run.root)
+        options = plan.job["backend"]
+        if not options["results"]:
+            raise UsageError(
+                f"what {run.id} left is {pod_run(plan, run)} on the claim {options['claim']}, which is not seen here",
+                hint="kubectl cp from a pod that mounts it; for the next runs: backend.results=s3://BUCKET/FOLDER",
+            )
+        project = Path(read_json(run.submission)["project"])
+        new = bring(plan, run, project)
+        fresh = read_state(run)
+        brought = f"here, as they were copied to {options['results']}"
+        write_json(run.state, asdict(replace(fresh, extra={**fresh.extra, "results": brought})))
+        return new
+
 
 def _create(cluster: Cluster, objects: Sequence[dict[str, Any]], run: RunPaths) -> None:
     """Create the objects of a run, the Job last, and let it own the others. What is no use without it is removed."""
@@ -238,8 +265,18 @@ def _write_end(run: RunPaths, state: RunState, ended: RunState, job: Job | None)
         attempt=max(fresh.attempt, ended.attempt),
         started=ended.started or fresh.started,
         ended=ended.ended or (job.ended if job else None) or time.time(),
+        extra={**fresh.extra, **_whereabouts(run, fresh, ended)},
     )
     return write_end(run, state, last)
+
+
+def _whereabouts(run: RunPaths, state: RunState, ended: RunState) -> dict[str, str]:
+    """Say where the results of a run are, given the last word of its pod."""
+    if copied := ended.extra.get("copied"):
+        return {"results": f"at {copied}; ai4sdk fetch {run.id} brings them here"}
+    if reason := ended.extra.get("not_copied"):
+        return {"results": f"{state.extra.get('results', 'on the claim')}, which could not be copied: {reason}"}
+    return {}
 
 
 def _seen_here(run: RunPaths) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ai4sdk.backends.agent import Ranks
 from ai4sdk.backends.kubernetes.commands import commands
 from ai4sdk.backends.kubernetes.follower import Place, follow
+from ai4sdk.backends.kubernetes.results import send
 from ai4sdk.backends.launch import make_run
 from ai4sdk.backends.local.supervisor import Replaced, Supervisor
 from ai4sdk.errors import Ai4Error, UsageError
@@ -30,8 +31,11 @@ _PREDECESSOR = 5.0
 """Longest time, in seconds, that a pod on a lost node needs to see that it was replaced."""
 _REFUSED = 9
 """Status of a pod that is not the one that was meant; it touched nothing."""
-_MOST = 1800
+_MOST = 1500
 """Bytes of a cause; Kubernetes keeps 4096 bytes of a last word, in which some are written as two."""
+
+_MOST_REASON = 300
+"""Characters of why something could not be copied."""
 
 
 def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) -> int:
@@ -58,12 +62,13 @@ def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) ->
         state = read_state(run) if lock is None else None
         refusal = _refusal(state, submission) if state else None
         if refusal is not None:
-            return _say(last_word, refusal)
+            return _say(last_word, _sent(plan, run, refusal) if refusal.exit_code != _REFUSED else refusal)
         supervisor = _PodSupervisor(run, lock, plan, submission)
         try:
-            supervisor.execute()
+            over = supervisor.execute().state.ended
         finally:
             supervisor.echo()
+        word = _sent(plan, run, supervisor.word) if over else supervisor.word
     except Replaced:
         _tell("another pod executes the run by now")
         return _REFUSED
@@ -72,7 +77,19 @@ def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) ->
     except OSError as error:
         cause = f"the run's folder {run.root} cannot be written in the pod: {error.strerror or error}"
         return _say(last_word, RunState(State.FAILED, cause, 7))
-    return _say(last_word, supervisor.word)
+    return _say(last_word, word)
+
+
+def _sent(plan: Plan, run: RunPaths, word: RunState) -> RunState:
+    """Copy what a run left to where it can be had from; return its last word with where that is, or why it is not."""
+    try:
+        address = send(plan, run, Path.cwd())
+        found = {"copied": address} if address else {}
+    except (Ai4Error, OSError) as error:
+        reason = error.message if isinstance(error, Ai4Error) else str(error)
+        _tell(f"what the run left could not be copied: {reason}")
+        found = {"not_copied": reason[:_MOST_REASON]}
+    return replace(word, extra=found)
 
 
 def _follow(plan: Plan, run: RunPaths, submission: int, number: int) -> RunState:
@@ -145,8 +162,10 @@ def _say(last_word: Path, state: RunState) -> int:
     if state.state is not State.SUCCEEDED:
         _tell(f"the run is {state.state}: {cause}")
     names = ("state", "cause", "exit_code", "attempt", "started", "ended")
+    told = {name: state.extra[name] for name in ("copied", "not_copied") if name in state.extra}
     word = {name: getattr(state, name) for name in names} | {
-        "cause": cause and cause.encode()[:_MOST].decode(errors="ignore")
+        "cause": cause and cause.encode()[:_MOST].decode(errors="ignore"),
+        "extra": told,
     }
     with contextlib.suppress(OSError):  # outside of a pod nobody reads it
         last_word.write_text(json.dumps(word, ensure_ascii=False), encoding="utf-8")

@@ -79,6 +79,42 @@ def test_a_run_ends_well_and_leaves_its_results_on_the_claim_and_its_log_here(po
     assert f"/workspace/runs/{run.id} on the claim pond" in command("status", run.id).stdout
 
 
+def test_what_a_run_left_comes_home_by_way_of_a_store(pond: Path, kubernetes: Any, tmp_path_factory: Any) -> None:
+    store = tmp_path_factory.mktemp("store")
+    write_options(results=f"file://{store}")
+    run = start()
+    run.wait(timeout=120)
+    assert f"ai4sdk fetch {run.id} brings them here" in command("status", run.id).stdout
+    assert not run.paths.scores.exists()
+    fetched = command("fetch", run.id)
+    assert fetched.returncode == 0, fetched.stderr
+    assert run.scores == {"fish": 6, "token": 0}
+    assert "results             here, as they were copied to file://" in command("status", run.id).stdout
+    assert (run.state, run.status.attempt) == (State.SUCCEEDED, 1)
+    assert ": no new files in" in command("fetch", run.id).stdout
+
+
+def test_results_that_could_not_be_copied_are_said_to_be_on_the_claim(pond: Path, kubernetes: Any) -> None:
+    write_options(results="file:///proc/nowhere")
+    run = start()
+    run.wait(timeout=120)
+    assert run.state is State.SUCCEEDED
+    told = command("status", run.id).stdout
+    assert f"/workspace/runs/{run.id} on the claim pond, which could not be copied: " in told
+    fetched = command("fetch", run.id)
+    assert fetched.returncode == 6
+    assert "no whole copy" in fetched.stderr
+
+
+def test_results_that_stay_on_the_claim_are_not_promised(pond: Path, kubernetes: Any) -> None:
+    run = start()
+    run.wait(timeout=120)
+    fetched = command("fetch", run.id)
+    assert fetched.returncode == 2
+    assert f"what {run.id} left is /workspace/runs/{run.id} on the claim pond" in fetched.stderr
+    assert "backend.results=" in fetched.stderr
+
+
 def test_the_job_owns_what_belongs_to_it(pond: Path, kubernetes: Any) -> None:
     run = start()
     (job,), (config,) = kubernetes.get("jobs"), kubernetes.get("configmaps")
