@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.backends.base import Command, Standing, Submission
-from ai4sdk.backends.kubernetes.client import Cluster, Exists, NotAnswering
+from ai4sdk.backends.kubernetes.client import Cluster
 from ai4sdk.backends.kubernetes.commands import commands
 from ai4sdk.backends.kubernetes.manifests import manifests, pod_project, pod_run, to_yaml
 from ai4sdk.backends.kubernetes.observed import Job, last_state, verdict
+from ai4sdk.backends.kubernetes.refusals import Exists, NotAnswering
 from ai4sdk.backends.kubernetes.results import bring
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end

@@ -1,8 +1,8 @@
 """A FAKE of Kubernetes for tests: an API server with a Job controller and a kubelet that starts pods as processes.
 
 It is no Kubernetes. It answers as the API describes itself, for the few calls that are made here: create, get, list,
-patch and delete of Jobs, Pods, ConfigMaps and Services, and logs; with 201, 400, 403, 404, 409 and 422 in the API's
-words. Objects are checked against the published schemas. Its controller follows `backoffLimit`, `podFailurePolicy` and indexes;
+patch and delete of Jobs, Pods, ConfigMaps and Services, and logs; with 201, 400, 401, 403, 404, 409, 422 and 429 in the
+API's words. Objects are checked against the published schemas. Its controller follows `backoffLimit`, `podFailurePolicy` and indexes;
 its kubelet starts a container's command as a process of this machine, with paths of volumes replaced by folders here.
 """
 
@@ -36,14 +36,52 @@ JOB_OF = "batch.kubernetes.io/job-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
 
 
+GROUPS = {"jobs": "batch"}
+
+
 class Refused(Exception):
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    """An answer that is a ``Status``, as the API server makes it (k8s.io/apimachinery, pkg/api/errors)."""
+
+    def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
         super().__init__(message)
         self.code = code
-        self.status = {
+        self.status: Object = {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": message, "reason": reason, "code": code,
+            "message": message, "reason": reason, "details": details, "code": code,
         }  # fmt: skip
+        if not details:
+            del self.status["details"]
+
+
+def about(resource: str, name: str = "", **more: Any) -> Object:
+    """Return the details of a ``Status`` about an object; parts that are empty are left out there."""
+    found = {"name": name, "group": GROUPS.get(resource, ""), "kind": resource, **more}
+    return {key: value for key, value in found.items() if value}
+
+
+def called(resource: str, name: str = "") -> str:
+    """Return what messages call an object: ``jobs.batch "pond"``."""
+    group = GROUPS.get(resource)
+    return (f"{resource}.{group}" if group else resource) + (f' "{name}"' if name else "")
+
+
+def not_found(resource: str, name: str) -> Refused:
+    return Refused(404, "NotFound", f"{called(resource, name)} not found", **about(resource, name))
+
+
+def already_exists(resource: str, name: str) -> Refused:
+    return Refused(409, "AlreadyExists", f"{called(resource, name)} already exists", **about(resource, name))
+
+
+def forbidden(resource: str, name: str, why: str) -> Refused:
+    return Refused(403, "Forbidden", f"{called(resource, name)} is forbidden: {why}", **about(resource, name))
+
+
+def invalid(resource: str, name: str, field: str, message: str) -> Refused:
+    kind, group = KINDS[resource], GROUPS.get(resource, "")
+    cause = {"reason": "FieldValueInvalid", "message": message, "field": field}
+    text = f'{kind}{"." * bool(group)}{group} "{name}" is invalid: {field}: {message}'
+    return Refused(422, "Invalid", text, **about(resource, name, kind=kind, causes=[cause]))
 
 
 class StandIn:
@@ -66,6 +104,8 @@ class StandIn:
         """ConfigMaps that are there already."""
         self.forbidden: set[tuple[str, str]] = set()
         """Pairs of verb and resource, such as ("create", "jobs")."""
+        self.refusals: list[tuple[tuple[str, str], Refused]] = []
+        """What the next such call is answered with, once each."""
         self.schedulable = threading.Event()
         self.schedulable.set()
         self.lost: set[str] = set()
@@ -91,6 +131,10 @@ class StandIn:
             status["conditions"].append({"type": "DisruptionTarget", "status": "True", "reason": reason})
         self._signal(pod, signal.SIGKILL if hard else signal.SIGTERM)
 
+    def refuse(self, verb: str, resource: str, code: int, reason: str, message: str, **details: Any) -> None:
+        """Answer the next such call with a ``Status``."""
+        self.refusals.append(((verb, resource), Refused(code, reason, message, **details)))
+
     def remove_job(self, namespace: str, name: str) -> None:
         """Delete a Job as somebody else would."""
         self.delete("jobs", namespace, name, {})
@@ -111,10 +155,10 @@ class StandIn:
         try:
             validate(copy.deepcopy(object_), VERSION, strict=True)
         except ValidationError as error:
-            raise Refused(422, "Invalid", f'{KINDS[resource]} "{name}" is invalid: {error.message}') from None
+            raise invalid(resource, name, ".".join(map(str, error.absolute_path)) or "<nil>", error.message) from None
         with self.lock:
             if (resource, namespace, name) in self.objects:
-                raise Refused(409, "AlreadyExists", f'{resource} "{name}" already exists')
+                raise already_exists(resource, name)
             made = self._made(object_, namespace)
             if resource == "jobs":
                 made["status"] = {}
@@ -129,7 +173,7 @@ class StandIn:
         self._allowed("get", resource, namespace)
         with self.lock:
             if (resource, namespace, name) not in self.objects:
-                raise Refused(404, "NotFound", f'{resource} "{name}" not found')
+                raise not_found(resource, name)
             return copy.deepcopy(self.objects[resource, namespace, name])
 
     def list(self, resource: str, namespace: str, query: dict[str, str]) -> Object:
@@ -409,11 +453,16 @@ class StandIn:
 
     def _allowed(self, verb: str, resource: str, namespace: str) -> None:
         self.calls.append((verb, resource))
+        for number, (of, refusal) in enumerate(self.refusals):
+            if of == (verb, resource):
+                del self.refusals[number]
+                raise refusal
         if (verb, resource) in self.forbidden:
-            text = f'{resource} is forbidden: User "ana" cannot {verb} resource "{resource}" in API group ""'
-            raise Refused(403, "Forbidden", f'{text} in the namespace "{namespace}"')
+            group = GROUPS.get(resource, "")
+            who = f'User "ana" cannot {verb} resource "{resource}" in API group "{group}"'
+            raise forbidden(resource.partition("/")[0], "", f'{who} in the namespace "{namespace}"')
         if namespace not in NAMESPACES and verb == "create":
-            raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
+            raise not_found("namespaces", namespace)
 
     def _made(self, object_: Object, namespace: str) -> Object:
         made = copy.deepcopy(object_)
@@ -480,6 +529,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         self.send_header("Content-Type", "text/plain" if isinstance(value, bytes) else "application/json")
         self.send_header("Content-Length", str(len(body)))
+        if isinstance(value, dict) and "retryAfterSeconds" in value.get("details", {}):
+            self.send_header("Retry-After", str(value["details"]["retryAfterSeconds"]))
         self.end_headers()
         self.wfile.write(body)
 
