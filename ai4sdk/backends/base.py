@@ -176,7 +176,8 @@ class PoolBackend(Backend, Protocol):
     """A backend that can run the points of a study.
 
     One that takes all points at once, and starts one after the other by itself, says so by ``unattended = True``: the
-    study then needs no process of ours while they run, unless its points depend on how others ended.
+    study then needs no process of ours while they run, unless its points depend on how others ended. One that cannot
+    run a certain study has ``check_study(plan, runs)``, which raises the reason; ``runs`` is the folder of runs.
     """
 
     def pool(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> Pool:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ai4sdk.backends.base import Command, Standing, Submission
+from ai4sdk.backends.base import Command, Pool, Standing, Submission
 from ai4sdk.backends.kubernetes.client import Cluster
 from ai4sdk.backends.kubernetes.commands import commands
 from ai4sdk.backends.kubernetes.manifests import manifests, pod_project, pod_run, to_yaml
@@ -105,6 +105,28 @@ class KubernetesBackend:
         cluster.delete("Job", job.name, propagation_policy="Foreground")
         for pod in job.pods if now else ():
             cluster.delete("Pod", pod.name, grace_period_seconds=0)
+
+    def check_study(self, plan: Plan, runs: Path) -> None:
+        """Refuse a study whose points would leave their figures where this machine does not see them.
+
+        Raises
+        ------
+        UsageError
+            If the runs folder is not on the claim.
+        """
+        mount = plan.job["backend"]["mount_path"]
+        if not _below(runs, mount):
+            raise UsageError(
+                f"a study needs the figures of its points, and {runs} is not on the claim, which pods see at {mount}",
+                hint="work where the claim is mounted, with its path there as backend.mount_path; or backend=local",
+            )
+
+    def pool(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> Pool:
+        """Open a pool that has so many Jobs at once; this process must stay, as nobody else starts the next."""
+        from ai4sdk.backends.kubernetes.queue import SLOTS, JobQueue
+        from ai4sdk.backends.scheduled_pool import ScheduledPool
+
+        return ScheduledPool(JobQueue(self), parallel or SLOTS)
 
     def stand(self, runs: Sequence[tuple[RunPaths, RunState]]) -> list[Standing]:
         """Ask Kubernetes how runs stand that have not ended."""
@@ -282,8 +304,11 @@ def _whereabouts(run: RunPaths, state: RunState, ended: RunState) -> dict[str, s
 
 def _seen_here(run: RunPaths) -> bool:
     """Tell whether the run directory here is the one that pods see."""
-    plan = read_json(run.plan)
-    return str(run.root).startswith(plan["job"]["backend"]["mount_path"] + "/")
+    return _below(run.root, read_json(run.plan)["job"]["backend"]["mount_path"])
+
+
+def _below(path: Path, mount: str) -> bool:
+    return str(path).startswith(mount + "/")
 
 
 def _bring_log(cluster: Cluster, run: RunPaths, state: RunState, job: Job) -> None:

@@ -200,7 +200,10 @@ class _PodSupervisor(Supervisor):
         self._most = int(plan.job["backend"]["backoff_limit"])
         self._restarts = 0
         self._looked = 0.0
-        write_json(run.submission, commands(plan, run, Path.cwd()).to_json())
+        rendered = commands(plan, run, Path.cwd())
+        if run.membership.exists():  # whoever keeps its study sends its records
+            rendered = replace(rendered, sidecars=[])
+        write_json(run.submission, rendered.to_json())
         self.echo = _Echo([run.log(task.name) for task in plan.tasks])
 
     def begin(self) -> RunState:
