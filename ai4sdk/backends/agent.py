@@ -22,7 +22,7 @@ from ai4sdk.processes import die_with_parent, signal_leader
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["End", "main", "start_ranks", "which_counts"]
+__all__ = ["Agent", "End", "Node", "Ranks", "main", "start_ranks", "which_counts"]
 
 PATIENCE = 5.0
 """Seconds that ranks have to end once one has stopped in good order, or has lost another one."""
@@ -40,10 +40,31 @@ class End:
         Its number.
     status
         Exit status; negative if a signal ended it.
+    cause
+        Why, where it was not seen but concluded.
     """
 
     rank: int
     status: int
+    cause: str = ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of a task, and where rank 0 listens for the others.
+
+    Parameters
+    ----------
+    number, count
+        Its number, and how many there are.
+    address, port
+        Where rank 0 listens.
+    """
+
+    number: int
+    count: int
+    address: str
+    port: int
 
 
 def which_counts(ends: Sequence[End]) -> End:
@@ -75,84 +96,158 @@ def main(arguments: Sequence[str]) -> int:
 
 def start_ranks(run: RunPaths, task: str, count: int, argv: Sequence[str]) -> int:
     """Start a command once a rank, wait for all to end, and return the status that tells how the task did."""
-    return _Agent(run, task, count, argv).execute()
+    return Agent(Ranks(run, task, count, argv)).execute()
 
 
-class _Agent:
+class Ranks:
+    """The workers of a task on this machine.
+
+    Parameters
+    ----------
+    run, task
+        The run, and the name of its task.
+    count
+        How many there are.
+    argv
+        What to start, once a rank.
+    """
+
     def __init__(self, run: RunPaths, task: str, count: int, argv: Sequence[str]) -> None:
-        self._run, self._task, self._count, self._argv = run, task, count, argv
-        self._workers: list[subprocess.Popen[bytes]] = []
-        self._told = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._pass_on)
+        self.run, self.task, self.count = run, task, count
+        self._argv = argv
+        self._running: dict[int, subprocess.Popen[bytes]] = {}
 
-    def _pass_on(self, *_: object) -> None:
-        self._told = True
-        for worker in self._workers:
-            signal_leader(worker.pid, signal.SIGTERM)
+    def __bool__(self) -> bool:
+        return bool(self._running)
 
-    def execute(self) -> int:
-        with socket.socket() as listening:
-            listening.bind(("127.0.0.1", 0))
-            listening.listen(max(128, 2 * self._count))
-            inherited = _inherited()
-            for rank in range(self._count):
-                self._workers.append(self._start(rank, listening, inherited))
-        if self._told:  # before all had been started
-            self._pass_on()
-        ends = self._wait()
-        counts = which_counts(ends)
-        if counts.status < 0 and not (self._told and counts.status in _STOPPED):
-            return self._tell(counts)
-        return 130 if counts.status in _STOPPED else counts.status
+    def start(self, node: Node, listening: socket.socket | None) -> None:
+        """Start them; rank 0 is handed the socket that listens for the others."""
+        inherited = _inherited()
+        for local in range(self.count):
+            rank = node.number * self.count + local
+            self._running[rank] = self._start(rank, local, node, listening if rank == 0 else None, inherited)
 
-    def _start(self, rank: int, listening: socket.socket, inherited: list[int]) -> subprocess.Popen[bytes]:
-        address, port = listening.getsockname()
+    def _start(
+        self, rank: int, local: int, node: Node, listening: socket.socket | None, inherited: list[int]
+    ) -> subprocess.Popen[bytes]:
         variables = {
             "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(self._count),
-            "LOCAL_WORLD_SIZE": str(self._count),
-            "GROUP_RANK": "0",
-            "MASTER_ADDR": address,
-            "MASTER_PORT": str(port),
+            "LOCAL_RANK": str(local),
+            "WORLD_SIZE": str(self.count * node.count),
+            "LOCAL_WORLD_SIZE": str(self.count),
+            "GROUP_RANK": str(node.number),
+            "MASTER_ADDR": node.address,
+            "MASTER_PORT": str(node.port),
         }
-        if rank == 0:
+        handed = list(inherited)
+        if listening is not None:
             variables["AI4SDK_LISTEN_FD"] = str(listening.fileno())
+            handed.append(listening.fileno())
+        alone = {"GLOO_SOCKET_IFNAME": "lo"} if node.count == 1 else {}
         with contextlib.ExitStack() as files:
-            log = None if rank == 0 else files.enter_context(open(self._run.log(self._task, rank), "ab"))
+            log = None if rank == 0 else files.enter_context(open(self.run.log(self.task, rank), "ab"))
             return subprocess.Popen(
                 self._argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={"GLOO_SOCKET_IFNAME": "lo", **os.environ, **variables},
-                pass_fds=[*inherited, listening.fileno()] if rank == 0 else inherited,
+                env={**alone, **os.environ, **variables},
+                pass_fds=handed,
                 preexec_fn=die_with_parent(),
             )
+
+    def tell(self) -> None:
+        """Tell them to stop in good order."""
+        for worker in list(self._running.values()):
+            signal_leader(worker.pid, signal.SIGTERM)
+
+    def poll(self) -> list[End]:
+        """Return those that have ended since the last time."""
+        ends = [End(rank, worker.returncode) for rank, worker in self._running.items() if worker.poll() is not None]
+        for end in ends:
+            del self._running[end.rank]
+        return ends
+
+    def kill(self) -> None:
+        """End those that still work."""
+        for worker in self._running.values():
+            worker.kill()
+        for worker in self._running.values():
+            worker.wait()
+        self._running.clear()
+
+
+class Agent:
+    """Executes a task on the ranks of this machine.
+
+    Parameters
+    ----------
+    ranks
+        The workers.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.ranks = ranks
+        self.told = False
+        self.counts: End | None = None
+        """The end that said why the task ended."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.pass_on())
+
+    def pass_on(self) -> None:
+        """Tell all ranks to stop."""
+        self.told = True
+        self.ranks.tell()
+
+    def execute(self) -> int:
+        """Start the ranks, wait for all to end, and return the status that tells how the task did."""
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen(max(128, 2 * self.ranks.count))
+            self.ranks.start(Node(0, 1, *listening.getsockname()), listening)
+        return self.until_the_end()
+
+    def until_the_end(self) -> int:
+        """Wait for all ranks to end, and return the status that tells how the task did."""
+        if self.told:  # before all had been started
+            self.pass_on()
+        counts = which_counts(self._wait())
+        self.counts = counts
+        if counts.status < 0 and not (self.told and counts.status in _STOPPED):
+            return self._tell(counts)
+        return 130 if counts.status in _STOPPED else counts.status
+
+    def working(self) -> bool:
+        """Tell whether any rank still works."""
+        return bool(self.ranks)
+
+    def pause(self) -> None:
+        """Return when a rank may have ended."""
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+
+    def poll(self) -> list[End]:
+        """Return the ranks that have ended since the last time."""
+        return self.ranks.poll()
+
+    def kill(self) -> None:
+        """End the ranks that still work."""
+        self.ranks.kill()
 
     def _wait(self) -> list[End]:
         """Wait until all have ended, killing those that would not; return how the others did."""
         ends: list[End] = []
-        running = dict(enumerate(self._workers))
         deadline: float | None = None
-        while running:
+        while self.working():
             if deadline is None:
-                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-            for rank, worker in list(running.items()):
-                if (status := worker.poll()) is None:
-                    continue
-                del running[rank]
-                ends.append(End(rank, status))
-                if status not in _IN_ORDER:
+                self.pause()
+            for end in self.poll():
+                ends.append(end)
+                if end.status not in _IN_ORDER:
                     deadline = 0.0
-                elif status and deadline is None:
+                elif end.status and deadline is None:
                     deadline = time.monotonic() + PATIENCE
             if deadline is not None and time.monotonic() >= deadline:
-                for worker in running.values():
-                    worker.kill()
-                for worker in running.values():
-                    worker.wait()
+                self.kill()
                 return ends
             if deadline is not None:
                 time.sleep(0.01)
@@ -161,7 +256,9 @@ class _Agent:
     def _tell(self, end: End) -> int:
         """Say which rank a signal ended; return the status that means the same for the task."""
         number = -end.status
-        if number == signal.SIGKILL:
+        if end.cause:
+            cause, kind, status = end.cause, "interrupted", 5
+        elif number == signal.SIGKILL:
             cause, kind, status = "was killed (SIGKILL: kill -9, or out of memory)", "interrupted", 5
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             cause, kind, status = "was told to stop from outside", "interrupted", 5
@@ -169,7 +266,7 @@ class _Agent:
             name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
             cause, kind, status = f"crashed with {name}", "user", 4
         failure: dict[str, object] = {
-            "cause": f"rank {end.rank} {cause}",
+            "cause": end.cause or f"rank {end.rank} {cause}",
             "kind": kind,
             "exit_code": status,
             "traceback": "",
@@ -177,7 +274,7 @@ class _Agent:
         failure["rank"] = end.rank
         sys.stderr.write(f"{failure['cause']}\n")
         try:
-            write_json(self._run.failure, failure)
+            write_json(self.ranks.run.failure, failure)
         except OSError as error:
             sys.stderr.write(f"failure.json could not be written: {error}\n")
         return status

@@ -116,7 +116,8 @@ class QueuedBackend(Backend, Protocol):
         answer is told of in the notes.
 
         A backend whose runs write their logs where they are not seen from here has ``bring_log(run, state)``, too,
-        which brings what there is by now.
+        which brings what there is by now; and ``bring_results(run, state)``, which brings what an ended run left and
+        returns how many files were not here yet.
         """
         ...
 
@@ -175,7 +176,8 @@ class PoolBackend(Backend, Protocol):
     """A backend that can run the points of a study.
 
     One that takes all points at once, and starts one after the other by itself, says so by ``unattended = True``: the
-    study then needs no process of ours while they run, unless its points depend on how others ended.
+    study then needs no process of ours while they run, unless its points depend on how others ended. One that cannot
+    run a certain study has ``check_study(plan, runs)``, which raises the reason; ``runs`` is the folder of runs.
     """
 
     def pool(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> Pool:

@@ -22,7 +22,7 @@ from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_state
 from ai4sdk.runs.store import create_run, fill_run
 
-__all__ = ["cancel_run", "make_run", "requeue_run", "resume_run", "start_run"]
+__all__ = ["cancel_run", "fetch_results", "make_run", "requeue_run", "resume_run", "start_run"]
 
 _FREE_LOCK = 5.0
 """Longest time, in seconds, from writing that a run has ended to freeing its lock."""
@@ -193,6 +193,28 @@ def cancel_run(run: RunPaths, *, now: bool = False, wait: float = 0.0) -> State:
     while not (state := watch.look().state).state.ended and time.monotonic() < deadline:
         time.sleep(0.05)
     return state.state
+
+
+def fetch_results(run: RunPaths) -> int:
+    """Bring what a run left elsewhere to its folder here, and return how many files were not here yet.
+
+    Parameters
+    ----------
+    run
+        The run.
+
+    Raises
+    ------
+    UsageError
+        If it has not ended, or what it left cannot be reached from here.
+    Ai4Error
+        If it cannot be had.
+    """
+    state = current_state(run).state
+    if not state.state.ended:
+        raise UsageError(f"{run.id} is {state.state}", hint=f"ai4sdk logs -f {run.id}")
+    bring = getattr(get_backend(read_plan_file(run.root).job["backend"]["kind"]), "bring_results", None)
+    return 0 if bring is None else int(bring(run, state))
 
 
 def _has(state: State) -> str:

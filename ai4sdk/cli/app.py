@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rerun": ("runs", "run the plan of a run again"),
     "study": ("study", "show, list, resume and cancel studies (`run -m` starts one)"),
     "predict": ("predict", "let a trained model predict"),
+    "fetch": ("runs", "bring what a run left elsewhere"),
     "sync": ("runs", "send to MLflow what could not be sent yet"),
     "verify": ("verify", "check by trying: does a job give the same with several processes?"),
     "configs": ("configs", "list config groups and their options"),

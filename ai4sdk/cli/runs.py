@@ -1,4 +1,4 @@
-"""`ai4sdk ps`, `status`, `logs`, `report`, `cancel`, `resume`, `rerun`, `sync`."""
+"""`ai4sdk ps`, `status`, `logs`, `report`, `cancel`, `resume`, `rerun`, `fetch`, `sync`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ai4sdk.backends.launch import cancel_run, resume_run, start_run
+from ai4sdk.backends.launch import cancel_run, fetch_results, resume_run, start_run
 from ai4sdk.backends.standing import Watch, current_state, current_states
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
 from ai4sdk.cli.closing import headline_figures
@@ -40,6 +40,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         "cancel": _cancel,
         "resume": _resume,
         "rerun": _rerun,
+        "fetch": _fetch,
         "sync": _sync,
     }[command](command, argv)
 
@@ -162,6 +163,13 @@ def _rerun(command: str, argv: Sequence[str]) -> int:
     plan = read_plan_file(run.root)
     with interrupts_held():
         return _follow(start_run(plan, find_project().root), detach=args.detach, wait=args.wait)
+
+
+def _fetch(command: str, argv: Sequence[str]) -> int:
+    _, run = _one(command, "Bring what a run left elsewhere to its folder here.", argv)
+    new = fetch_results(run)
+    print(f"{run.id}: {new or 'no'} new file{'s' if new != 1 else ''} in {display_path(run.root)}")
+    return 0
 
 
 def _sync(command: str, argv: Sequence[str]) -> int:

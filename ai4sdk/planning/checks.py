@@ -261,8 +261,6 @@ def _backend_has_what_is_asked(job: Job, search: list[Path]) -> Iterator[Finding
             f"the local backend has one machine, not {job.hardware.nodes}",
             "hardware.nodes=1, or a backend that has several",
         )
-    if job.backend.kind == "kubernetes" and job.hardware.nodes > 1:
-        yield Finding("hardware.nodes", "workers in several pods do not work together yet", "hardware.nodes=1")
     if job.backend.kind == "ray" and job.hardware.nodes > 1:
         yield Finding("hardware.nodes", "a Ray job of a run is on one node", "hardware.nodes=1, or backend=slurm")
 
@@ -296,7 +294,7 @@ def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
             if getattr(training, key):
                 yield Finding(f"training.{key}", f"{key} is about several processes", "training=ddp, or remove it")
         # Backends that have one node for a job say so themselves.
-        if hardware.nodes > 1 and job.function is None and job.backend.kind == "slurm":
+        if hardware.nodes > 1 and job.function is None and job.backend.kind in ("slurm", "kubernetes"):
             yield Finding("hardware.nodes", "training.mode single is one process on one node", "training=ddp")
         return
     if hardware.gpus and training.processes not in (None, hardware.gpus):

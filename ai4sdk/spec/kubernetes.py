@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ai4sdk.spec.base import Section
-from ai4sdk.spec.units import Span
+from ai4sdk.spec.units import Size, Span
 
-__all__ = ["KubernetesBackend", "Toleration"]
+__all__ = ["KubernetesBackend", "Toleration", "Volume"]
 
 _LABEL = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _SUBDOMAIN = rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*"
@@ -43,6 +43,7 @@ LabelValue = Annotated[str, _like(f"({_WORD})?", f"label: at most 63 letters, di
 Resource = Annotated[str, _like(_PREFIX + _WORD, "resource, such as nvidia.com/gpu")]
 Variable = Annotated[str, _like(r"[A-Za-z_][A-Za-z0-9_.-]*", "name of an environment variable")]
 SecretKey = Annotated[str, _like(_PREFIX + r"[-._a-zA-Z0-9]{1,253}", "key of a Secret; write SECRET/KEY")]
+MapKey = Annotated[str, _like(_PREFIX + r"[-._a-zA-Z0-9]{1,253}", "key of a ConfigMap; write CONFIGMAP/KEY")]
 
 
 def _folder(path: str) -> str:
@@ -82,6 +83,38 @@ class Toleration(Section):
         return self
 
 
+Folder = Annotated[str, AfterValidator(_folder)]
+_TAKEN = ("/etc/ai4sdk", "/dev/shm", "/dev")
+"""Where pods have something of their own."""
+
+
+class Volume(Section):
+    """Files that pods see beside the runs, such as data: of a claim, or of the node that a pod is on."""
+
+    path: Folder
+    """Where pods see them."""
+
+    claim: Name | None = None
+    """Volume claim they are on."""
+
+    host_path: Folder | None = None
+    """Folder of the node; ``backend.host_paths`` must name it, or one above it."""
+
+    sub_path: (
+        Annotated[str, _like(r"(?!\.\.?(/|$))[^/\s:]+(/(?!\.\.?(/|$))[^/\s:]+)*", "folder of a volume")] | None
+    ) = None
+    """Folder of the volume that is meant; by default all of it."""
+
+    read_only: bool = True
+    """Whether pods may not write there."""
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Volume:
+        if (self.claim is None) == (self.host_path is None):
+            raise ValueError("a volume is of a claim or of a host_path: give one of them")
+        return self
+
+
 class KubernetesBackend(Section):
     """A cluster that Kubernetes schedules: one Job a run. What its pods ask for is under ``hardware``."""
 
@@ -94,9 +127,23 @@ class KubernetesBackend(Section):
     claim: Name
     """Volume claim (PersistentVolumeClaim) that runs are kept on."""
 
-    mount_path: Annotated[str, AfterValidator(_folder)] = "/workspace"
+    mount_path: Folder = "/workspace"
     """Where pods see the claim; relative addresses of data and the runs folder start there. If the claim is mounted
     here, too, give its path here: then runs are seen while they run."""
+
+    results: Annotated[str, _like(r"[a-z][a-z0-9+.-]*://\S+", "address, such as s3://bucket/runs")] | None = None
+    """Address that pods copy what a run leaves to once it has ended, such as ``s3://bucket/runs`` or
+    ``storage://runs``, for ``ai4sdk fetch``; ``storage`` says how to be let in. Without one it stays on the claim."""
+
+    volumes: list[Volume] = Field(default_factory=list)
+    """Further files, such as ``[{claim: catches, path: /data}]``."""
+
+    host_paths: list[Folder] = Field(default_factory=list)
+    """Folders of nodes that ``volumes`` may be of. Clusters that enforce a Pod Security Standard refuse them all."""
+
+    shared_memory: Size | None = None
+    """Most that ``/dev/shm`` may take, by which loaders hand batches over; it counts as memory of the pod. Without it
+    as much as the pod has."""
 
     namespace: Namespace | None = None
     """Namespace; by default that of the kubeconfig's context, else ``default``."""
@@ -112,6 +159,14 @@ class KubernetesBackend(Section):
 
     service_account: Name | None = None
     """Account that pods run as; without one they get no token for the API."""
+
+    security: Literal["restricted", "none"] = "restricted"
+    """Whether pods keep to what the *restricted* Pod Security Standard asks for: a user that is not root, no further
+    privileges, no system call that containers need not. With ``none`` the cluster decides."""
+
+    user: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = 1000
+    """Number of the user and group that restricted pods run as, to whom claims belong. Without one it is the image's,
+    or, as on OpenShift, the cluster's to give."""
 
     node_selector: dict[Key, LabelValue] = Field(default_factory=dict)
     """Labels a node must have, such as ``{disk: ssd}``."""
@@ -142,8 +197,31 @@ class KubernetesBackend(Section):
     secrets: dict[Variable, SecretKey] = Field(default_factory=dict)
     """Where pods get what ``${secret:NAME}`` stands for: names, and SECRET/KEY of Secrets in the namespace."""
 
+    config_maps: dict[Variable, MapKey] = Field(default_factory=dict)
+    """Further environment variables: names, and CONFIGMAP/KEY of ConfigMaps in the namespace."""
+
     labels: Annotated[dict[Key, LabelValue], AfterValidator(_not_owned)] = Field(default_factory=dict)
     """Further labels of everything that is made in the cluster."""
 
     annotations: dict[Key, str] = Field(default_factory=dict)
     """Further annotations of the job and its pods."""
+
+    @model_validator(mode="after")
+    def _volumes_have_room(self) -> KubernetesBackend:
+        taken = {self.mount_path, *_TAKEN}
+        for volume in self.volumes:
+            if volume.path in taken:
+                raise ValueError(f"something else is at {volume.path}; give the volume another path")
+            taken.add(volume.path)
+            host = volume.host_path
+            if host and not any(host == named or host.startswith(named + "/") for named in self.host_paths):
+                raise ValueError(f"pods may not see {host} of their nodes, unless host_paths: [{host}] says so")
+        return self
+
+    @model_validator(mode="after")
+    def _variables_have_one_source(self) -> KubernetesBackend:
+        sources = (self.env, self.secrets, self.config_maps)
+        for name in sources[0].keys() | sources[1].keys() | sources[2].keys():
+            if sum(name in source for source in sources) > 1:
+                raise ValueError(f"{name} is set twice: in env, secrets and config_maps each name may be once")
+        return self

@@ -300,8 +300,11 @@ class Engine:
             left.discard(number)
 
     def _has_room(self, search: Search) -> bool:
-        """Tell whether to begin with another point; one that is known beforehand is made ready while others work."""
-        ahead = 1 if isinstance(search, PlannedSearch) else 0
+        """Tell whether to begin with another point.
+
+        One that is known beforehand is made ready while others work, but a scheduler would not let it wait.
+        """
+        ahead = 1 if isinstance(search, PlannedSearch) and not self._scheduled else 0
         return self._unattended or self._pool is None or len(self._running) < self._pool.slots + ahead
 
     def _next(self, search: Search) -> Point | None:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ai4sdk.backends.registry import get_backend
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.runs.files import read_json, write_text
 from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_state
@@ -50,8 +51,14 @@ def start_study(study: StudyPlan, project: Path) -> StudyPaths:
     ------
     EnvironmentFault
         If the folder cannot be written or the engine not started; nothing is left behind then.
+    Ai4Error
+        If the backend cannot run it.
     """
-    folder = new_folder(Path(project, study.job["runs"]), study.name)
+    runs = Path(project, study.job["runs"])
+    check = getattr(get_backend(study.job["backend"]["kind"]), "check_study", None)
+    if check is not None:
+        check(study.first, runs)
+    folder = new_folder(runs, study.name)
     paths = StudyPaths(folder)
     try:
         lock = fill_run(folder, {"study.json": study.to_json()}, README)

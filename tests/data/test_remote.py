@@ -13,11 +13,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from ai4sdk.backends.kubernetes.results import bring, send
 from ai4sdk.data.fetch import local_source
 from ai4sdk.data.fingerprint import fingerprint
 from ai4sdk.data.hashes import cache_folder
@@ -26,6 +28,7 @@ from ai4sdk.data.source import find_source
 from ai4sdk.data.storage import locate
 from ai4sdk.data.summary import summarize
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
+from ai4sdk.runs.layout import RunPaths
 from ai4sdk.spec import FileDataset, Storage
 
 FLOWERS = "length,colour,kind\n" + "".join(
@@ -613,3 +616,19 @@ def test_no_storage_ends_in_a_traceback(tmp_path: Path, settings: dict[str, Any]
     with pytest.raises(Ai4Error) as caught:
         summarize(FileDataset(uri="storage://b/a.csv"), Storage.model_validate(settings), tmp_path, "auto")
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("store", ["s3", "webdav"])
+def test_what_pods_left_comes_home_by_way_of_a_server(
+    store: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    storage, _ = request.getfixturevalue(store)
+    plan: Any = SimpleNamespace(job={"backend": {"results": "storage://runs"}, "storage": storage.model_dump()})
+    there, here = RunPaths(tmp_path / "claim" / "one"), RunPaths(tmp_path / "runs" / "one")
+    write(there.root, {"package/weights": "0" * 5000, "metrics.jsonl": "1"})
+    here.root.mkdir(parents=True)
+    send(plan, there, tmp_path)
+    assert bring(plan, here, tmp_path) == 2
+    assert (here.package / "weights").read_text() == "0" * 5000
+    send(plan, there, tmp_path)
+    assert bring(plan, here, tmp_path) == 0

@@ -8,14 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ai4sdk.backends.base import Command, Standing, Submission
-from ai4sdk.backends.kubernetes.client import Cluster, Exists, NotAnswering
+from ai4sdk.backends.base import Command, Pool, Standing, Submission
+from ai4sdk.backends.kubernetes.client import Cluster
+from ai4sdk.backends.kubernetes.commands import commands
 from ai4sdk.backends.kubernetes.manifests import manifests, pod_project, pod_run, to_yaml
 from ai4sdk.backends.kubernetes.observed import Job, last_state, verdict
-from ai4sdk.backends.local.backend import LocalBackend
+from ai4sdk.backends.kubernetes.refusals import Exists, NotAnswering
+from ai4sdk.backends.kubernetes.results import bring
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
-from ai4sdk.errors import Ai4Error, EnvironmentFault
+from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
 from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.files import read_json, write_json, write_text
 from ai4sdk.runs.layout import RunPaths
@@ -48,17 +50,16 @@ class KubernetesBackend:
     def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
         """Say what would be created, and which processes the pod would start."""
         inside = RunPaths(Path(pod_run(plan, run)))
-        local = LocalBackend().render(plan, inside, Path(pod_project(plan, project)))
+        there = commands(plan, inside, Path(pod_project(plan, project)))
 
         def moved(command: Command) -> Command:
             return replace(command, argv=["python", *command.argv[1:]])
 
         return replace(
-            local,
-            backend="kubernetes",
+            there,
             project=str(project),
-            tasks=[moved(command) for command in local.tasks],
-            sidecars=[moved(command) for command in local.sidecars],
+            tasks=[moved(command) for command in there.tasks],
+            sidecars=[moved(command) for command in there.sidecars],
             script=to_yaml(manifests(plan, run, project)),
         )
 
@@ -105,6 +106,28 @@ class KubernetesBackend:
         for pod in job.pods if now else ():
             cluster.delete("Pod", pod.name, grace_period_seconds=0)
 
+    def check_study(self, plan: Plan, runs: Path) -> None:
+        """Refuse a study whose points would leave their figures where this machine does not see them.
+
+        Raises
+        ------
+        UsageError
+            If the runs folder is not on the claim.
+        """
+        mount = plan.job["backend"]["mount_path"]
+        if not _below(runs, mount):
+            raise UsageError(
+                f"a study needs the figures of its points, and {runs} is not on the claim, which pods see at {mount}",
+                hint="work where the claim is mounted, with its path there as backend.mount_path; or backend=local",
+            )
+
+    def pool(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> Pool:
+        """Open a pool that has so many Jobs at once; this process must stay, as nobody else starts the next."""
+        from ai4sdk.backends.kubernetes.queue import SLOTS, JobQueue
+        from ai4sdk.backends.scheduled_pool import ScheduledPool
+
+        return ScheduledPool(JobQueue(self), parallel or SLOTS)
+
     def stand(self, runs: Sequence[tuple[RunPaths, RunState]]) -> list[Standing]:
         """Ask Kubernetes how runs stand that have not ended."""
         places = [_Place.of(run, state) for run, state in runs]
@@ -139,6 +162,32 @@ class KubernetesBackend:
         cluster = _cluster(place.context, place.namespace, state)
         if job := cluster.jobs(place.job).get(place.job):
             _bring_log(cluster, run, state, job)
+
+    def bring_results(self, run: RunPaths, state: RunState) -> int:
+        """Bring what a run left to its folder here, and return how many files were not here yet.
+
+        Raises
+        ------
+        UsageError
+            If they are where this machine cannot reach.
+        Ai4Error
+            If they cannot be had, now or at all.
+        """
+        if _seen_here(run):
+            return 0
+        plan = read_plan_file(run.root)
+        options = plan.job["backend"]
+        if not options["results"]:
+            raise UsageError(
+                f"what {run.id} left is {pod_run(plan, run)} on the claim {options['claim']}, which is not seen here",
+                hint="kubectl cp from a pod that mounts it; for the next runs: backend.results=s3://BUCKET/FOLDER",
+            )
+        project = Path(read_json(run.submission)["project"])
+        new = bring(plan, run, project)
+        fresh = read_state(run)
+        brought = f"here, as they were copied to {options['results']}"
+        write_json(run.state, asdict(replace(fresh, extra={**fresh.extra, "results": brought})))
+        return new
 
 
 def _create(cluster: Cluster, objects: Sequence[dict[str, Any]], run: RunPaths) -> None:
@@ -239,25 +288,42 @@ def _write_end(run: RunPaths, state: RunState, ended: RunState, job: Job | None)
         attempt=max(fresh.attempt, ended.attempt),
         started=ended.started or fresh.started,
         ended=ended.ended or (job.ended if job else None) or time.time(),
+        extra={**fresh.extra, **_whereabouts(run, fresh, ended)},
     )
     return write_end(run, state, last)
 
 
+def _whereabouts(run: RunPaths, state: RunState, ended: RunState) -> dict[str, str]:
+    """Say where the results of a run are, given the last word of its pod."""
+    if copied := ended.extra.get("copied"):
+        return {"results": f"at {copied}; ai4sdk fetch {run.id} brings them here"}
+    if reason := ended.extra.get("not_copied"):
+        return {"results": f"{state.extra.get('results', 'on the claim')}, which could not be copied: {reason}"}
+    return {}
+
+
 def _seen_here(run: RunPaths) -> bool:
     """Tell whether the run directory here is the one that pods see."""
-    plan = read_json(run.plan)
-    return str(run.root).startswith(plan["job"]["backend"]["mount_path"] + "/")
+    return _below(run.root, read_json(run.plan)["job"]["backend"]["mount_path"])
+
+
+def _below(path: Path, mount: str) -> bool:
+    return str(path).startswith(mount + "/")
 
 
 def _bring_log(cluster: Cluster, run: RunPaths, state: RunState, job: Job) -> None:
-    """Write what the pods of a Job have printed into the run's log; a pod that is gone takes none of it away."""
+    """Write what the pods of a Job have printed into the run's logs; a pod that is gone takes none of it away."""
     if _seen_here(run):
         return
-    text = "".join(cluster.log(pod.name) for pod in job.pods)
-    kept = run.kubernetes / f"{state.extra.get('submission', 1)}.log"
-    if kept.exists() and kept.stat().st_size >= len(text.encode()):
-        return
-    write_text(kept, text, durable=False)
-    logs = sorted(run.kubernetes.glob("*.log"), key=lambda path: int(path.stem))
     task = read_json(run.plan)["tasks"][0]["name"]
-    write_text(run.log(task), "".join(log.read_text(encoding="utf-8") for log in logs), durable=False)
+    for index in range(job.nodes):
+        text = "".join(cluster.log(pod.name) for pod in job.pods if pod.index == index)
+        folder = run.kubernetes / f"node{index}" if index else run.kubernetes
+        kept = folder / f"{state.extra.get('submission', 1)}.log"
+        if kept.exists() and kept.stat().st_size >= len(text.encode()):
+            continue
+        folder.mkdir(exist_ok=True)
+        write_text(kept, text, durable=False)
+        logs = sorted(folder.glob("*.log"), key=lambda path: int(path.stem))
+        log = run.logs / f"{task}.node{index}.log" if index else run.log(task)
+        write_text(log, "".join(one.read_text(encoding="utf-8") for one in logs), durable=False)

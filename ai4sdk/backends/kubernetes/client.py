@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,22 +13,17 @@ from typing import Any
 
 from ai4sdk.backends.kubernetes.manifests import CONTAINER, MANAGED
 from ai4sdk.backends.kubernetes.observed import Job, observe
-from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
+from ai4sdk.backends.kubernetes.refusals import Asked, Missing, NotAnswering, NotYet, TooBusy, meaning
+from ai4sdk.errors import EnvironmentFault
 
-__all__ = ["Cluster", "Exists", "NotAnswering"]
+__all__ = ["Cluster"]
 
 _ANSWER = (5, 20)
 """Longest times, in seconds, until a connection is made and until an answer comes."""
+_TRIES, _WAIT = 4, 10.0
+"""Times that a busy server is asked, and most seconds that it is waited for between them."""
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _JOB_OF = "batch.kubernetes.io/job-name"
-
-
-class NotAnswering(EnvironmentFault):
-    """The API server cannot be asked: there is no way to it, or it does not answer."""
-
-
-class Exists(UsageError):
-    """There is an object of that name already."""
 
 
 class Cluster:
@@ -48,10 +43,12 @@ class Cluster:
     """
 
     def __init__(self, context: str | None, namespace: str | None) -> None:
+        from urllib3 import Retry
+
         kubernetes = _package()
         configuration = kubernetes.client.Configuration()
         found = _configure(kubernetes, configuration, context)
-        configuration.retries = 1
+        configuration.retries = Retry(1, respect_retry_after_header=False)  # a busy server is waited for here
         self.namespace: str = namespace or found or "default"
         self.server: str = configuration.host
         self._api = kubernetes.client.ApiClient(configuration)
@@ -69,30 +66,33 @@ class Cluster:
         """
         kind = object_["kind"]
         name = object_["metadata"]["name"]
-        with self._asking(f"create the {kind} {name}", f"create {kind.lower()}s"):
-            return str(self._call(f"create_namespaced_{_snake(kind)}", body=object_)["metadata"]["uid"])
+        made = self._ask(
+            f"create the {kind} {name}", f"create {kind.lower()}s", f"create_namespaced_{_snake(kind)}", body=object_
+        )
+        return str(made["metadata"]["uid"])
 
     def read(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return an object, ``None`` if there is no such one."""
         try:
-            with self._asking(f"look at the {kind} {name}", f"get {kind.lower()}s"):
-                return self._call(f"read_namespaced_{_snake(kind)}", name=name)
-        except _Missing:
+            return self._ask(
+                f"look at the {kind} {name}", f"get {kind.lower()}s", f"read_namespaced_{_snake(kind)}", name=name
+            )
+        except Missing:
             return None
 
     def own(self, kind: str, name: str, job: str, uid: str) -> None:
         """Have an object deleted together with a Job."""
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
-        with self._asking(f"hand the {kind} {name} to its Job", f"patch {kind.lower()}s"):
-            body = {"metadata": {"ownerReferences": [owner]}}
-            self._call(f"patch_namespaced_{_snake(kind)}", name=name, body=body)
+        body = {"metadata": {"ownerReferences": [owner]}}
+        doing, verb = f"hand the {kind} {name} to its Job", f"patch {kind.lower()}s"
+        self._ask(doing, verb, f"patch_namespaced_{_snake(kind)}", name=name, body=body)
 
     def delete(self, kind: str, name: str, **options: Any) -> None:
         """Delete an object, if it is there."""
         try:
-            with self._asking(f"delete the {kind} {name}", f"delete {kind.lower()}s"):
-                self._call(f"delete_namespaced_{_snake(kind)}", name=name, **options)
-        except _Missing:
+            doing, verb = f"delete the {kind} {name}", f"delete {kind.lower()}s"
+            self._ask(doing, verb, f"delete_namespaced_{_snake(kind)}", name=name, **options)
+        except Missing:
             pass
 
     def jobs(self, name: str | None = None) -> dict[str, Job]:
@@ -100,15 +100,13 @@ class Cluster:
         ours = ",".join(f"{key}={value}" for key, value in MANAGED.items())
         pods_of = f"{ours},{_JOB_OF}={name}" if name else ours
         selection = {"field_selector": f"metadata.name={name}"} if name else {}
-        with self._asking("list its jobs", "list jobs"):
-            found = self._call("list_namespaced_job", label_selector=ours, **selection)["items"]
-        with self._asking("list its pods", "list pods"):
-            pods = self._call("list_namespaced_pod", label_selector=pods_of)["items"]
+        listed = self._ask("list its jobs", "list jobs", "list_namespaced_job", label_selector=ours, **selection)
+        pods = self._ask("list its pods", "list pods", "list_namespaced_pod", label_selector=pods_of)["items"]
         return {
             job["metadata"]["name"]: observe(
                 job, [pod for pod in pods if pod["metadata"]["labels"].get(_JOB_OF) == job["metadata"]["name"]]
             )
-            for job in found
+            for job in listed["items"]
         }
 
     def log(self, pod: str) -> str:
@@ -119,13 +117,27 @@ class Cluster:
                     pod, self.namespace, container=CONTAINER, _preload_content=False, _request_timeout=_ANSWER
                 )
                 return bytes(answer.data).decode(errors="replace")
-        except (_Missing, _NotYet):
+        except (Missing, NotYet):
             return ""
 
     def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
         api = self._core if hasattr(self._core, method) else self._batch
         answer = getattr(api, method)(namespace=self.namespace, _request_timeout=_ANSWER, **arguments)
         return dict(self._api.sanitize_for_serialization(answer))
+
+    def _ask(self, doing: str, verb: str, method: str, **arguments: Any) -> dict[str, Any]:
+        """Call a method of the API, again if the server asks for that."""
+        tries = 1
+        while True:
+            try:
+                with self._asking(doing, verb):
+                    return self._call(method, **arguments)
+            except TooBusy as error:
+                if tries == _TRIES or error.after > _WAIT:
+                    raise
+                after = error.after
+            tries += 1
+            time.sleep(after)
 
     @contextmanager
     def _asking(self, doing: str, verb: str) -> Iterator[None]:
@@ -134,7 +146,8 @@ class Cluster:
         try:
             yield
         except self._refusals as error:
-            raise self._meaning(error, doing, verb) from error
+            asked = Asked(self.server, self.namespace, doing, verb)
+            raise meaning(asked, error.status, error.body or error.reason, error.headers) from error
         except (HTTPError, OSError) as error:
             reason = re.sub(r"^(.*: )?(\[Errno -?\d+\] )?", "", str(getattr(error, "reason", None) or error))
             raise NotAnswering(
@@ -144,36 +157,6 @@ class Cluster:
             raise NotAnswering(
                 f"{self.server} does not answer as Kubernetes does", hint="kubectl cluster-info"
             ) from error
-
-    def _meaning(self, error: Any, doing: str, verb: str) -> Ai4Error:
-        said = _message(error.body) or str(error.reason or f"status {error.status}")
-        if error.status == 401:
-            return EnvironmentFault(
-                f"{self.server} does not accept your credentials", hint="log in to the cluster again"
-            )
-        if error.status == 403:
-            place = f"-n {self.namespace}"
-            hint = f"kubectl auth can-i {verb} {place}; if it is a quota: kubectl describe quota {place}"
-            return EnvironmentFault(f"{self.server} does not let you {doing}: {said}", hint=hint)
-        if error.status == 404 and f'namespaces "{self.namespace}" not found' in said:
-            return UsageError(f"there is no namespace {self.namespace} in {self.server}", hint="backend.namespace=NAME")
-        if error.status == 404:
-            return _Missing(said)
-        if error.status == 409:
-            return Exists(said)
-        if error.status == 400 and ("waiting to start" in said or "not available" in said):
-            return _NotYet(said)
-        if error.status in (400, 413, 422):
-            return UsageError(f"Kubernetes refuses to {doing}: {said}", hint="see backend and hardware in the config")
-        return NotAnswering(f"{self.server} could not {doing}: {said}", hint="try again later")
-
-
-class _Missing(UsageError):
-    """There is no such object."""
-
-
-class _NotYet(UsageError):
-    """A container has not begun."""
 
 
 def _package() -> Any:
@@ -209,14 +192,6 @@ def _configure(kubernetes: Any, configuration: Any, context: str | None) -> str 
     chosen = current if context is None else next(one for one in contexts if one["name"] == context)
     namespace: str | None = chosen["context"].get("namespace")
     return namespace
-
-
-def _message(body: Any) -> str:
-    """Return what an answer says for people: the API wraps it into a Status."""
-    try:
-        return str(json.loads(body)["message"])
-    except (ValueError, KeyError, TypeError):
-        return ""
 
 
 def _snake(kind: str) -> str:

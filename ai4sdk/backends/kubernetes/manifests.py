@@ -11,7 +11,9 @@ from typing import Any
 
 import yaml
 
+from ai4sdk.backends.kubernetes import security
 from ai4sdk.backends.kubernetes.names import label_value, object_name
+from ai4sdk.backends.kubernetes.volumes import PLAN_FOLDER, mounts_of, volumes_of
 from ai4sdk.errors import UsageError
 from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.layout import RunPaths
@@ -30,8 +32,7 @@ AGAIN = (5, 137, 143)
 MOST = 2**20
 """Bytes that fit into a ConfigMap."""
 
-_PLAN_FOLDER = "/etc/ai4sdk"
-_MASTER_PORT = 29500
+_LEADER_PORT = 29500
 _LAST_SECONDS = 30
 """For what is written after a task has had its grace."""
 
@@ -74,9 +75,8 @@ def manifests(plan: Plan, run: RunPaths, project: Path, *, attempt: int = 1) -> 
         "kind": "Job",
         "metadata": meta({"kueue.x-k8s.io/queue-name": options["queue"]} if options["queue"] else None),
         "spec": {
-            "backoffLimit": options["backoff_limit"],
+            **_tries(nodes, options["backoff_limit"]),
             "ttlSecondsAfterFinished": math.ceil(options["ttl_after_finished"]),
-            **({"completionMode": "Indexed", "completions": nodes, "parallelism": nodes} if nodes > 1 else {}),
             "podFailurePolicy": {"rules": _rules()},
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations},
@@ -94,7 +94,7 @@ def manifests(plan: Plan, run: RunPaths, project: Path, *, attempt: int = 1) -> 
             "clusterIP": "None",
             "selector": {"batch.kubernetes.io/job-name": name},
             "publishNotReadyAddresses": True,
-            "ports": [{"name": "master", "port": _MASTER_PORT}],
+            "ports": [{"name": "leader", "port": _LEADER_PORT}],
         },
     }
     return [config, service, job]
@@ -132,6 +132,17 @@ def _data(plan: Plan) -> dict[str, str]:
     return {"plan.json": text}
 
 
+def _tries(nodes: int, limit: int) -> dict[str, Any]:
+    """Say how many pods there are, and how often there is another one.
+
+    Of several pods each ends when one is lost, so each is counted by itself; one that is lost too often ends the Job.
+    """
+    if nodes == 1:
+        return {"backoffLimit": limit}
+    indexed = {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
+    return {"backoffLimitPerIndex": limit, "maxFailedIndexes": 0, **indexed}
+
+
 def _rules() -> list[dict[str, Any]]:
     """Say which ends of a pod are worth another one; the first rule that fits counts."""
     return [
@@ -150,7 +161,6 @@ def _pod(plan: Plan, run: RunPaths, project: Path, name: str, attempt: int) -> d
     model = plan.job["hardware"]["gpu_model"]
     gpus = max(task.gpus for task in plan.tasks)
     product = {f"{options['gpu_resource']}.product": label_value(model.replace(" ", "-"))} if gpus and model else {}
-    claim = {"persistentVolumeClaim": {"claimName": options["claim"]}}
     pod = {
         "restartPolicy": "Never",
         "activeDeadlineSeconds": math.ceil(limit) if limit else None,
@@ -162,56 +172,42 @@ def _pod(plan: Plan, run: RunPaths, project: Path, name: str, attempt: int) -> d
         "imagePullSecrets": [{"name": secret} for secret in options["image_pull_secrets"]],
         "nodeSelector": {**options["node_selector"], **product},
         "tolerations": [_given(toleration) for toleration in options["tolerations"]],
+        "securityContext": security.of_pod(options),
         "containers": [
             {
                 "name": CONTAINER,
                 "image": options["image"],
                 **_given({"imagePullPolicy": options["image_pull_policy"]}),
                 "command": ["python", "-P", "-m", "ai4sdk.backends.kubernetes"],
-                "args": [f"{_PLAN_FOLDER}/plan.json", pod_run(plan, run), str(attempt), LAST_WORD],
+                "args": [f"{PLAN_FOLDER}/plan.json", pod_run(plan, run), str(attempt), LAST_WORD],
                 "workingDir": pod_project(plan, project),
                 "env": _environment(options, name, nodes),
+                **_given({"securityContext": security.of_container(options)}),
                 "resources": _resources(plan.tasks, options["gpu_resource"]),
                 "terminationMessagePath": LAST_WORD,
-                "volumeMounts": [
-                    {"name": "plan", "mountPath": _PLAN_FOLDER, "readOnly": True},
-                    {"name": "runs", "mountPath": options["mount_path"]},
-                    {"name": "shm", "mountPath": "/dev/shm"},
-                ],
+                "volumeMounts": mounts_of(options),
             }
         ],
-        "volumes": [
-            {"name": "plan", "configMap": {"name": name}},
-            {"name": "runs", **claim},
-            # Loaders hand batches over in shared memory, of which a container has 64 MB otherwise.
-            {"name": "shm", "emptyDir": {"medium": "Memory"}},
-        ],
+        "volumes": volumes_of(options, name),
     }
     return {key: value for key, value in pod.items() if value not in (None, [], {})}
 
 
 def _environment(options: dict[str, Any], name: str, nodes: int) -> list[dict[str, Any]]:
-    variables: dict[str, Any] = {key: {"value": value} for key, value in options["env"].items()}
-    for key, place in options["secrets"].items():
-        secret, _, entry = place.partition("/")
-        variables[key] = {"valueFrom": {"secretKeyRef": {"name": secret, "key": entry}}}
+    texts = {**(security.HOME if options["security"] == "restricted" else {}), **options["env"]}
+    variables: dict[str, Any] = {key: {"value": value} for key, value in texts.items()}
+    for source, places in (("configMapKeyRef", options["config_maps"]), ("secretKeyRef", options["secrets"])):
+        for key, place in places.items():
+            holder, _, entry = place.partition("/")
+            variables[key] = {"valueFrom": {source: {"name": holder, "key": entry}}}
     variables |= {
         "AI4SDK_JOB": {"value": name},
         "AI4SDK_NAMESPACE": _field("metadata.namespace"),
         "AI4SDK_POD": _field("metadata.uid"),
     }
     if nodes > 1:
-        index = _field("metadata.annotations['batch.kubernetes.io/job-completion-index']")
-        variables |= {  # as torchrun names them, with one process a node
-            "MASTER_ADDR": {"value": f"{name}-0.{name}"},
-            "MASTER_PORT": {"value": str(_MASTER_PORT)},
-            "RANK": index,
-            "WORLD_SIZE": {"value": str(nodes)},
-            "LOCAL_RANK": {"value": "0"},
-            "LOCAL_WORLD_SIZE": {"value": "1"},
-            "GROUP_RANK": index,
-            "GROUP_WORLD_SIZE": {"value": str(nodes)},
-        }
+        # Which pod it is Kubernetes tells by itself, as JOB_COMPLETION_INDEX.
+        variables["AI4SDK_LEADER"] = {"value": f"{name}-0.{name}:{_LEADER_PORT}"}
     return [{"name": key, **source} for key, source in variables.items()]
 
 

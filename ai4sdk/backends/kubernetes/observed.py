@@ -19,6 +19,7 @@ _DISRUPTIONS = {
     "EvictionByEvictionAPI": "it was evicted from its node, as is done before maintenance",
     "TerminationByKubelet": "its node ended it: the node is short of something, or shuts down",
 }
+_INDEX = "batch.kubernetes.io/job-completion-index"
 _MOST = 200
 """Characters of a message of Kubernetes that are shown."""
 
@@ -41,6 +42,8 @@ class Pod:
         Why it ended, in words of Kubernetes or ours.
     word
         What it wrote at its end.
+    index
+        Which of several pods it is; those that take the place of another one have its number.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Pod:
     exit_code: int | None = None
     reason: str = ""
     word: str = ""
+    index: int = 0
 
     def state(self) -> RunState | None:
         """Return the state that its last word tells; ``None`` if it left none."""
@@ -79,6 +83,8 @@ class Job:
         Unix time in seconds, if it has ended.
     pods
         Its pods that are still there.
+    nodes
+        How many of them work at once.
     """
 
     name: str
@@ -89,23 +95,46 @@ class Job:
     reason: str = ""
     ended: float | None = None
     pods: tuple[Pod, ...] = ()
+    nodes: int = 1
+
+    def last(self, index: int = 0) -> Pod | None:
+        """Return the last pod with a number; pod 0 executes the run, and others follow it."""
+        return next((pod for pod in reversed(self.pods) if pod.index == index), None)
 
     @property
     def runs(self) -> bool:
-        """Whether a pod of it runs."""
-        return any(pod.phase == "Running" for pod in self.pods)
+        """Whether all of its pods run that there should be; some may have ended before others."""
+        last = [self.last(index) for index in range(self.nodes)]
+        working = all(pod is not None and pod.phase in ("Running", "Succeeded") for pod in last)
+        return working and any(pod is not None and pod.phase == "Running" for pod in last)
 
     @property
     def waits(self) -> str:
-        """Why nothing of it runs."""
+        """Why it does not run."""
         if self.suspended:
             return "suspended until its queue admits it"
-        if not self.pods:
-            return "for a pod"
-        last = self.pods[-1]
-        if last.phase == "Failed":
-            return f"for another pod, as {last.name} ended: {last.reason or f'status {last.exit_code}'}"
-        return last.waits or "its pod starts"
+        for index in range(self.nodes):
+            last = self.last(index)
+            if last is None or last.phase not in ("Running", "Succeeded"):
+                told = f" {index} of {self.nodes}" if self.nodes > 1 else ""
+                return _missing(last, told)
+        return "its pods end"
+
+    @property
+    def loss(self) -> Pod | None:
+        """The last pod that was taken away or ended badly for a reason that Kubernetes tells; pod 0 before others."""
+        lost = [pod for index in range(self.nodes) if (pod := self.last(index)) and pod.reason]
+        return lost[0] if lost else None
+
+
+def _missing(last: Pod | None, told: str) -> str:
+    if last is None:
+        return f"for pod{told}" if told else "for a pod"
+    if last.phase == "Failed":
+        return f"for another pod{told}, as {last.name} ended: {last.reason or f'status {last.exit_code}'}"
+    if told and last.waits:
+        return f"pod{told}: {last.waits}"
+    return last.waits or (f"pod{told} starts" if told else "its pod starts")
 
 
 def observe(job: dict[str, Any], pods: list[dict[str, Any]]) -> Job:
@@ -131,15 +160,19 @@ def observe(job: dict[str, Any], pods: list[dict[str, Any]]) -> Job:
         reason=_said(conditions.get("Failed", {})),
         ended=_time((end or {}).get("lastTransitionTime")),
         pods=tuple(_pod(pod) for pod in ordered),
+        nodes=(job.get("spec") or {}).get("completions") or 1,
     )
 
 
 def last_state(job: Job) -> RunState | None:
-    """Return the state that the last pod of a Job tells; ``None`` if it left no word."""
-    last = job.pods[-1] if job.pods else None
-    state = last.state() if last else None
-    if last and state and state.state is State.INTERRUPTED and last.reason:
-        return replace(state, cause=f"pod {last.name}: {last.reason}")  # it was told to stop, but not why
+    """Return the state that the pods of a Job tell; ``None`` if they left no word.
+
+    Kubernetes deletes all other pods once one has failed, and what those said with them.
+    """
+    words = [state for index in range(job.nodes) if (pod := job.last(index)) and (state := pod.state())]
+    state = next((word for word in words if word.state is not State.INTERRUPTED), words[0] if words else None)
+    if state and state.state is State.INTERRUPTED and (lost := job.loss):
+        return replace(state, cause=f"pod {lost.name}: {lost.reason}")  # it was told to stop, but not why
     return state
 
 
@@ -158,7 +191,7 @@ def verdict(job: Job | None, *, requested: bool) -> RunState:
     if job is None:
         cause = "its job is not in the cluster any more; a resume goes on, or finds that the run has succeeded"
         return RunState(State.INTERRUPTED, cause, 5)
-    last = job.pods[-1] if job.pods else None
+    last = job.loss or job.last()
     told = f": {last.reason}" if last and last.reason else ""
     if job.complete:
         return RunState(State.FAILED, f"job {job.name} ended before the work was done", 4)
@@ -184,6 +217,7 @@ def _pod(pod: dict[str, Any]) -> Pod:
         exit_code=ended.get("exitCode"),
         reason=_why(status, conditions, ended) if phase == "Failed" else "",
         word=ended.get("message") or "",
+        index=int((pod["metadata"].get("annotations") or {}).get(_INDEX, 0)),
     )
 
 

@@ -10,8 +10,11 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from ai4sdk.backends.agent import Ranks
+from ai4sdk.backends.kubernetes.commands import commands
+from ai4sdk.backends.kubernetes.follower import Place, follow
+from ai4sdk.backends.kubernetes.results import send
 from ai4sdk.backends.launch import make_run
-from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.supervisor import Replaced, Supervisor
 from ai4sdk.errors import Ai4Error, UsageError
 from ai4sdk.planning.code import CodeSnapshot, unpack
@@ -28,12 +31,17 @@ _PREDECESSOR = 5.0
 """Longest time, in seconds, that a pod on a lost node needs to see that it was replaced."""
 _REFUSED = 9
 """Status of a pod that is not the one that was meant; it touched nothing."""
-_MOST = 1800
+_MOST = 1500
 """Bytes of a cause; Kubernetes keeps 4096 bytes of a last word, in which some are written as two."""
+
+_MOST_REASON = 300
+"""Characters of why something could not be copied."""
 
 
 def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) -> int:
     """Execute a run as the pod that this process is in, and return the status it should end with.
+
+    Of several pods the first does so, and the others follow it.
 
     Parameters
     ----------
@@ -48,16 +56,19 @@ def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) ->
     """
     try:
         plan = read_plan_file(plan_file)
+        if number := int(os.environ.get("JOB_COMPLETION_INDEX", 0)):
+            return _say(last_word, _follow(plan, run, submission, number))
         lock = _prepared(plan, run)
         state = read_state(run) if lock is None else None
         refusal = _refusal(state, submission) if state else None
         if refusal is not None:
-            return _say(last_word, refusal)
+            return _say(last_word, _sent(plan, run, refusal) if refusal.exit_code != _REFUSED else refusal)
         supervisor = _PodSupervisor(run, lock, plan, submission)
         try:
-            supervisor.execute()
+            over = supervisor.execute().state.ended
         finally:
             supervisor.echo()
+        word = _sent(plan, run, supervisor.word) if over else supervisor.word
     except Replaced:
         _tell("another pod executes the run by now")
         return _REFUSED
@@ -66,7 +77,61 @@ def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) ->
     except OSError as error:
         cause = f"the run's folder {run.root} cannot be written in the pod: {error.strerror or error}"
         return _say(last_word, RunState(State.FAILED, cause, 7))
-    return _say(last_word, supervisor.word)
+    return _say(last_word, word)
+
+
+def _sent(plan: Plan, run: RunPaths, word: RunState) -> RunState:
+    """Copy what a run left to where it can be had from; return its last word with where that is, or why it is not."""
+    try:
+        address = send(plan, run, Path.cwd())
+        found = {"copied": address} if address else {}
+    except (Ai4Error, OSError) as error:
+        reason = error.message if isinstance(error, Ai4Error) else str(error)
+        _tell(f"what the run left could not be copied: {reason}")
+        found = {"not_copied": reason[:_MOST_REASON]}
+    return replace(word, extra=found)
+
+
+def _follow(plan: Plan, run: RunPaths, submission: int, number: int) -> RunState:
+    """Work for pod 0, and return how the run ended."""
+    (task,) = (task for task in plan.tasks if task.nodes > 1)
+    (command,) = (command for command in commands(plan, run, Path.cwd()).tasks if command.name == task.name)
+    os.environ.update(command.env)
+    argv = [sys.executable, "-P", "-m", "ai4sdk.worker", str(run.root), task.name]
+    ranks = Ranks(run, task.name, task.processes, argv)
+    logs = [run.log(task.name, number * task.processes + local) for local in range(task.processes)]
+    place = Place(number, task.nodes, os.environ["AI4SDK_LEADER"], os.environ["AI4SDK_JOB"])
+
+    def ended() -> RunState | None:
+        try:
+            return _refusal(read_state(run), submission)
+        except (OSError, ValueError, KeyError):  # it may not have been made yet
+            return None
+
+    state = follow(place, ranks, ended=ended, echo=_Echo(logs))
+    return state or RunState(State.INTERRUPTED, f"pod {number} of {task.nodes} begins again with the others", 5)
+
+
+class _Echo:
+    """Prints what has been appended to logs since the last time.
+
+    Parameters
+    ----------
+    logs
+        The files; they need not be there yet.
+    """
+
+    def __init__(self, logs: list[Path]) -> None:
+        self._seen = {log: log.stat().st_size if log.exists() else 0 for log in logs}
+
+    def __call__(self) -> None:
+        for log, position in self._seen.items():
+            with contextlib.suppress(OSError), open(log, "rb") as file:
+                file.seek(position)
+                text = file.read()
+                sys.stdout.buffer.write(text)
+                sys.stdout.buffer.flush()
+                self._seen[log] = position + len(text)
 
 
 def _prepared(plan: Plan, run: RunPaths) -> int | None:
@@ -97,8 +162,10 @@ def _say(last_word: Path, state: RunState) -> int:
     if state.state is not State.SUCCEEDED:
         _tell(f"the run is {state.state}: {cause}")
     names = ("state", "cause", "exit_code", "attempt", "started", "ended")
+    told = {name: state.extra[name] for name in ("copied", "not_copied") if name in state.extra}
     word = {name: getattr(state, name) for name in names} | {
-        "cause": cause and cause.encode()[:_MOST].decode(errors="ignore")
+        "cause": cause and cause.encode()[:_MOST].decode(errors="ignore"),
+        "extra": told,
     }
     with contextlib.suppress(OSError):  # outside of a pod nobody reads it
         last_word.write_text(json.dumps(word, ensure_ascii=False), encoding="utf-8")
@@ -133,9 +200,11 @@ class _PodSupervisor(Supervisor):
         self._most = int(plan.job["backend"]["backoff_limit"])
         self._restarts = 0
         self._looked = 0.0
-        rendered = LocalBackend().render(plan, run, Path.cwd())
-        write_json(run.submission, replace(rendered, backend="kubernetes").to_json())
-        self._echoed = {log: log.stat().st_size if log.exists() else 0 for log in map(run.log, _names(plan))}
+        rendered = commands(plan, run, Path.cwd())
+        if run.membership.exists():  # whoever keeps its study sends its records
+            rendered = replace(rendered, sidecars=[])
+        write_json(run.submission, rendered.to_json())
+        self.echo = _Echo([run.log(task.name) for task in plan.tasks])
 
     def begin(self) -> RunState:
         before = read_state(self.run)
@@ -179,17 +248,3 @@ class _PodSupervisor(Supervisor):
             return state
         add_event(self.run, "left to another pod", why=state.cause, pod=self._pod)
         return replace(state, state=State.QUEUED, cause=None, exit_code=None, ended=None)
-
-    def echo(self) -> None:
-        """Print what the tasks have printed since the last time."""
-        for log, position in self._echoed.items():
-            with contextlib.suppress(OSError), open(log, "rb") as file:
-                file.seek(position)
-                text = file.read()
-                sys.stdout.buffer.write(text)
-                sys.stdout.buffer.flush()
-                self._echoed[log] = position + len(text)
-
-
-def _names(plan: Plan) -> list[str]:
-    return [task.name for task in plan.tasks]

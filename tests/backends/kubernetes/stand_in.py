@@ -1,8 +1,8 @@
 """A FAKE of Kubernetes for tests: an API server with a Job controller and a kubelet that starts pods as processes.
 
 It is no Kubernetes. It answers as the API describes itself, for the few calls that are made here: create, get, list,
-patch and delete of Jobs, Pods, ConfigMaps and Services, and logs; with 201, 400, 403, 404, 409 and 422 in the API's
-words. Objects are checked against the published schemas. Its controller follows `backoffLimit` and `podFailurePolicy`;
+patch and delete of Jobs, Pods, ConfigMaps and Services, and logs; with 201, 400, 401, 403, 404, 409, 422 and 429 in the
+API's words. Objects are checked against the published schemas. Its controller follows `backoffLimit`, `podFailurePolicy` and indexes;
 its kubelet starts a container's command as a process of this machine, with paths of volumes replaced by folders here.
 """
 
@@ -12,13 +12,14 @@ import copy
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -32,16 +33,55 @@ KINDS = {"jobs": "Job", "pods": "Pod", "configmaps": "ConfigMap", "services": "S
 VERSION = "1.33"
 NAMESPACES = ("default", "pond")
 JOB_OF = "batch.kubernetes.io/job-name"
+INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+GROUPS = {"jobs": "batch"}
 
 
 class Refused(Exception):
-    def __init__(self, code: int, reason: str, message: str) -> None:
+    """An answer that is a ``Status``, as the API server makes it (k8s.io/apimachinery, pkg/api/errors)."""
+
+    def __init__(self, code: int, reason: str, message: str, **details: Any) -> None:
         super().__init__(message)
         self.code = code
-        self.status = {
+        self.status: Object = {
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": message, "reason": reason, "code": code,
+            "message": message, "reason": reason, "details": details, "code": code,
         }  # fmt: skip
+        if not details:
+            del self.status["details"]
+
+
+def about(resource: str, name: str = "", **more: Any) -> Object:
+    """Return the details of a ``Status`` about an object; parts that are empty are left out there."""
+    found = {"name": name, "group": GROUPS.get(resource, ""), "kind": resource, **more}
+    return {key: value for key, value in found.items() if value}
+
+
+def called(resource: str, name: str = "") -> str:
+    """Return what messages call an object: ``jobs.batch "pond"``."""
+    group = GROUPS.get(resource)
+    return (f"{resource}.{group}" if group else resource) + (f' "{name}"' if name else "")
+
+
+def not_found(resource: str, name: str) -> Refused:
+    return Refused(404, "NotFound", f"{called(resource, name)} not found", **about(resource, name))
+
+
+def already_exists(resource: str, name: str) -> Refused:
+    return Refused(409, "AlreadyExists", f"{called(resource, name)} already exists", **about(resource, name))
+
+
+def forbidden(resource: str, name: str, why: str) -> Refused:
+    return Refused(403, "Forbidden", f"{called(resource, name)} is forbidden: {why}", **about(resource, name))
+
+
+def invalid(resource: str, name: str, field: str, message: str) -> Refused:
+    kind, group = KINDS[resource], GROUPS.get(resource, "")
+    cause = {"reason": "FieldValueInvalid", "message": message, "field": field}
+    text = f'{kind}{"." * bool(group)}{group} "{name}" is invalid: {field}: {message}'
+    return Refused(422, "Invalid", text, **about(resource, name, kind=kind, causes=[cause]))
 
 
 class StandIn:
@@ -60,8 +100,12 @@ class StandIn:
         self.server = ""
         self.kubeconfig = folder / "kubeconfig"
         self.secrets: dict[str, dict[str, str]] = {}
+        self.settings: dict[str, dict[str, str]] = {}
+        """ConfigMaps that are there already."""
         self.forbidden: set[tuple[str, str]] = set()
         """Pairs of verb and resource, such as ("create", "jobs")."""
+        self.refusals: list[tuple[tuple[str, str], Refused]] = []
+        """What the next such call is answered with, once each."""
         self.schedulable = threading.Event()
         self.schedulable.set()
         self.lost: set[str] = set()
@@ -69,6 +113,7 @@ class StandIn:
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.lock = threading.RLock()
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.ports: dict[str, int] = {}
         self.closing = False
         self.calls: list[tuple[str, str]] = []
 
@@ -86,6 +131,10 @@ class StandIn:
             status["conditions"].append({"type": "DisruptionTarget", "status": "True", "reason": reason})
         self._signal(pod, signal.SIGKILL if hard else signal.SIGTERM)
 
+    def refuse(self, verb: str, resource: str, code: int, reason: str, message: str, **details: Any) -> None:
+        """Answer the next such call with a ``Status``."""
+        self.refusals.append(((verb, resource), Refused(code, reason, message, **details)))
+
     def remove_job(self, namespace: str, name: str) -> None:
         """Delete a Job as somebody else would."""
         self.delete("jobs", namespace, name, {})
@@ -95,7 +144,7 @@ class StandIn:
         self.schedulable.set()
         for process in list(self.processes.values()):
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                _signal_group(process, signal.SIGKILL)
                 process.wait()
 
     # ------------------------------------------------------------ API
@@ -106,23 +155,25 @@ class StandIn:
         try:
             validate(copy.deepcopy(object_), VERSION, strict=True)
         except ValidationError as error:
-            raise Refused(422, "Invalid", f'{KINDS[resource]} "{name}" is invalid: {error.message}') from None
+            raise invalid(resource, name, ".".join(map(str, error.absolute_path)) or "<nil>", error.message) from None
         with self.lock:
             if (resource, namespace, name) in self.objects:
-                raise Refused(409, "AlreadyExists", f'{resource} "{name}" already exists')
+                raise already_exists(resource, name)
             made = self._made(object_, namespace)
             if resource == "jobs":
                 made["status"] = {}
             self.objects[resource, namespace, name] = made
         if resource == "jobs":
-            threading.Thread(target=self._control, args=(namespace, name), daemon=True).start()
+            nodes = range(object_["spec"]["completions"]) if "completions" in object_["spec"] else [None]
+            for index in nodes:
+                threading.Thread(target=self._control, args=(namespace, name, index), daemon=True).start()
         return made
 
     def read(self, resource: str, namespace: str, name: str) -> Object:
         self._allowed("get", resource, namespace)
         with self.lock:
             if (resource, namespace, name) not in self.objects:
-                raise Refused(404, "NotFound", f'{resource} "{name}" not found')
+                raise not_found(resource, name)
             return copy.deepcopy(self.objects[resource, namespace, name])
 
     def list(self, resource: str, namespace: str, query: dict[str, str]) -> Object:
@@ -175,34 +226,72 @@ class StandIn:
 
     # ------------------------------------------------------------ controller
 
-    def _control(self, namespace: str, name: str) -> None:
+    def _control(self, namespace: str, name: str, index: int | None) -> None:
+        """Keep one pod of a Job alive until it has done its work."""
         failures = 0
         while not self.closing:
             with self.lock:
-                job = self.objects.get(("jobs", namespace, name))
-                if job is None or job["metadata"].get("deletionTimestamp"):
+                if (job := self._goes_on(namespace, name)) is None:
                     return
-                pod = self._new_pod(job, namespace)
-                job["status"] |= {"active": 1}
+                pod = self._new_pod(job, namespace, index)
+                job["status"]["active"] = job["status"].get("active", 0) + 1
             self._run(namespace, pod)
             with self.lock:
-                job = self.objects.get(("jobs", namespace, name))
+                job = self._goes_on(namespace, name)
                 ended = self.objects.get(("pods", namespace, pod))
-                if job is None or ended is None or job["metadata"].get("deletionTimestamp"):
+                if job is None or ended is None:
                     return
-                job["status"].pop("active")
+                job["status"]["active"] -= 1
                 if ended["status"]["phase"] == "Succeeded":
-                    return self._conclude(job, "Complete")
+                    job["status"]["succeeded"] = job["status"].get("succeeded", 0) + 1
+                    if job["status"]["succeeded"] == job["spec"].get("completions", 1):
+                        self._conclude(job, "Complete")
+                    return
                 failures += 1
-                job["status"]["failed"] = failures
+                job["status"]["failed"] = job["status"].get("failed", 0) + 1
                 if "containerStatuses" not in ended["status"]:
-                    return None
-                if self._policy(job, ended) == "FailJob":
-                    message = f"Container worker for pod {namespace}/{pod} failed: matching FailJob rule"
-                    return self._conclude(job, "Failed", "PodFailurePolicy", message)
-                if failures > job["spec"]["backoffLimit"]:
-                    text = "Job has reached the specified backoff limit"
-                    return self._conclude(job, "Failed", "BackoffLimitExceeded", text)
+                    return
+                reason, message = self._judged(job, ended, failures, index)
+            if reason:
+                self._end_others(namespace, name)
+                with self.lock:
+                    return self._conclude(job, "Failed", reason, message)
+
+    def _judged(self, job: Object, pod: Object, failures: int, index: int | None) -> tuple[str, str]:
+        """Return why a Job fails as one of its pods has, nothing if there is to be another one."""
+        if self._policy(job, pod) == "FailJob":
+            name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+            return "PodFailurePolicy", f"Container worker for pod {name} failed: matching FailJob rule"
+        if index is None and failures > job["spec"]["backoffLimit"]:
+            return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+        if index is not None and failures > job["spec"]["backoffLimitPerIndex"]:
+            assert job["spec"]["maxFailedIndexes"] == 0, "nobody lets others go on here"
+            return "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes"
+        return "", ""
+
+    def _goes_on(self, namespace: str, name: str) -> Object | None:
+        job = self.objects.get(("jobs", namespace, name))
+        return None if job is None or _is_over(job) else job
+
+    def _end_others(self, namespace: str, name: str) -> None:
+        """Delete the pods that still work for a Job that has failed."""
+        with self.lock:
+            self.objects["jobs", namespace, name]["status"]["conditions"] = [
+                {"type": "FailureTarget", "status": "True"}
+            ]
+            phases = ("Pending", "Running")
+            pods = [
+                key[2]
+                for key, one in self.objects.items()
+                if key[0] == "pods" and one["metadata"]["labels"][JOB_OF] == name and one["status"]["phase"] in phases
+            ]
+        for pod in pods:
+            self._signal(pod, signal.SIGTERM)
+        for pod in pods:
+            if process := self.processes.get(pod):
+                process.wait()
+            with self.lock:
+                self.objects.pop(("pods", namespace, pod), None)
 
     def _policy(self, job: Object, pod: Object) -> str:
         code = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
@@ -237,12 +326,15 @@ class StandIn:
 
     # ------------------------------------------------------------ kubelet
 
-    def _new_pod(self, job: Object, namespace: str) -> str:
+    def _new_pod(self, job: Object, namespace: str, index: int | None) -> str:
         template = job["spec"]["template"]
-        name = f"{job['metadata']['name']}-{uuid.uuid4().hex[:5]}"
+        place = "" if index is None else f"{index}-"
+        name = f"{job['metadata']['name']}-{place}{uuid.uuid4().hex[:5]}"
         labels = {**template["metadata"]["labels"], JOB_OF: job["metadata"]["name"]}
         owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"]}
         meta = {"name": name, "labels": labels, "ownerReferences": [{**owner, "uid": job["metadata"]["uid"]}]}
+        if index is not None:
+            meta["annotations"] = {INDEX: str(index)}
         pod = self._made({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": template["spec"]}, namespace)
         unscheduled = {
             "type": "PodScheduled", "status": "False", "reason": "Unschedulable",
@@ -307,7 +399,7 @@ class StandIn:
 
     def _job_goes(self, pod: Object, namespace: str) -> bool:
         job = self.objects.get(("jobs", namespace, pod["metadata"]["labels"][JOB_OF]))
-        return job is None or "deletionTimestamp" in job["metadata"]
+        return job is None or _is_over(job)
 
     def _places(self, pod: Object, namespace: str, folder: Path) -> dict[str, Path]:
         """Write a pod's files, and return path in the pod → path here."""
@@ -337,21 +429,40 @@ class StandIn:
                 if secret["key"] not in self.secrets.get(secret["name"], {}):
                     raise KeyError(f"secret {secret['name']} has no key {secret['key']}")
                 env[entry["name"]] = self.secrets[secret["name"]][secret["key"]]
+            elif place := source.get("configMapKeyRef"):
+                env[entry["name"]] = self.settings[place["name"]][place["key"]]
             elif field := source.get("fieldRef"):
                 env[entry["name"]] = pod["metadata"][field["fieldPath"].removeprefix("metadata.")]
             else:
                 env[entry["name"]] = entry["value"]
+        if (index := pod["metadata"].get("annotations", {}).get(INDEX)) is not None:
+            env["JOB_COMPLETION_INDEX"] = index
+            # Pods have addresses of their own there. Here they differ by their ports.
+            env["AI4SDK_LEADER"] = f"127.0.0.1:{self._port(env['AI4SDK_LEADER'])}"
         return env
+
+    def _port(self, address: str) -> int:
+        """Return a port here for one of a pod, free when it is first asked for."""
+        if address not in self.ports:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.ports[address] = free.getsockname()[1]
+        return self.ports[address]
 
     # ------------------------------------------------------------ small things
 
     def _allowed(self, verb: str, resource: str, namespace: str) -> None:
         self.calls.append((verb, resource))
+        for number, (of, refusal) in enumerate(self.refusals):
+            if of == (verb, resource):
+                del self.refusals[number]
+                raise refusal
         if (verb, resource) in self.forbidden:
-            text = f'{resource} is forbidden: User "ana" cannot {verb} resource "{resource}" in API group ""'
-            raise Refused(403, "Forbidden", f'{text} in the namespace "{namespace}"')
+            group = GROUPS.get(resource, "")
+            who = f'User "ana" cannot {verb} resource "{resource}" in API group "{group}"'
+            raise forbidden(resource.partition("/")[0], "", f'{who} in the namespace "{namespace}"')
         if namespace not in NAMESPACES and verb == "create":
-            raise Refused(404, "NotFound", f'namespaces "{namespace}" not found')
+            raise not_found("namespaces", namespace)
 
     def _made(self, object_: Object, namespace: str) -> Object:
         made = copy.deepcopy(object_)
@@ -365,9 +476,18 @@ class StandIn:
         process = self.processes.get(pod)
         if process is not None and process.poll() is None:
             if number == signal.SIGKILL:
-                os.killpg(process.pid, number)
+                _signal_group(process, number)
             else:
                 process.send_signal(number)
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # the thread that waits for it may just have seen its end
+        os.killpg(process.pid, number)
+
+
+def _is_over(job: Object) -> bool:
+    return bool(job["metadata"].get("deletionTimestamp") or job["status"].get("conditions"))
 
 
 def _owner(object_: Object) -> str | None:
@@ -409,6 +529,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         self.send_header("Content-Type", "text/plain" if isinstance(value, bytes) else "application/json")
         self.send_header("Content-Length", str(len(body)))
+        if isinstance(value, dict) and "retryAfterSeconds" in value.get("details", {}):
+            self.send_header("Retry-After", str(value["details"]["retryAfterSeconds"]))
         self.end_headers()
         self.wfile.write(body)
 

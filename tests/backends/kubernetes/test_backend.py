@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import ai4sdk
-from ai4sdk.backends.kubernetes.client import NotAnswering
+from ai4sdk.backends.kubernetes.refusals import NotAnswering
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.errors import EnvironmentFault, RunFailed, UsageError
 from ai4sdk.runs.files import read_json
@@ -77,6 +77,42 @@ def test_a_run_ends_well_and_leaves_its_results_on_the_claim_and_its_log_here(po
     told = json.loads(command("status", run.id, "--json").stdout)
     assert (told["state"], told["attempt"], told["exit_code"]) == ("succeeded", 1, 0)
     assert f"/workspace/runs/{run.id} on the claim pond" in command("status", run.id).stdout
+
+
+def test_what_a_run_left_comes_home_by_way_of_a_store(pond: Path, kubernetes: Any, tmp_path_factory: Any) -> None:
+    store = tmp_path_factory.mktemp("store")
+    write_options(results=f"file://{store}")
+    run = start()
+    run.wait(timeout=120)
+    assert f"ai4sdk fetch {run.id} brings them here" in command("status", run.id).stdout
+    assert not run.paths.scores.exists()
+    fetched = command("fetch", run.id)
+    assert fetched.returncode == 0, fetched.stderr
+    assert run.scores == {"fish": 6, "token": 0}
+    assert "results             here, as they were copied to file://" in command("status", run.id).stdout
+    assert (run.state, run.status.attempt) == (State.SUCCEEDED, 1)
+    assert ": no new files in" in command("fetch", run.id).stdout
+
+
+def test_results_that_could_not_be_copied_are_said_to_be_on_the_claim(pond: Path, kubernetes: Any) -> None:
+    write_options(results="file:///proc/nowhere")
+    run = start()
+    run.wait(timeout=120)
+    assert run.state is State.SUCCEEDED
+    told = command("status", run.id).stdout
+    assert f"/workspace/runs/{run.id} on the claim pond, which could not be copied: " in told
+    fetched = command("fetch", run.id)
+    assert fetched.returncode == 6
+    assert "no whole copy" in fetched.stderr
+
+
+def test_results_that_stay_on_the_claim_are_not_promised(pond: Path, kubernetes: Any) -> None:
+    run = start()
+    run.wait(timeout=120)
+    fetched = command("fetch", run.id)
+    assert fetched.returncode == 2
+    assert f"what {run.id} left is /workspace/runs/{run.id} on the claim pond" in fetched.stderr
+    assert "backend.results=" in fetched.stderr
 
 
 def test_the_job_owns_what_belongs_to_it(pond: Path, kubernetes: Any) -> None:
@@ -258,6 +294,45 @@ def test_what_the_cluster_forbids_is_said_and_leaves_nothing(
     assert "Traceback" not in refused.stderr
     assert not list(Path("runs").glob("*"))
     assert not kubernetes.get("configmaps")
+
+
+BUSY = "The server has received too many requests and has asked us to try again later"
+
+
+def test_a_busy_server_is_asked_again(pond: Path, kubernetes: Any) -> None:
+    for resource in ("configmaps", "jobs", "jobs"):
+        kubernetes.refuse("create", resource, 429, "TooManyRequests", BUSY, retryAfterSeconds=0)
+    kubernetes.refuse("create", "jobs", 409, "Conflict", 'Operation cannot be fulfilled on resourcequotas "q": ...')
+    run = start()
+    kubernetes.refuse("list", "jobs", 429, "TooManyRequests", BUSY, retryAfterSeconds=0)
+    run.wait(timeout=120)
+    assert run.state is State.SUCCEEDED
+    assert not kubernetes.refusals
+
+
+def test_a_server_that_is_busy_for_long_is_told_of_and_nothing_stays(pond: Path, kubernetes: Any) -> None:
+    kubernetes.refuse("create", "jobs", 429, "TooManyRequests", BUSY, retryAfterSeconds=60)
+    refused = command("run", "config=cluster")
+    assert refused.returncode == 7
+    assert BUSY in refused.stderr
+    assert not kubernetes.get("configmaps")
+    assert not list(Path("runs").glob("*"))
+
+
+def test_a_quota_is_named_and_so_is_where_to_look(pond: Path, kubernetes: Any) -> None:
+    why = "exceeded quota: gpus, requested: requests.nvidia.com/gpu=8, used: 4, limited: 8"
+    kubernetes.refuse("create", "jobs", 403, "Forbidden", f'jobs.batch "x" is forbidden: {why}', kind="jobs")
+    refused = command("run", "config=cluster")
+    assert refused.returncode == 7
+    assert why in refused.stderr
+    assert "kubectl describe quota -n pond" in refused.stderr
+
+
+def test_who_is_not_logged_in_is_told_so(pond: Path, kubernetes: Any) -> None:
+    kubernetes.refuse("create", "configmaps", 401, "Unauthorized", "Unauthorized")
+    with pytest.raises(EnvironmentFault, match="does not accept your credentials") as caught:
+        start()
+    assert "log in to the cluster again" in str(caught.value)
 
 
 def test_a_namespace_that_is_not_there_is_a_mistake_of_the_config(pond: Path) -> None:

@@ -43,13 +43,17 @@ backend:
   queue: gpu-queue
   env: {LEVEL: "1e3", ANSWER: "yes", PORT: "0x1F", TEXT: "a: b # c", CLOCK: "12:30:45", NOTHING: ""}
   secrets: {S3_TOKEN: storage/token}
+  config_maps: {REGION: site/region}
+  volumes: [{claim: catches, path: /data, sub_path: "2026"}, {claim: scratch, path: /scratch, read_only: false}]
+  shared_memory: 8GiB
+  user: 4711
   labels: {team: fish}
   annotations: {example.org/note: it is "mine"}
   backoff_limit: 0
   ttl_after_finished: 2h
   grace: 5m
 """,
-    "nodes": "hardware: {cpus: 4, gpus: 1}",
+    "nodes": "training: {mode: ddp}\nhardware: {cpus: 4, gpus: 2, nodes: 3}",
 }
 
 
@@ -62,10 +66,7 @@ def plan_of(text: str = "") -> Plan:
 
 
 def objects_of(name: str, **kwargs: Any) -> list[dict[str, Any]]:
-    plan = plan_of(CASES[name])
-    if name == "nodes":
-        plan = plan.model_copy(update={"tasks": [plan.tasks[0].model_copy(update={"nodes": 3})]})
-    return manifests(plan, RUN, PROJECT, **kwargs)
+    return manifests(plan_of(CASES[name]), RUN, PROJECT, **kwargs)
 
 
 def job_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
@@ -182,10 +183,9 @@ def test_nodes_find_each_other(project: Path) -> None:
     pod = job["spec"]["template"]["spec"]
     env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == 3
-    assert env["MASTER_ADDR"] == f"{name}-0.{service['metadata']['name']}"
     assert pod["subdomain"] == service["metadata"]["name"]
-    assert env["MASTER_PORT"] == str(service["spec"]["ports"][0]["port"])
-    assert {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= env.keys()
+    port = service["spec"]["ports"][0]["port"]
+    assert env["AI4SDK_LEADER"] == f"{name}-0.{service['metadata']['name']}:{port}"
     assert config["metadata"]["name"] == name
 
 
@@ -254,8 +254,21 @@ def test_a_secret_that_pods_would_not_get_is_refused(project: Path) -> None:
     assert plan_of(f"{used}\nbackend: {{secrets: {{MLFLOW: mlflow/token}}}}").tasks
 
 
-def test_several_nodes_are_refused_until_workers_work_together_in_pods(project: Path) -> None:
-    with pytest.raises(ConfigError, match="do not work together yet"):
+def test_a_pod_of_several_may_be_lost_as_often_as_one_alone(project: Path) -> None:
+    job = job_of(objects_of("nodes"))["spec"]
+    assert (job["backoffLimitPerIndex"], job["maxFailedIndexes"]) == (3, 0)
+    assert "backoffLimit" not in job
+
+
+def test_pod_0_brings_the_others_together(project: Path) -> None:
+    submission = KubernetesBackend().render(plan_of(CASES["nodes"]), RUN, PROJECT)
+    run = "/workspace/runs/20260102-030405-pond-abcd"
+    leader = ["python", "-P", "-m", "ai4sdk.backends.kubernetes.leader", run, "train", "2", "3"]
+    assert [command.argv for command in submission.tasks] == [leader]
+
+
+def test_one_process_needs_no_several_nodes(project: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.mode single is one process on one node"):
         plan_of("hardware: {nodes: 2}")
 
 
