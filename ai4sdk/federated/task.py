@@ -34,11 +34,12 @@ from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths, privacy_folder
 from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.training import Checkpoint, EarlyStopping
+from ai4sdk.worker.callbacks import require_logged
 from ai4sdk.worker.checkpoint import write_checkpoint
 from ai4sdk.worker.phases import Work
 from ai4sdk.worker.signals import StopRequest
 from ai4sdk.worker.task import open_task
-from ai4sdk.worker.train import fit_marker, quiet_lightning
+from ai4sdk.worker.train import fit_marker, quiet_lightning, watched_metrics
 
 __all__ = ["execute"]
 
@@ -133,6 +134,7 @@ class _Federated(Work):
             self.stop.check()
             record = server.round()
             self._tell(record, rounds)
+            require_logged(watched_metrics(job), {name for known in server.done for name in known.metrics})
             if best.consider(record):
                 self._save(self.paths.best_checkpoint, server.state, record)
         self._save(self.paths.last_checkpoint, server.state, server.done[-1])

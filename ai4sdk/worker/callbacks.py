@@ -10,7 +10,7 @@ import argparse
 import difflib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,13 +182,24 @@ class Monitors:
         self._check(_names(trainer))
 
     def _check(self, logged: set[str]) -> None:
-        for key, name in self._watched.items():
-            if name not in logged:
-                near = difflib.get_close_matches(name, sorted(logged), n=1)
-                names = ", ".join(sorted(logged)) or "nothing"
-                hint = f"{key}={near[0]}" if near else f"log it with self.log({name!r}, ...) in the module"
-                raise RunFailed(f"{key} is {name!r}, which the module does not log; it logs: {names}", hint=hint)
+        require_logged(self._watched, logged)
         self._settled = True
+
+
+def require_logged(watched: Mapping[str, str], logged: Collection[str]) -> None:
+    """Refuse to go on where a metric that the job watches is not logged.
+
+    Raises
+    ------
+    RunFailed
+        With the names that are.
+    """
+    for key, name in watched.items():
+        if name not in logged:
+            near = difflib.get_close_matches(name, sorted(logged), n=1)
+            names = ", ".join(sorted(logged)) or "nothing"
+            hint = f"{key}={near[0]}" if near else f"log it with self.log({name!r}, ...) in the module"
+            raise RunFailed(f"{key} is {name!r}, which the module does not log; it logs: {names}", hint=hint)
 
 
 def _validates(trainer: pl.Trainer) -> bool:

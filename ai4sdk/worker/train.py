@@ -44,6 +44,7 @@ __all__ = [
     "trained_weights",
     "trainer_of",
     "trainer_options",
+    "watched_metrics",
 ]
 
 log = logging.getLogger(__name__)
@@ -167,7 +168,7 @@ def fit(
     divided = Divided(group, training.global_batch_size, training.accumulate_grad_batches)
     state = ExactState(module, datamodule, group, divided)
     best = BestWeights(paths.best_checkpoint, training.checkpoint, writes=group.is_first)
-    ours = WorkerCallback(state, records, best, Monitors(_watched(job)), Reporter.of(paths), group)
+    ours = WorkerCallback(state, records, best, Monitors(watched_metrics(job)), Reporter.of(paths), group)
     trainer = make_trainer(job, paths, records, ours, AtomicCheckpointIO(paths.last_checkpoint, last), group)
     pause = _Pause(job, paths, records, best, stop, due, group=group)
     ResumableEpochLoop(trainer, state, pause)
@@ -357,7 +358,8 @@ def devices(hardware: Hardware) -> dict[str, Any]:
     return {"accelerator": "gpu", "devices": hardware.gpus}
 
 
-def _watched(job: Job) -> dict[str, str]:
+def watched_metrics(job: Job) -> dict[str, str]:
+    """Return the metrics that a job goes by: key → name."""
     training = job.training
     watched = {
         "training.checkpoint.monitor": training.checkpoint.monitor,

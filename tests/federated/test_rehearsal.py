@@ -39,6 +39,7 @@ def run(*overrides: str, wait: bool = True) -> ai4sdk.Run:
     return ai4sdk.run("train", "tracking.kind=none", *overrides, wait=wait)
 
 
+FEDERATED_IID = ("training.mode=federated", "++federation.partition.sites=2")
 FEDERATED = ("training.mode=federated", "++federation.partition={method: column, column: hospital}")
 
 
@@ -75,8 +76,10 @@ def test_a_kill_in_the_middle_changes_nothing_of_what_comes_out(hospitals: Path)
 
 
 @pytest.mark.slow
-def test_data_that_nothing_can_divide_are_refused_with_advice(project: Path) -> None:
+def test_what_cannot_work_fails_with_advice(project: Path) -> None:
     (project / "own.py").write_text("from pytorch_lightning import LightningDataModule as Own\n")
+    with pytest.raises(RunFailed, match="'val_los', which the module does not log; it logs: train_loss, val_loss"):
+        run(*FEDERATED_IID, "++training.early_stopping={monitor: val_los}")
     with pytest.raises(RunFailed, match="cannot be shared among sites"):
         run("training.mode=federated", "++federation.partition.sites=2", "dataset={_target_: own.Own}")
 
