@@ -171,9 +171,8 @@ class StandIn:
             if resource == "jobs":
                 made["status"] = {}
             self.objects[resource, namespace, name] = made
-        if resource == "jobs":
-            if not object_["spec"].get("suspend"):
-                self._begin(namespace, name)
+        if resource == "jobs" and not object_["spec"].get("suspend"):
+            self._begin(namespace, name)
         return made
 
     def read(self, resource: str, namespace: str, name: str) -> Object:
