@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import textwrap
 import time
+import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ai4sdk.testing.project import write_project
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
@@ -37,70 +42,9 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a small user project, entered: a config with layers and a module that plain Lightning could train."""
-    write(
-        {
-            ".ai4sdk": "",
-            "configs/train.yaml": """
-                defaults:
-                  - module: net
-                  - optimizer: adam
-                  - training: short
-                  - _self_
-                name: train
-                dataset:
-                  uri: data.csv
-                  label: y
-                """,
-            "configs/module/net.yaml": """
-                # A small network
-                _target_: net.Net
-                width: 8
-                """,
-            "configs/optimizer/adam.yaml": """
-                # Adam
-                _target_: torch.optim.Adam
-                lr: 1e-3
-                """,
-            "configs/optimizer/sgd.yaml": """
-                # Stochastic gradient descent
-                _target_: torch.optim.SGD
-                lr: 1e-2
-                momentum: 0.9
-                """,
-            "configs/training/short.yaml": "max_epochs: 2\n",
-            "net.py": """
-                import torch
-                import pytorch_lightning as pl
-
-
-                class Net(pl.LightningModule):
-                    def __init__(self, width=8, features=2):
-                        super().__init__()
-                        self.layers = torch.nn.Sequential(
-                            torch.nn.Linear(features, width), torch.nn.ReLU(), torch.nn.Linear(width, 2)
-                        )
-
-                    def forward(self, x):
-                        return self.layers(x)
-
-                    def training_step(self, batch, batch_idx):
-                        x, y = batch
-                        loss = torch.nn.functional.cross_entropy(self(x), y)
-                        self.log("train_loss", loss)
-                        return loss
-
-                    def validation_step(self, batch, batch_idx):
-                        x, y = batch
-                        self.log("val_loss", torch.nn.functional.cross_entropy(self(x), y))
-
-                    def configure_optimizers(self):
-                        return torch.optim.SGD(self.parameters(), lr=0.1)
-                """,
-            "data.csv": "a,b,y\n" + "".join(f"{i % 7},{i % 5},{'no' if i % 2 else 'yes'}\n" for i in range(60)),
-        }
-    )
+    write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -226,6 +170,50 @@ def slurm(slurm_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     slurm_cluster.up()
     monkeypatch.setenv("SLURM_CONF", slurm_cluster.conf)
     return slurm_cluster
+
+
+@dataclass(frozen=True)
+class Ray:
+    """A Ray of one node on this machine."""
+
+    address: str
+
+    def ask(self, path: str) -> Any:
+        """Return what its API answers."""
+        with urllib.request.urlopen(f"{self.address}{path}", timeout=60) as answer:
+            return json.load(answer)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[Ray]:
+    """Return a real Ray that lives as long as the tests do. In CI it must come up."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    if shutil.which("ray", path=path) is None:
+        assert not os.environ.get("CI"), "CI must have ray"
+        pytest.skip("no ray: pip install 'ray[default]'")
+    folder = Path(tempfile.mkdtemp(prefix="ai4sdk-ray-"))
+    port = 28000 + zlib.crc32(str(folder).encode()) % 400 * 10  # sessions side by side each have ports of their own
+    # Its end of a pipe closes when this process ends, or is killed.
+    script = '"$0" "$1" "$2" >"$1/up.log" 2>&1 </dev/null & read -r; kill $!; wait; rm -rf "$1"'
+    argv = ["bash", "-c", script, str(Path(__file__).parent / "ray" / "up"), str(folder), str(port)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, env={**os.environ, "PATH": path}):
+        cluster = Ray(f"http://127.0.0.1:{port}")
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                cluster.ask("/api/jobs/")
+                break
+            except OSError:
+                assert time.monotonic() < deadline, (folder / "up.log").read_text()
+                time.sleep(0.2)
+        yield cluster
+
+
+@pytest.fixture
+def ray(ray_cluster: Ray, monkeypatch: pytest.MonkeyPatch) -> Ray:
+    """Return the Ray for one test; commands find it."""
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", ray_cluster.address)
+    return ray_cluster
 
 
 @pytest.fixture

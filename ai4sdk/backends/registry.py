@@ -8,16 +8,17 @@ from typing import cast
 
 from ai4sdk.backends.base import Backend
 from ai4sdk.errors import EnvironmentFault, UsageError
+from ai4sdk.spec.backend import backends_of_packages
 
 __all__ = ["BACKENDS", "get_backend"]
 
 BACKENDS: dict[str, tuple[str, str | None]] = {
     "kubernetes": ("ai4sdk.backends.kubernetes.backend:KubernetesBackend", None),
     "local": ("ai4sdk.backends.local.backend:LocalBackend", None),
+    "ray": ("ai4sdk.backends.ray.backend:RayBackend", None),
     "slurm": ("ai4sdk.backends.slurm.backend:SlurmBackend", None),
 }
-"""Name → (module:class, extra to install or nothing). Other packages add theirs by the entry point group
-``ai4sdk.backends``."""
+"""Name → (module:class, extra to install or nothing). Other packages add theirs by entry points of a group."""
 
 
 def get_backend(name: str) -> Backend:
@@ -41,9 +42,7 @@ def get_backend(name: str) -> Backend:
             raise EnvironmentFault(
                 f"backend {name} needs the package {error.name}", hint=f"pip install 'ai4sdk[{extra}]'"
             ) from error
-    from importlib.metadata import entry_points
-
-    found = {point.name: point for point in entry_points(group="ai4sdk.backends")}
+    found = backends_of_packages()
     if name in found:
         return cast(Backend, found[name].load()())
     names = sorted({*BACKENDS, *found})

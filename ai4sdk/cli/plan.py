@@ -21,6 +21,7 @@ from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_text
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.scale import Scale, scale_of
 from ai4sdk.spec.units import format_size, format_span
 
@@ -112,6 +113,10 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
         rows.append(("module", _target(job["module"])))
         rows += [(name, _data(entry, job)) for name, entry in plan.data.items()]
         rows.append(("training", _training(job)))
+        if job["training"]["mode"] == "federated":
+            rows.append(("federation", _federation(job["federation"])))
+            if job["federation"]["privacy"]:
+                rows.append(("privacy", _privacy(job["federation"])))
         scale = scale_of(plan.as_job())
         if scale.world_size > 1 or scale.growth != 1:
             rows.append(("scale", _scale(scale, job)))
@@ -119,7 +124,7 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     for name, entry in plan.inputs.items():
         rows.append((name, f"{entry['source']}  {entry['fingerprint'][:19]}"))
     files = plan.code["files"]
-    rows.append(("code", f"{len(files)} file{'s' if len(files) != 1 else ''}  {plan.digests['code'][:19]}"))
+    rows.append(("code", f"{_count(len(files), 'file')}  {plan.digests['code'][:19]}"))
     rows.append(("packages", "  ".join(f"{name} {version}" for name, version in plan.packages.items())))
     run = RunPaths(Path(project, job["runs"]) / "RUN")
     submission = get_backend(job["backend"]["kind"]).render(plan, run, project)
@@ -211,11 +216,45 @@ def _training(job: dict[str, Any]) -> str:
     ends = [f"{training['max_epochs']} epochs" if training["max_epochs"] else ""]
     ends.append(f"{training['max_steps']} steps" if training["max_steps"] else "")
     ends.append(format_span(training["max_time"]) if training["max_time"] else "")
-    parts = [training["mode"], "at most " + ", ".join(end for end in ends if end), f"precision {training['precision']}"]
+    length = "at most " + ", ".join(end for end in ends if end)
+    if training["mode"] == "federated":
+        length = _rounds(job["federation"])
+    parts = [training["mode"], length, f"precision {training['precision']}"]
     parts.append(f"seed {job['seed']}")
     if stop := training["early_stopping"]:
         parts.append(f"stops early on {stop['monitor']}")
     return ", ".join(parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _rounds(federation: dict[str, Any]) -> str:
+    steps, unit = federation["local_steps"], "step"
+    if steps is None:
+        steps, unit = federation["local_epochs"], "epoch"
+    return f"{_count(federation['rounds'], 'round')} of {_count(steps, unit)} a site"
+
+
+def _federation(federation: dict[str, Any]) -> str:
+    divided = federation["partition"]
+    sites = _count(len(divided["groups"]), "site") if divided["groups"] else ""
+    sites = sites or (_count(divided["sites"], "site") if divided["sites"] else "a site for each value")
+    how = {key: divided[key] for key in ("alpha", "sizes", "classes", "column") if divided[key] is not None}
+    options = "".join(f", {key} {value}" for key, value in how.items())
+    parts = [_target(federation["strategy"]), f"{sites} of one dataset ({divided['method']}{options})"]
+    if federation["fraction"] < 1:
+        parts.append(f"{federation['fraction']:.0%} of them a round")
+    return ", ".join(parts)
+
+
+def _privacy(federation: dict[str, Any]) -> str:
+    from ai4sdk.privacy.spending import spends
+
+    privacy = Privacy.model_validate(federation["privacy"])
+    spent = f"epsilon {spends(privacy, federation['rounds']):.3g} at delta {privacy.delta:g} for a whole site"
+    return f"{privacy.mode} noise {privacy.noise_multiplier:.3g}, updates up to {privacy.clipping_norm:g}: {spent}"
 
 
 def _data(entry: dict[str, Any], job: dict[str, Any]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ai4sdk.runs.drawing import clipped
 from ai4sdk.spec.units import format_span
-from ai4sdk.studies.axes import all_axes, as_number, clipped, describe, figure, params_text, shortened, value_text
+from ai4sdk.studies.axes import all_axes, as_number, describe, figure, params_text, shortened, value_text
 from ai4sdk.studies.point import Result, StudyView
 from ai4sdk.studies.results import best, by_seed, counts, in_order, pareto_front
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from ai4sdk.backends.base import Standing
@@ -94,6 +95,15 @@ def _figures(progress: dict[str, Any], most: int = 4) -> str:
     return "  ".join(f"{name} {latest[name]:.4g}" for name in chosen)
 
 
+def _round(progress: Mapping[str, Any]) -> str:
+    return f"round {progress['round']} of {progress['rounds']}, {_sites(progress)}"
+
+
+def _sites(progress: Mapping[str, Any]) -> str:
+    answered, every = progress["sites"], progress["of_sites"]
+    return f"{answered} of {every} site{'' if every == 1 else 's'}"
+
+
 class _Lines:
     """For files and pipes: a line for each phase and epoch."""
 
@@ -117,11 +127,14 @@ class _Lines:
             self.note(text)
 
     def show(self, progress: dict[str, Any], state: RunState) -> None:
-        phase, epoch = progress.get("phase"), progress.get("epoch")
-        if phase is None or (phase, epoch) == self.last:
+        phase, epoch, rounds = progress.get("phase"), progress.get("epoch"), progress.get("rounds")
+        now = (phase, progress.get("round") if rounds else epoch)
+        if phase is None or now == self.last:
             return
-        self.last = (phase, epoch)
-        if phase == "fit":
+        self.last = now
+        if phase == "fit" and rounds:
+            self.note(f"training  {_round(progress)}  {_figures(progress)}".rstrip())
+        elif phase == "fit":
             of = f" of {progress['epochs']}" if progress.get("epochs") else ""
             self.note(f"training  epoch {(epoch or 0) + 1}{of}  {_figures(progress)}".rstrip())
         elif phase in PHASES:
@@ -168,7 +181,11 @@ class _Live:
 
     def show(self, progress: dict[str, Any], state: RunState) -> None:
         phase = progress.get("phase") or "start"
-        if phase == "fit":
+        if phase == "fit" and progress.get("rounds"):
+            done, total = progress["round"], progress["rounds"]
+            figures = f"{_sites(progress)}  {_figures(progress)}"
+            self.progress.update(self.task, description="rounds", completed=done, total=total, figures=figures)
+        elif phase == "fit":
             batches, batch, epochs = progress.get("batches"), progress.get("batch") or 0, progress.get("epochs")
             epoch = progress.get("epoch") or 0
             known = isinstance(batches, int) and isinstance(epochs, int)

@@ -25,6 +25,7 @@ GROUPS = (
     "optimizer",
     "scheduler",
     "training",
+    "federation",
     "evaluation",
     "hardware",
     "storage",

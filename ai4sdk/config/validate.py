@@ -23,11 +23,14 @@ from ai4sdk.config.keys import (
 )
 from ai4sdk.errors import Problem
 from ai4sdk.spec import Job
+from ai4sdk.spec.backend import backends_of_packages
 from ai4sdk.spec.base import complete
 
 __all__ = ["located", "validate"]
 
 MISSING = "???"
+_ALTERNATIVES = ("files", "target", "other")
+"""What alternatives of a union are called that have no kind to be told by."""
 GROUPS_OF_KINDS = ("backend",)
 """Sections whose ``kind`` decides which keys they have."""
 
@@ -129,7 +132,7 @@ def _key(values: Any, location: Sequence[Any]) -> str:
         inside = isinstance(node, dict) and part in node
         if inside or (isinstance(node, list) and isinstance(part, int) and part < len(node)):
             node = node[part]
-        elif isinstance(node, dict) and index == len(location) - 1 and part not in ("files", "target"):
+        elif isinstance(node, dict) and index == len(location) - 1 and part not in _ALTERNATIVES:
             pass  # a key that is missing
         else:
             continue
@@ -175,9 +178,11 @@ def _wrong(composition: Composition, values: dict[str, Any], key: str, details: 
     reason = _reason(details)
     shown = "" if detail["type"] == "value_error" and not key else f", not {_shown(value)}"
     if detail["type"] in ("union_tag_invalid", "union_tag_not_found") and key in GROUPS_OF_KINDS:
-        kinds = [str(fields_of(model)["kind"].default) for model in models_at(key)]
+        ours = [str(kind.default) for model in models_at(key) if not (kind := fields_of(model)["kind"]).is_required()]
+        kinds = [*ours, *backends_of_packages()]
         tag = value.get("kind", "") if isinstance(value, dict) else ""
-        fix = f"{key}={nearest(str(tag), kinds) or kinds[0]}"
+        near = nearest(str(tag), kinds) or kinds[0]
+        fix = f"{key}={near}" if near in ours else f"{key}.kind={near}"
         return Problem(f"{key}.kind must be one of {', '.join(kinds)}, not {_shown(tag)}", key=f"{key}.kind", fix=fix)
     if detail["type"] == "value_error":
         message = str(detail["ctx"]["error"]) if "ctx" in detail and "error" in detail["ctx"] else detail["msg"]

@@ -148,16 +148,19 @@ class Roles:
         Column to predict.
     split
         Column that divides the rows.
+    site
+        Column that says which site of a federation a row is of.
     """
 
     features: tuple[str, ...]
     label: str | None
     split: str | None
+    site: str | None = None
 
     @property
     def used(self) -> set[str]:
         """All columns that need to be read."""
-        return {*self.features, *(name for name in (self.label, self.split) if name is not None)}
+        return {*self.features, *(name for name in (self.label, self.split, self.site) if name is not None)}
 
 
 @dataclass(frozen=True)
@@ -179,7 +182,7 @@ class Labels:
     values: Sequence[float]
 
 
-def assign_roles(names: Sequence[str], dataset: FileDataset, where: str) -> Roles:
+def assign_roles(names: Sequence[str], dataset: FileDataset, where: str, site: str | None = None) -> Roles:
     """Decide what the columns of a table are for.
 
     Parameters
@@ -190,11 +193,13 @@ def assign_roles(names: Sequence[str], dataset: FileDataset, where: str) -> Role
         What the user says about them.
     where
         The file, for messages.
+    site
+        Column of sites, if anybody asks for it.
 
     Returns
     -------
     Roles
-        Features are those listed, or all but the label, the split column and those dropped.
+        Features are those listed, or all but the label, the columns of splits and sites, and those dropped.
 
     Raises
     ------
@@ -208,6 +213,10 @@ def assign_roles(names: Sequence[str], dataset: FileDataset, where: str) -> Role
     for key, name in asked:
         if name is not None and name not in names:
             raise DataError(f"{where} has no column {name!r}, which dataset.{key} names", hint=nearest(name, names))
+    if site is not None and site not in names:
+        raise DataError(
+            f"{where} has no column {site!r}, which federation.partition.column names", hint=nearest(site, names)
+        )
     if dataset.features is not None:
         features = tuple(name for name in dict.fromkeys(dataset.features) if name not in dataset.drop)
         if dataset.label in features:
@@ -215,13 +224,13 @@ def assign_roles(names: Sequence[str], dataset: FileDataset, where: str) -> Role
                 f"dataset.features holds the label {dataset.label!r}", hint="leave it out of dataset.features"
             )
     else:
-        aside = {dataset.label, split, *dataset.drop}
+        aside = {dataset.label, split, site, *dataset.drop}
         features = tuple(name for name in names if name not in aside)
     if not features:
         raise DataError(
             f"no column of {where} is left to learn from", hint="check dataset.features, dataset.drop and dataset.label"
         )
-    return Roles(features, dataset.label, split)
+    return Roles(features, dataset.label, split, site)
 
 
 def check_feature(column: Column, rows: Sequence[int], place: Callable[[int], str]) -> None:

@@ -40,6 +40,8 @@ class Data:
         Names of the classes, in the order of their numbers.
     column_names
         Columns that a raw sample has, where samples are records.
+    sites
+        Split → the value of the column of sites, one a sample, if it was asked for.
     """
 
     datamodule: LightningDataModule
@@ -47,6 +49,7 @@ class Data:
     task: str
     class_names: list[str] | None
     column_names: list[str] | None
+    sites: dict[str, list[Any]] | None = None
 
 
 class SplitData(LightningDataModule):

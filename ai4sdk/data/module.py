@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def load_data(
     task: str,
     seed: int,
     instantiate: Callable[[dict[str, Any]], Any],
+    site: str | None = None,
 ) -> Data:
     """Make what a module trains on.
 
@@ -52,6 +54,8 @@ def load_data(
         afterwards as it was. The division into splits has its own seed.
     instantiate
         Calls a target, as ``hydra.utils.instantiate`` does.
+    site
+        Column of files that says which site of a federation a sample is of.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def load_data(
         data.
     """
     if isinstance(dataset, FileDataset):
-        return _from_files(dataset, storage, project, task)
+        return _from_files(dataset, storage, project, task, site)
     with _seeded(seed):
         made = instantiate(dataset.as_config())
     return from_target(made, dataset, task)
@@ -85,12 +89,12 @@ def _seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(cpu)
 
 
-def _from_files(dataset: FileDataset, storage: Storage, project: Path, task: str) -> Data:
+def _from_files(dataset: FileDataset, storage: Storage, project: Path, task: str, site: str | None) -> Data:
     source = find_source(dataset, storage, project)
     if dataset.fingerprint is not None:
         require(fingerprint_source(source), dataset.fingerprint, source)
     source = local_source(source, storage)
-    found = study(source, dataset, task)
+    found = study(source, dataset, task, site=site)
     decided = _decided(task, found)
     if isinstance(found, PictureStudy):
         preprocessing, inputs = _pictures_rules(dataset, found, decided), None
@@ -115,7 +119,13 @@ def _from_files(dataset: FileDataset, storage: Storage, project: Path, task: str
             assert inputs is not None
             parts[name] = Samples(inputs[chosen], picked)
     check_batches(parts, dataset.loader)
-    return prepared(parts, dataset.loader, preprocessing, decided)
+    made = prepared(parts, dataset.loader, preprocessing, decided)
+    if found.sites is None:
+        return made
+    of_rows = found.sites
+    return replace(
+        made, sites={name: [of_rows[position] for position in chosen] for name, chosen in found.splits.items()}
+    )
 
 
 def _decided(task: str, found: Study) -> str:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+from ai4sdk.data.order import by_value, shuffled
 from ai4sdk.data.source import SPLITS
 from ai4sdk.errors import DataError
 from ai4sdk.spec import Splits
@@ -52,7 +53,7 @@ def divide(splits: Splits, count: int, values: Sequence[Any] | None = None) -> I
             hint="add data, or set splits.val or splits.test to null and adjust splits.train",
         )
     if splits.method == "fraction":
-        return _by_position(_shuffled(count, splits.seed), shares)
+        return _by_position(shuffled(count, random.Random(splits.seed).random), shares)
     if values is None or len(values) != count:
         raise ValueError(f"splits.method: {splits.method} needs one value for each of {count} samples")
     if splits.method == "time":
@@ -66,13 +67,6 @@ def divide(splits: Splits, count: int, values: Sequence[Any] | None = None) -> I
                 hint=f"add data, or give splits.{name} a larger share",
             )
     return found
-
-
-def _shuffled(count: int, seed: int) -> list[int]:
-    """Return 0..count-1 in random order; of Python's generator only ``random()`` is promised to stay the same."""
-    draw = random.Random(seed).random
-    keys = [draw() for _ in range(count)]
-    return sorted(range(count), key=keys.__getitem__)
 
 
 def _sizes(count: int, shares: dict[str, float]) -> dict[str, int]:
@@ -98,26 +92,19 @@ def _by_position(order: list[int], shares: dict[str, float], *, keep_order: bool
     return found
 
 
-def _members(values: Sequence[Hashable]) -> dict[Hashable, list[int]]:
-    members: dict[Hashable, list[int]] = {}
-    for index, value in enumerate(values):
-        members.setdefault(value, []).append(index)
-    return members
-
-
 def _by_class(values: Sequence[Hashable], shares: dict[str, float], splits: Splits) -> Indices:
     """Divide each class by the shares, each part within one sample of its share.
 
     A class's odd samples go where they are most needed: to training if it has none of the class yet, else to the
     split that is furthest behind its share of all samples so far.
     """
-    members = _members(values)
+    members = by_value(values)
     if len(members) == len(values) or max(map(len, members.values())) < len(shares):
         raise DataError(
             f"no class has enough samples for a stratified split: {len(members)} classes in {len(values)} samples",
             hint="set splits.method: fraction, or name another column in dataset.label",
         )
-    order = _shuffled(len(values), splits.seed)
+    order = shuffled(len(values), random.Random(splits.seed).random)
     rank = {index: position for position, index in enumerate(order)}
     found: Indices = {name: [] for name in shares}
     seen = 0
@@ -140,13 +127,13 @@ def _by_class(values: Sequence[Hashable], shares: dict[str, float], splits: Spli
 
 def _by_group(values: Sequence[Hashable], shares: dict[str, float], splits: Splits) -> Indices:
     """Give whole groups, largest first, to the split that is furthest behind its share."""
-    members = list(_members(values).values())
+    members = list(by_value(values).values())
     if len(members) < len(shares):
         raise DataError(
             f"column {splits.column!r} has {len(members)} groups, too few for {', '.join(shares)}",
             hint="name a column with more groups in splits.column, or ask for fewer splits",
         )
-    order = sorted(_shuffled(len(members), splits.seed), key=lambda index: -len(members[index]))
+    order = sorted(shuffled(len(members), random.Random(splits.seed).random), key=lambda index: -len(members[index]))
     found: Indices = {name: [] for name in shares}
     for done, index in enumerate(order):
         empty = [name for name in shares if not found[name]]

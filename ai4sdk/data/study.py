@@ -9,6 +9,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from ai4sdk.data.arrays import Array, find_array, read_column, read_headers, rows_with_nan
 from ai4sdk.data.columns import Column, Labels, Roles, Table, assign_roles, check_feature, read_labels, usable_rows
@@ -63,11 +64,14 @@ class Study:
         What is to be predicted, one value for each of ``rows``.
     splits
         Names of the splits, with positions in ``rows``; nothing where not all samples were read.
+    sites
+        Of the column of sites that was asked for, one value for each of ``rows``.
     """
 
     rows: Sequence[int]
     labels: Labels | None
     splits: Indices | None
+    sites: list[Any] | None
 
     @property
     def is_labelled(self) -> bool:
@@ -115,7 +119,9 @@ class PictureStudy(Study):
     pictures: Pictures
 
 
-def study(source: Source, dataset: FileDataset, task: str, *, limit: int | None = None) -> Study:
+def study(
+    source: Source, dataset: FileDataset, task: str, *, limit: int | None = None, site: str | None = None
+) -> Study:
     """Look into a dataset.
 
     Parameters
@@ -129,6 +135,8 @@ def study(source: Source, dataset: FileDataset, task: str, *, limit: int | None 
     limit
         Bytes of a table after which to stop reading; with one, the inputs of arrays are not searched for values that
         are no numbers. Nothing reads everything.
+    site
+        Column (or array of an npz) that says which site a sample is of; it is no feature.
 
     Returns
     -------
@@ -141,13 +149,18 @@ def study(source: Source, dataset: FileDataset, task: str, *, limit: int | None 
         If the data cannot be learnt from as the user says; with file, and row and column where there are such.
     """
     _refuse_unused(source, dataset)
+    if site is not None and source.format in ("npy", "images"):
+        raise DataError(
+            f"federation.partition.column: {source.format} data have no column {site!r}",
+            hint="set federation.partition.method to another, or bring tables or npz files",
+        )
     found: Study
     if source.format in ("csv", "parquet"):
-        found = _study_table(source, dataset, task, limit)
+        found = _study_table(source, dataset, task, limit, site)
     elif source.format == "images":
         found = _study_pictures(source, dataset, task)
     else:
-        found = _study_arrays(source, dataset, task, limit)
+        found = _study_arrays(source, dataset, task, limit, site)
     if task in ("classification", "regression") and not found.is_labelled:
         how = {
             "images": "put the pictures of each class into a folder of its own",
@@ -176,9 +189,9 @@ def _refuse_unused(source: Source, dataset: FileDataset) -> None:
             raise DataError(f"dataset.{key} means nothing for format {source.format}", hint=f"{why}; remove it")
 
 
-def _study_table(source: Source, dataset: FileDataset, task: str, limit: int | None) -> TableStudy:
+def _study_table(source: Source, dataset: FileDataset, task: str, limit: int | None, site: str | None) -> TableStudy:
     names = read_csv_names(source, dataset.options) if source.format == "csv" else _parquet_names(source)
-    roles = assign_roles(names, dataset, source.shown(source.entries[0]))
+    roles = assign_roles(names, dataset, source.shown(source.entries[0]), site)
     as_text = {roles.split} if roles.split and dataset.splits.method in ("group", "given") else set()
     if source.format == "csv":
         table = read_csv_table(source, dataset.options, roles.used, as_text, limit)
@@ -194,7 +207,8 @@ def _study_table(source: Source, dataset: FileDataset, task: str, limit: int | N
     splits = _divide(dataset, rows, labels, column, table.parts) if table.complete else None
     training = rows if splits is None else [rows[position] for position in splits["train"]]
     features = tuple(_feature(table.columns[name], training) for name in roles.features)
-    return TableStudy(rows, labels, splits, table, roles, features)
+    sites = _values(table.columns[roles.site], rows) if roles.site else None
+    return TableStudy(rows, labels, splits, sites, table, roles, features)
 
 
 def _parquet_names(source: Source) -> list[str]:
@@ -210,11 +224,12 @@ def _feature(column: Column, training: Sequence[int]) -> Feature:
     return Feature(column.name, "text", tuple(sorted(column.texts[code] for code in codes)))
 
 
-def _study_arrays(source: Source, dataset: FileDataset, task: str, limit: int | None) -> ArrayStudy:
+def _study_arrays(source: Source, dataset: FileDataset, task: str, limit: int | None, site: str | None) -> ArrayStudy:
     inputs: list[Array] = []
     targets: list[Array] = []
     label: Column | None = None
     split: Column | None = None
+    sites: Column | None = None
     parts = array("b")
     starts: list[tuple[int, str]] = []
     total = 0
@@ -247,6 +262,10 @@ def _study_arrays(source: Source, dataset: FileDataset, task: str, limit: int | 
                 named = find_array(headers, dataset.splits.column, "dataset.splits.column", shown)
                 _same_length(named, x, shown)
                 split = _join(split, read_column(source, named))
+            if site is not None:
+                named = find_array(headers, site, "federation.partition.column", shown)
+                _same_length(named, x, shown)
+                sites = _join(sites, read_column(source, named))
             total += count
             if part is not None:
                 parts.extend(array("b", [SPLITS.index(part)]) * count)
@@ -268,7 +287,8 @@ def _study_arrays(source: Source, dataset: FileDataset, task: str, limit: int | 
     labels = read_labels(label, rows, task, place) if label is not None else None
     splits = _divide(dataset, rows, labels, split, parts if len(parts) else None) if limit is None else None
     shape = inputs[0].shape[1:] or (1,)
-    return ArrayStudy(rows, labels, splits, tuple(inputs), several, shape)
+    of_rows = _values(sites, rows) if sites is not None else None
+    return ArrayStudy(rows, labels, splits, of_rows, tuple(inputs), several, shape)
 
 
 def _pick_input(headers: dict[str, Array], dataset: FileDataset, shown: str) -> Array:
@@ -362,7 +382,7 @@ def _study_pictures(source: Source, dataset: FileDataset, task: str) -> PictureS
                 hint="set task: classification, or bring the numbers with a dataset of your own (_target_)",
             )
         labels = Labels("class", pictures.names, pictures.classes)
-    return PictureStudy(rows, labels, _divide(dataset, rows, labels, None, pictures.parts), pictures)
+    return PictureStudy(rows, labels, _divide(dataset, rows, labels, None, pictures.parts), None, pictures)
 
 
 def _divide(
@@ -394,10 +414,14 @@ def _divide(
         )
     if splits.method == "time":
         return divide(splits, len(rows), _times(column, rows))
+    return divide(splits, len(rows), _values(column, rows))
+
+
+def _values(column: Column, rows: Sequence[int]) -> list[Any]:
+    """Return the cells of some rows; an empty text as nothing, an empty number as NaN."""
     if column.kind == "text":
-        texts = [column.texts[column.codes[row]] for row in rows]
-        return divide(splits, len(rows), texts)
-    return divide(splits, len(rows), [column.numbers[row] for row in rows])
+        return [column.texts[code] if (code := column.codes[row]) >= 0 else None for row in rows]
+    return [column.numbers[row] for row in rows]
 
 
 def _times(column: Column, rows: Sequence[int]) -> list[float]:

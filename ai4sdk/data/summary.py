@@ -79,7 +79,7 @@ class Summary:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
-def summarize(dataset: FileDataset, storage: Storage, project: Path, task: str) -> Summary:
+def summarize(dataset: FileDataset, storage: Storage, project: Path, task: str, site: str | None = None) -> Summary:
     """Look into a dataset as training will, but for what is too large.
 
     Up to 64 MiB are read whole, and fetched first where they are remote. Of larger tables the first part is read,
@@ -91,6 +91,8 @@ def summarize(dataset: FileDataset, storage: Storage, project: Path, task: str) 
         See `ai4sdk.data.source.find_source`.
     task
         The job's task; it decides what whole numbers are.
+    site
+        Column of sites, which is no feature.
 
     Returns
     -------
@@ -102,15 +104,17 @@ def summarize(dataset: FileDataset, storage: Storage, project: Path, task: str) 
     DataError
         If the data cannot be reached, read, or learnt from as the user says.
     """
-    return summarize_source(find_source(dataset, storage, project), dataset, storage, task)
+    return summarize_source(find_source(dataset, storage, project), dataset, storage, task, site)
 
 
-def summarize_source(source: Source, dataset: FileDataset, storage: Storage, task: str) -> Summary:
+def summarize_source(
+    source: Source, dataset: FileDataset, storage: Storage, task: str, site: str | None = None
+) -> Summary:
     """Summarize files that are already listed; see `summarize`."""
     small = source.size <= _WHOLE and all(entry.size >= 0 for entry in source.entries)
     if small:
         source = local_source(source, storage)
-    found = study(source, dataset, task, limit=None if small or source.format == "images" else _PART)
+    found = study(source, dataset, task, limit=None if small or source.format == "images" else _PART, site=site)
     if isinstance(found, PictureStudy) and source.location.is_local:
         _look_into_pictures(source, found)
     return _summary(source, dataset, found)

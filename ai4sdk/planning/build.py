@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import platform
 import sys
 import time
@@ -18,6 +19,7 @@ from ai4sdk.planning.checks import Finding, check_job, targets_of
 from ai4sdk.planning.code import CodeSnapshot, take_snapshot
 from ai4sdk.planning.plan import Plan, TaskPlan, digest_of, results_of
 from ai4sdk.planning.references import fill_in
+from ai4sdk.planning.settled import settle
 from ai4sdk.planning.targets import TargetReport
 from ai4sdk.planning.versions import package_versions
 from ai4sdk.runs.store import find_run
@@ -93,9 +95,11 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
     if not unfilled and filled != values:
         job, values = Job.model_validate(filled), filled
     findings += check_job(job, search, parts.targets)
-    if job.training.is_shared and not findings:  # written out, so that both ways to say it are one plan
-        values["training"]["processes"] = scale_of(job).processes
-        job = Job.model_validate(values)
+    if not findings and not faults:
+        before = json.dumps(values)
+        findings += settle(job, values, project.root, data)
+        if json.dumps(values) != before:
+            job = Job.model_validate(values)
     inputs = _shared_inputs(job, project.root, parts, findings)
     try:
         code = _shared_code(job, search, parts)
@@ -139,7 +143,7 @@ def _shared_data(
         key = digest_of({name: value for name, value in job.function.arguments.items() if isinstance(value, str)})
     else:
         read = job.learner.dataset.model_dump(mode="json", by_alias=True, exclude={"loader"})
-        key = digest_of([read, job.storage.model_dump(mode="json"), job.task])
+        key = digest_of([read, job.storage.model_dump(mode="json"), job.task, job.site_column])
     if key not in parts.data:
         found = _data(job, project, findings, faults)
         if faults:
@@ -175,7 +179,9 @@ def _code(code: CodeSnapshot) -> dict[str, Any]:
 
 def _tasks(job: Job) -> list[TaskPlan]:
     hardware = job.hardware
-    kind: Literal["train", "call"] = "train" if job.function is None else "call"
+    kind: Literal["train", "federate", "call"] = "train" if job.function is None else "call"
+    if kind == "train" and job.training.mode == "federated":
+        kind = "federate"
     return [
         TaskPlan(
             name=kind,
@@ -213,7 +219,7 @@ def _data(
                 f"the data at {dataset.uri} has the fingerprint {found.value}, not the one asked for",
                 hint=f"get the data that was meant, or accept this: dataset.fingerprint={found.value}",
             )
-        summary = summarize_source(source, dataset, job.storage, job.task).to_json()
+        summary = summarize_source(source, dataset, job.storage, job.task, job.site_column).to_json()
     except (DataError, EnvironmentFault, NotFound) as error:
         findings.append(Finding("dataset.uri", error.message, error.hint))
         faults.append(error)

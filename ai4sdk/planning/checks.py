@@ -98,7 +98,7 @@ def targets_of(job: Job) -> list[str]:
 
 
 def _targets(job: Job) -> Iterator[_Target]:
-    values = job.model_dump(by_alias=True)
+    values = {key: value for key, value in job.model_dump(by_alias=True).items() if key not in job.unused}
     if isinstance(job.dataset, TargetDataset):
         values["dataset"] = {k: v for k, v in values["dataset"].items() if k not in ("splits", "loader")}
     positional = {"optimizer": 1, "scheduler.schedule": 1}
@@ -261,6 +261,8 @@ def _backend_has_what_is_asked(job: Job, search: list[Path]) -> Iterator[Finding
             f"the local backend has one machine, not {job.hardware.nodes}",
             "hardware.nodes=1, or a backend that has several",
         )
+    if job.backend.kind == "ray" and job.hardware.nodes > 1:
+        yield Finding("hardware.nodes", "a Ray job of a run is on one node", "hardware.nodes=1, or backend=slurm")
 
 
 def _pods_get_the_secrets(job: Job, search: list[Path]) -> Iterator[Finding]:
@@ -291,8 +293,8 @@ def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
         for key in ("processes", "sync_batchnorm"):
             if getattr(training, key):
                 yield Finding(f"training.{key}", f"{key} is about several processes", "training=ddp, or remove it")
-        # A backend that has one node for a job says so itself.
-        if hardware.nodes > 1 and job.function is None and job.backend.kind != "local":
+        # Backends that have one node for a job say so themselves.
+        if hardware.nodes > 1 and job.function is None and job.backend.kind in ("slurm", "kubernetes"):
             yield Finding("hardware.nodes", "training.mode single is one process on one node", "training=ddp")
         return
     if hardware.gpus and training.processes not in (None, hardware.gpus):
@@ -354,6 +356,91 @@ def _learning_rate_can_be_scaled(job: Job, search: list[Path]) -> Iterator[Findi
         yield Finding("training.scale_learning_rate", "the optimizer is given no learning rate", "optimizer.lr=1e-3")
 
 
+def _federation_is_as_long_as_said(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if job.training.mode != "federated" or job.function is not None:
+        return
+    training, federation = job.training, job.federation
+    key, length, part = (
+        ("training.max_epochs", training.max_epochs, federation.local_epochs)
+        if federation.local_steps is None
+        else ("training.max_steps", training.max_steps, federation.local_steps)
+    )
+    assert part is not None
+    unit = key.rpartition("_")[2]
+    if federation.rounds is None and length is None:
+        yield Finding("federation.rounds", "how many rounds there are is not said", "federation.rounds=10")
+    elif federation.rounds is None and length is not None and length % part:
+        near = max(1, round(length / part)) * part
+        yield Finding(key, f"{length} {unit} cannot be divided into rounds of {part}", f"{key}={near}")
+    elif federation.rounds is not None and length != federation.rounds * part and job.scheduler is not None:
+        whole = federation.rounds * part
+        yield Finding(
+            "federation.rounds",
+            f"{federation.rounds} rounds of {part} are {whole} {unit}, and the learning rate follows {key}, {length}",
+            f"{key}={whole}, without federation.rounds",
+        )
+
+
+def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
+    if job.training.mode != "federated" or job.function is not None:
+        return
+    training, hardware = job.training, job.hardware
+    if job.federation.partition is None:
+        yield Finding("federation.partition", "the sites are not said", "++federation.partition.sites=4")
+    else:
+        sites = job.federation.partition.sites
+        if sites is not None and sites < job.federation.min_sites:
+            yield Finding(
+                "federation.min_sites",
+                f"a round needs {job.federation.min_sites} sites, and there are {sites}",
+                f"federation.min_sites={sites}, or more federation.partition.sites",
+            )
+    if training.max_time is not None:
+        yield Finding("training.max_time", "a federation ends after its rounds", "hardware.wall_time limits the run")
+    if job.scheduler is not None and job.scheduler.monitor is not None:
+        yield Finding("scheduler.monitor", "sites cannot see the federation's metrics", "scheduler=cosine, or another")
+    if hardware.nodes > 1:
+        yield Finding("hardware.nodes", "a federation is rehearsed on one machine", "hardware.nodes=1")
+    if hardware.gpus > 1:
+        yield Finding("hardware.gpus", "sites of a rehearsal share one GPU", "hardware.gpus=1")
+    if hardware.gpus and (job.federation.processes or 1) > 1:
+        yield Finding("federation.processes", "a GPU is used by one process", "federation.processes=1")
+    for key in ("training.checkpoint.monitor", "training.early_stopping.monitor"):
+        section = getattr(training, key.split(".")[1])
+        metric = section.monitor if section is not None else None
+        if metric and metric.startswith("server/") and job.federation.evaluate not in ("server", "both"):
+            yield Finding(key, f"nobody measures {metric}", "federation.evaluate=both")
+
+
+_MEANS = ("FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad")
+"""Strategies of Flower that take the mean of what sites send, so that it is known how far one site moves it."""
+
+
+def _privacy_can_be_promised(job: Job, search: list[Path]) -> Iterator[Finding]:
+    privacy = job.federation.privacy
+    if job.training.mode != "federated" or job.function is not None or privacy is None:
+        return
+    if privacy.mode == "record":
+        yield Finding(
+            "federation.privacy.mode",
+            "noise on the gradients of single records is not offered yet",
+            "federation.privacy.mode=local, which protects whole sites, and so their records",
+        )
+    elif privacy.sampling != "none":
+        yield Finding(
+            "federation.privacy.sampling",
+            "all sites know who takes part in a round, so that nothing is gained from being chosen",
+            "federation.privacy.sampling=none",
+        )
+    known = [f"flwr.serverapp.strategy.{name}" for name in _MEANS]
+    if privacy.mode == "central" and job.federation.strategy.target not in known:
+        yield Finding(
+            "federation.privacy.mode",
+            f"how much noise {job.federation.strategy.target.rpartition('.')[2]} needs is not known",
+            f"federation.strategy=fedavg, or another mean ({', '.join(_MEANS)}); or federation.privacy.mode=local",
+        )
+
+
 def _unfreezing_leaves_something(job: Job, search: list[Path]) -> Iterator[Finding]:
     if "*" in job.training.freeze:
         yield Finding("training.freeze", "the pattern '*' freezes everything", "name the layers, such as 'backbone.*'")
@@ -372,5 +459,8 @@ _CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
     _processes_fit,
     _batches_divide,
     _learning_rate_can_be_scaled,
+    _federation_is_as_long_as_said,
+    _federation_can_train_so,
+    _privacy_can_be_promised,
     _unfreezing_leaves_something,
 )

@@ -28,8 +28,8 @@ class TaskPlan(_Part):
 
     name: str
     """Name, which a worker is told."""
-    kind: Literal["train", "call"]
-    """What it does: train a module, or call a function."""
+    kind: Literal["train", "federate", "call"]
+    """What it does: train a module in one place or at several sites, or call a function."""
     processes: int = 1
     """Processes per node that work together."""
     needs: list[str] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import State, is_study, read_state
 
-__all__ = ["find_success", "link_success"]
+__all__ = ["claim", "find_success", "link_success", "unclaim"]
 
 _FOLDER = "by-digest"
 
@@ -46,6 +47,54 @@ def find_success(runs: Path, digest: str) -> RunPaths | None:
         return run if read_state(run).state is State.SUCCEEDED else None
     except (OSError, ValueError, KeyError):
         return None
+
+
+def claim(runs: Path, digest: str) -> int | None:
+    """Claim to be the one who runs a digest now, so that studies side by side share what both want.
+
+    Parameters
+    ----------
+    runs
+        The runs folder.
+    digest
+        Of a plan.
+
+    Returns
+    -------
+    int or None
+        A descriptor for `unclaim`; the claim ends with this process. ``None`` if another one runs it.
+
+    Raises
+    ------
+    OSError
+        If the claim cannot be written.
+    """
+    path = _claim(runs, digest)
+    path.parent.mkdir(exist_ok=True)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:  # a file system without locks: then nobody waits for anybody
+            return descriptor
+        os.close(descriptor)  # of a file that somebody has just given up and removed
+
+
+def unclaim(runs: Path, digest: str, descriptor: int) -> None:
+    """Give a claim up."""
+    _claim(runs, digest).unlink(missing_ok=True)
+    os.close(descriptor)
+
+
+def _claim(runs: Path, digest: str) -> Path:
+    return runs / _FOLDER / f".{_name(digest)}.claim"
 
 
 def _name(digest: str) -> str:

@@ -21,6 +21,7 @@ logs/            what each task printed; of several processes rank 0 in TASK.log
 metrics.jsonl    every metric logged, one JSON object a line
 progress.json    where the training stands
 checkpoints/     last.ckpt (to resume from) and best.ckpt
+federation/      of a federation: each round's record, and the weights of the last two
 evaluation/      figures and pictures on the test split
 report.html      the same as one page
 package/         the trained model: `ai4sdk predict {id} --input FILE`, or `mlflow models predict -m package`
@@ -28,6 +29,11 @@ tracking.json    the MLflow run, and how much was sent to it
 slurm/           on a cluster: the script that was submitted, and the number of each job
 kubernetes/      on Kubernetes: what was submitted, and what pods printed that write elsewhere
 """
+
+
+def privacy_folder(runs: Path) -> Path:
+    """Return where it is kept what runs spent of the privacy of their data, in the folder of all runs."""
+    return runs / "privacy"
 
 
 @dataclass(frozen=True)
@@ -123,6 +129,11 @@ class RunPaths:
     def best_checkpoint(self) -> Path:
         """Checkpoint with the best monitored metric."""
         return self.checkpoints / "best.ckpt"
+
+    @property
+    def federation(self) -> Path:
+        """Folder of the rounds of a federation; only federations have it."""
+        return self.root / "federation"
 
     @property
     def evaluation(self) -> Path:

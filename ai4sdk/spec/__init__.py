@@ -4,10 +4,12 @@ from ai4sdk.spec.backend import Backend, LocalBackend, SlurmBackend
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.dataset import CsvOptions, Dataset, FileDataset, Images, Loader, Splits, TargetDataset
 from ai4sdk.spec.evaluation import Evaluation
+from ai4sdk.spec.federation import Federation
 from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.job import Job
 from ai4sdk.spec.kubernetes import KubernetesBackend, Toleration
 from ai4sdk.spec.optimizer import Scheduler
+from ai4sdk.spec.ray import RayBackend
 from ai4sdk.spec.storage import Storage
 from ai4sdk.spec.sweep import Axis, Pruner, Sweep
 from ai4sdk.spec.target import Target
@@ -22,6 +24,7 @@ __all__ = [
     "Dataset",
     "EarlyStopping",
     "Evaluation",
+    "Federation",
     "FileDataset",
     "Hardware",
     "Images",
@@ -30,6 +33,7 @@ __all__ = [
     "Loader",
     "LocalBackend",
     "Pruner",
+    "RayBackend",
     "Scheduler",
     "Section",
     "SlurmBackend",

@@ -5,13 +5,23 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.kubernetes import KubernetesBackend
+from ai4sdk.spec.ray import RayBackend
 from ai4sdk.spec.units import Span
 
-__all__ = ["Backend", "KubernetesBackend", "LocalBackend", "SlurmBackend"]
+__all__ = [
+    "Backend",
+    "KubernetesBackend",
+    "LocalBackend",
+    "OtherBackend",
+    "RayBackend",
+    "SlurmBackend",
+    "backends_of_packages",
+]
 
 
 class LocalBackend(Section):
@@ -110,14 +120,70 @@ class SlurmBackend(Section):
     """Environment variables for the tasks."""
 
 
+GROUP = "ai4sdk.backends"
+"""Entry point group by which other packages add backends: a name, and the class that is it."""
+
+
+def backends_of_packages() -> dict[str, Any]:
+    """Return the backends that other packages add: name → entry point."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+class OtherBackend(Section):
+    """A backend of another package, which names it in the entry point group ``ai4sdk.backends``.
+
+    What else it takes is what its class has as ``options``, a model of pydantic.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    kind: str
+    """Its name there."""
+
+    grace: Span = 60.0
+    """Time a task has to write a checkpoint after it is told to stop; then it is killed."""
+
+    env: dict[str, str] = Field(default_factory=dict)
+    """Environment variables for the tasks."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_its_options(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        rest = {name: value for name, value in data.items() if name not in cls.model_fields}
+        try:
+            options = getattr(backends_of_packages()[data["kind"]].load(), "options", None)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"backend {data['kind']} cannot be loaded: {error}") from error
+        if options is None:
+            if rest:
+                raise ValueError(f"backend {data['kind']} has no option {', '.join(rest)}")
+            return data
+        try:
+            return {**data, **options.model_validate(rest).model_dump(mode="json")}
+        except ValidationError as error:
+            found = [f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}" for mistake in error.errors()]
+            raise ValueError(f"backend {data['kind']}: {'; '.join(found)}") from error
+
+
+_OURS = ("local", "slurm", "kubernetes", "ray")
+
+
 def _kind(value: Any) -> Any:
-    return value.get("kind", "local") if isinstance(value, dict) else getattr(value, "kind", None)
+    kind = value.get("kind", "local") if isinstance(value, dict) else getattr(value, "kind", None)
+    # Entry points are read only for a name that is not ours: it takes longer than validating a job.
+    return "other" if isinstance(kind, str) and kind not in _OURS and kind in backends_of_packages() else kind
 
 
 Backend = Annotated[
     Annotated[LocalBackend, Tag("local")]
     | Annotated[SlurmBackend, Tag("slurm")]
-    | Annotated[KubernetesBackend, Tag("kubernetes")],
+    | Annotated[KubernetesBackend, Tag("kubernetes")]
+    | Annotated[RayBackend, Tag("ray")]
+    | SkipJsonSchema[Annotated[OtherBackend, Tag("other")]],
     Discriminator(_kind),
 ]
 """This machine, or a cluster."""

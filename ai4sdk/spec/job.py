@@ -11,6 +11,7 @@ from ai4sdk.spec.backend import Backend, LocalBackend
 from ai4sdk.spec.base import Section, field_that_changes_nothing
 from ai4sdk.spec.dataset import Dataset
 from ai4sdk.spec.evaluation import Evaluation
+from ai4sdk.spec.federation import Federation
 from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.optimizer import Scheduler
 from ai4sdk.spec.storage import Storage
@@ -23,7 +24,7 @@ __all__ = ["SECTIONS_OF_A_TRAINING", "Job", "Learner", "Task"]
 
 Task = Literal["auto", "classification", "regression", "other"]
 
-SECTIONS_OF_A_TRAINING = ("task", "module", "dataset", "optimizer", "scheduler", "training", "evaluation")
+SECTIONS_OF_A_TRAINING = ("task", "module", "dataset", "optimizer", "scheduler", "training", "federation", "evaluation")
 """Keys that say nothing where a function is called."""
 
 
@@ -71,6 +72,9 @@ class Job(Section):
 
     training: Training = Field(default_factory=Training)
     """How it is trained."""
+
+    federation: Federation = Field(default_factory=Federation)
+    """How sites learn together, with ``training.mode: federated``."""
 
     evaluation: Evaluation = Field(default_factory=Evaluation)
     """How it is judged."""
@@ -122,6 +126,14 @@ class Job(Section):
         return Learner(self.module, self.dataset)
 
     @property
+    def site_column(self) -> str | None:
+        """Column of the dataset that divides it among the sites of a rehearsed federation; nothing without one."""
+        divided = self.federation.partition if self.training.mode == "federated" else None
+        return None if divided is None else divided.column
+
+    @property
     def unused(self) -> tuple[str, ...]:
         """Keys that say nothing: those of trainings where a function is called, and ``function`` elsewhere."""
-        return ("function",) if self.function is None else SECTIONS_OF_A_TRAINING
+        if self.function is not None:
+            return SECTIONS_OF_A_TRAINING
+        return ("function",) if self.training.mode == "federated" else ("function", "federation")

@@ -49,10 +49,11 @@ class Checkpoint(Section):
 class Training(Section):
     """Length, arithmetic and safety of a training."""
 
-    mode: Literal["single", "ddp", "fsdp"] = "single"
+    mode: Literal["single", "ddp", "fsdp", "federated"] = "single"
     """``single``: one process. ``ddp``: several processes, each with a copy of the module and a share of every batch;
     gradients are averaged over them before each step. ``fsdp``: the same, but each process keeps only its slice of the
-    parameters and of what the optimizer remembers."""
+    parameters and of what the optimizer remembers. ``federated``: sites that share no data each train a copy, whose
+    weights are aggregated in rounds; see ``federation``."""
 
     processes: int | None = Field(default=None, ge=1)
     """With ``ddp`` and ``fsdp``, processes per node; nothing for one a GPU. On CPU it has to be given."""
@@ -120,7 +121,7 @@ class Training(Section):
     @property
     def is_shared(self) -> bool:
         """Whether several processes train together."""
-        return self.mode != "single"
+        return self.mode in ("ddp", "fsdp")
 
     @model_validator(mode="after")
     def _ends_some_time(self) -> Self:

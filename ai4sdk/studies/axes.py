@@ -14,7 +14,6 @@ from ai4sdk.studies.point import PointState, Result, StudyView
 __all__ = [
     "all_axes",
     "as_number",
-    "clipped",
     "describe",
     "figure",
     "is_seed",
@@ -84,14 +83,6 @@ def value_key(value: Any) -> str:
 def figure(value: float) -> str:
     """Write a figure with four significant digits, trailing zeros too, so that figures below each other line up."""
     return f"{value:#.4g}".removesuffix(".")
-
-
-def clipped(text: str, most: int) -> str:
-    """Cut a text in its middle where it is longer than so many characters."""
-    if len(text) <= most:
-        return text
-    head = (most - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
 
 
 def params_text(params: Mapping[str, Any], short: Mapping[str, str]) -> str:

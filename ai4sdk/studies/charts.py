@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ai4sdk.studies.axes import all_axes, as_number, clipped, describe, shortened
+from ai4sdk.runs.drawing import DRAWING_STYLE, clipped, drawing, element, label, polyline
+from ai4sdk.studies.axes import all_axes, as_number, describe, shortened
 from ai4sdk.studies.importance import Importances
 from ai4sdk.studies.point import PointState, Result, StudyView
 from ai4sdk.studies.results import best, history, objective_value, pareto_front, ranked
-from ai4sdk.studies.svg import Scale, drawing, element, label, polyline, scale_of
+from ai4sdk.studies.svg import Scale, scale_of
 
 __all__ = [
     "CHART_STYLE",
@@ -31,14 +32,9 @@ MOST_DOTS = 1000
 """More marks than these hide each other and make the page heavy; of more, every n-th is drawn, and the best."""
 MOST_SLICES = 12
 
-CHART_STYLE = """
-:root { --faint:#c3cad4 } @media (prefers-color-scheme: dark) { :root { --faint:#4a5565 } }
-svg { display:block; width:100%; height:auto; color:var(--ink) }
-svg text { fill:var(--quiet); font:12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-svg text.label { paint-order:stroke; stroke:var(--card); stroke-width:3px; stroke-linejoin:round }
-svg text.name { fill:var(--ink); font-weight:600 }
-svg .axis { stroke:var(--faint); stroke-width:1 } svg .grid { stroke:var(--line); stroke-width:1 }
-svg .dot { fill:var(--accent); fill-opacity:.55; stroke:var(--card); stroke-width:.5 }
+CHART_STYLE = (
+    DRAWING_STYLE
+    + """
 svg .pruned { fill:none; stroke:var(--quiet); stroke-width:1.4 }
 svg .failed { fill:none; stroke:var(--bad); stroke-width:1.8 }
 svg .so-far { fill:none; stroke:var(--accent); stroke-width:2; stroke-linejoin:round }
@@ -49,11 +45,11 @@ svg .line { fill:none; stroke-width:1.3; stroke-opacity:.75;
 svg .halo { fill:none; stroke:var(--card); stroke-width:6; stroke-linejoin:round }
 svg .best-line { fill:none; stroke:var(--good); stroke-width:3; stroke-linejoin:round }
 svg .line:hover { stroke:var(--ink); stroke-width:3; stroke-opacity:1 }
-svg .dot:hover, svg .pruned:hover, svg .failed:hover { stroke:var(--ink); stroke-width:2 }
-svg .amount { fill:var(--accent) }
+svg .pruned:hover, svg .failed:hover { stroke:var(--ink); stroke-width:2 }
 .legend { display:inline-flex; gap:.35rem; align-items:center; margin-right:1rem }
 .legend svg { width:14px; height:14px; display:inline-block }
 """
+)
 
 WIDTH = 1000.0
 LEFT, RIGHT, TOP, BOTTOM = 74.0, 18.0, 14.0, 46.0

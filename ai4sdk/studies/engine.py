@@ -23,7 +23,7 @@ from ai4sdk.config.keys import nearest
 from ai4sdk.config.project import Project
 from ai4sdk.errors import Ai4Error, ConfigError, EnvironmentFault, RunCancelled, RunInterrupted, UsageError
 from ai4sdk.planning.plan import Plan
-from ai4sdk.runs.digests import find_success, link_success
+from ai4sdk.runs.digests import claim, find_success, link_success, unclaim
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, add_event, is_alive, is_run, read_state, write_last, write_state
@@ -45,9 +45,12 @@ from ai4sdk.studies.view import view_of
 __all__ = ["Engine", "execute"]
 
 _POLL = 0.2
+_LOOK_ELSEWHERE = 1.0
+"""Seconds between two looks at points that another study runs."""
 _POLL_REPORTS = 0.01
 """Seconds between two looks at reports: a worker waits for the answer."""
 _NO_OBJECTIVE = "no objective"
+_LACK = "a lack of the machine"
 _FREE_LOCK = 30.0
 """Seconds after which processes of a killed engine must be gone, beyond those that they have to stop."""
 
@@ -169,11 +172,16 @@ class Engine:
         self._running: dict[Path, Point] = {}
         self._twins: dict[str, list[Point]] = {}
         self._again: deque[Point] = deque()
+        self._elsewhere: deque[Point] = deque()  # which another study runs just now
+        self._look_elsewhere = 0.0
+        self._claims: dict[str, int] = {}
+        self._waits: set[int] = set()
         self._asked: deque[Point] = deque()
         self._tries: dict[int, int] = {}
         self._phases: dict[int, list[str]] = {}
         self._tails: dict[int, ReportTail] = {}
         self._pruned: set[int] = set()
+        self._lacks: dict[str | None, set[int]] = {}
         self._told_to_stop: str | None = None
         self._cut_short = False
         self._search: Search = make_search(study)
@@ -261,7 +269,7 @@ class Engine:
                 if point is None:
                     break
                 self._begin(point, search)
-            if not self._running and (self._told_to_stop or late or not self._again):
+            if not self._running and (self._told_to_stop or late or not (self._again or self._elsewhere)):
                 return
             some = False
             if self._pool is not None:
@@ -269,6 +277,8 @@ class Engine:
                 for ended in self._pool.wait(pause):
                     self._end(ended, search)
                     some = True
+            elif self._elsewhere:
+                time.sleep(_POLL)
             self._answer_reports(search)
             if not some and (self._unattended or (self._scheduled and self._told_to_stop == "terminated")):
                 return
@@ -308,6 +318,9 @@ class Engine:
             if not result.state.final:
                 return result.point
             search.tell(number, None, result.state)
+        if self._elsewhere and time.monotonic() >= self._look_elsewhere:
+            self._again.extend(self._elsewhere)
+            self._elsewhere.clear()
         return self._again.popleft() if self._again else None
 
     def _plan_point(self, number: int, params: Mapping[str, Any]) -> None:
@@ -333,9 +346,12 @@ class Engine:
         if any(running.digest == point.digest for running in self._running.values()):
             self._twins.setdefault(point.digest, []).append(point)
             return
+        if not self._scheduled and not self._claim(point):
+            return
         run = self._paths.point(point.number)
         done = find_success(self._runs, point.digest)
         if done is not None and done.root != run.root.resolve():
+            self._unclaim(point)
             self._reuse(point, done, search)
             return
         if self._only_looks:
@@ -364,6 +380,26 @@ class Engine:
         self._running[run.root] = point
         self._follow_reports(point, run)
         pool.start(run, self._backend.render(plan, run, self._project.root), lock)
+
+    def _claim(self, point: Point) -> bool:
+        """Claim a point, or put it aside while another study runs the same; what that comes to counts here, too."""
+        if point.digest in self._claims:  # it is tried again
+            return True
+        claimed = claim(self._runs, point.digest)
+        if claimed is None:
+            if not self._elsewhere:
+                self._look_elsewhere = time.monotonic() + _LOOK_ELSEWHERE
+            if point.number not in self._waits:
+                add_event(self._paths, "waits for another study", number=point.number)
+                self._waits.add(point.number)
+            self._elsewhere.append(point)
+            return False
+        self._claims[point.digest] = claimed
+        return True
+
+    def _unclaim(self, point: Point) -> None:
+        if (claimed := self._claims.pop(point.digest, None)) is not None:
+            unclaim(self._runs, point.digest, claimed)
 
     def _follow_reports(self, point: Point, run: RunPaths) -> None:
         if self._study.sweep.pruner is not None:
@@ -474,6 +510,8 @@ class Engine:
             found, values, cause = PointState.PRUNED, (value,), f"given up after epoch {step}"
         elif found is PointState.FAILED and state.exit_code in _NOT_THE_CODE:
             found = PointState.INTERRUPTED
+            if state.exit_code == EnvironmentFault.exit_code:
+                self._notice_lack(point, cause)
         if found is PointState.INTERRUPTED and cause == _WALL_TIME:
             if self._got_further(point, run, state):
                 self._tries[point.number] = 0  # its time was too short for all, not the machine at fault
@@ -488,6 +526,7 @@ class Engine:
             self._results[point.number] = replace(result, state=PointState.WAITING)
             self._again.append(point)
             return
+        self._unclaim(point)
         took = (state.ended or time.time()) - state.started if state.started else None
         self._ledger.write(
             "ended", number=point.number, state=str(found), values=_listed_values(values), cause=cause, took=took
@@ -495,6 +534,14 @@ class Engine:
         self._results[point.number] = replace(result, state=found, values=values, cause=cause, took=took, run=run.root)
         if found.final:
             search.tell(point.number, values, found)
+
+    def _notice_lack(self, point: Point, cause: str | None) -> None:
+        """End the study where all points will fail as two did, of which none has succeeded: trying each is no use."""
+        same = self._lacks.setdefault(cause, set())
+        same.add(point.number)
+        succeeded = any(result.state is PointState.SUCCEEDED and not result.reused for result in self._results.values())
+        if len(same) > 1 and not succeeded:
+            self._told_to_stop = self._told_to_stop or _LACK
 
     def _got_further(self, point: Point, run: RunPaths, state: RunState) -> bool:
         """Tell whether an attempt left more than it had found: a checkpoint, or a phase that is finished."""
@@ -547,6 +594,10 @@ class Engine:
         if self._told_to_stop == _NO_OBJECTIVE:
             found, code = State.FAILED, 2
             cause = f"{NOTHING_MEASURED}: point {failed[0].point.number}: {failed[0].cause}"
+        elif self._told_to_stop == _LACK:
+            lack = next(cause for cause, points in self._lacks.items() if len(points) > 1)
+            found, code = State.INTERRUPTED, EnvironmentFault.exit_code
+            cause = f"no point can run here: {lack}; {rest}, for `ai4sdk study resume` when that is mended"
         elif cut and self._told_to_stop == "cancelled":
             found, code, cause = State.CANCELLED, 130, f"stopped on request, {rest}"
         elif cut and self._told_to_stop:

@@ -61,11 +61,7 @@ class PointPlanner:
         job, problems = validate(composition)
         if job is None:
             raise ConfigError(problems)
-        plan = make_plan(Loaded(job, composition), command=self.command, parts=self.parts)
-        if any(task.world_size > 1 for task in plan.tasks):
-            message = "the points of a study are single processes; this one would be several"
-            raise ConfigError([located(composition, "training.mode", message, "training=single, or run points alone")])
-        return plan
+        return make_plan(Loaded(job, composition), command=self.command, parts=self.parts)
 
     def to_json(self) -> dict[str, Any]:
         """Return all that later plans need, as JSON values."""
@@ -240,18 +236,20 @@ def make_study(
     reader = Composer(config, project)
     fixed, typed, problems = split_sweeps(overrides, reader.repository)
     base = reader.compose(fixed)
-    sweep = _sweep(base)
+    sweep, wrong = _sweep(base)
     written, more = read_axes(
         {key: axis.model_dump() if hasattr(axis, "model_dump") else axis for key, axis in sweep.axes.items()},
         reader.repository,
     )
-    problems += [located(base, problem.key, problem.message, problem.fix) for problem in more]
+    problems += [*wrong, *(located(base, problem.key, problem.message, problem.fix) for problem in more)]
     set_by_hand = {text.partition("=")[0] for text in fixed} | {axis.key for axis in typed}
     space = (*(axis for axis in written if axis.key not in set_by_hand), *typed)
     by_hand = {text.partition("=")[0]: text for text in overrides}
     planner = PointPlanner(PointComposer(config, fixed, project), Parts(), command)
     look = Look(planner.plan, planner.composer.is_group, space, base, by_hand)
     problems += [look.located(problem) for problem in check(space)]
+    if wrong and space and len(problems) == len(wrong):
+        problems += _few([problem for problem in look().problems if not problem.key.startswith("sweep")])
     if not space and not problems:
         nothing = Problem("nothing is varied: no value has several", fix="-m optimizer.lr=1e-2,1e-3")
         if written:
@@ -269,9 +267,8 @@ def make_study(
     if not problems:
         problems = _search_problems(sweep, space, objectives, look)
         problems += [look.located(problem) for problem in _backend_fits(corners.first, sweep)]
-        if sweep.pruner is not None and corners.first.job["function"] is not None:
-            message = "a pruner looks at a training epoch by epoch, and this job calls a function"
-            problems.append(look.located(Problem(message, key="sweep.pruner", fix="sweep.pruner=null")))
+        if sweep.pruner is not None and (cannot := _cannot_be_pruned(corners.first)):
+            problems.append(look.located(Problem(cannot, key="sweep.pruner", fix="sweep.pruner=null")))
     if problems:
         raise ConfigError(problems)
     points, total = _points(planner, sweep, space, corners.digests, look)
@@ -301,16 +298,20 @@ def _alone(composition: Composition) -> Composition:
     return replace(composition, values={key: value for key, value in composition.values.items() if key != "sweep"})
 
 
-def _sweep(base: Composition) -> Sweep:
+def _sweep(base: Composition) -> tuple[Sweep, list[Problem]]:
+    """Read the section, or say what is wrong with it; then it has nothing but axes."""
     complete(Sweep)
     section = base.values.get("sweep") or {}
     try:
-        return Sweep.model_validate(section)
+        return Sweep.model_validate(section), []
     except ValidationError:
-        # What is wrong is reported with the rest of the job.
-        job, problems = validate(replace(base, problems=()))
+        job, problems = validate(replace(base, problems=()))  # which says it with lines and advice
         assert job is None
-        raise ConfigError([problem for problem in problems if problem.key.split(".")[0] == "sweep"]) from None
+        wrong = [problem for problem in problems if problem.key.split(".")[0] == "sweep"]
+    try:
+        return Sweep.model_validate({"axes": section["axes"]}), wrong
+    except (ValidationError, KeyError, TypeError):
+        return Sweep(), wrong
 
 
 def _backend_fits(first: Plan, sweep: Sweep) -> Iterator[Problem]:
@@ -324,6 +325,17 @@ def _backend_fits(first: Plan, sweep: Sweep) -> Iterator[Problem]:
     elif is_unattended(sweep.search, sweep.pruner, kind) and sweep.max_time is not None:
         message = f"backend {kind} is given all points at once; nobody stays to start none after a while"
         yield Problem(message, key="sweep.max_time", fix="sweep.max_time=null; hardware.wall_time bounds each point")
+
+
+def _cannot_be_pruned(plan: Plan) -> str:
+    """Say why a pruner can do nothing with a plan's training; nothing if it can."""
+    if plan.job["function"] is not None:
+        return "a pruner looks at a training epoch by epoch, and this job calls a function"
+    if plan.job["training"]["mode"] == "federated":
+        return "a pruner looks at a training epoch by epoch, and this one has rounds"
+    if any(task.world_size > 1 for task in plan.tasks):
+        return "a pruner cannot end a training of several processes early"
+    return ""
 
 
 def _sweeper_fits(sweep: Sweep, objectives: Sequence[Objective]) -> Iterator[Problem]:

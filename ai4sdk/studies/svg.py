@@ -1,17 +1,16 @@
-"""The few parts that charts are drawn with, as SVG text: elements, scales and ticks."""
+"""Scales of charts and their ticks."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ai4sdk.runs.page import escaped
-from ai4sdk.studies.axes import as_number, clipped, shows_decades, value_key, value_text
+from ai4sdk.studies.axes import as_number, shows_decades, value_key, value_text
 
-__all__ = ["Scale", "drawing", "element", "label", "polyline", "scale_of"]
+__all__ = ["Scale", "scale_of"]
 
 MOST_LABELS = 12
 """More labels on an axis of words could not be read."""
@@ -19,47 +18,6 @@ MOST_CHOICES = 8
 """So few different numbers, tried again and again, were chosen from a list: each has a place, as words have."""
 MISSING = 0.08
 """Part of an axis kept free for points that lack its value."""
-
-
-def element(name: str, *, title: str = "", text: str = "", **attributes: Any) -> str:
-    """Return an element; all texts are plain.
-
-    Parameters
-    ----------
-    name
-        Of the element.
-    title
-        What is shown while the pointer rests on it.
-    text
-        Its content.
-    attributes
-        Its attributes; numbers are written with one decimal, an underscore as a hyphen (at the end not at all).
-    """
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{f"{value:.1f}" if isinstance(value, float) else escaped(value)}"'
-        for key, value in attributes.items()
-    )
-    content = (f"<title>{escaped(title)}</title>" if title else "") + escaped(text)
-    return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
-
-
-def label(x: float, y: float, text: str, *, anchor: str = "middle", most: int = 24, class_: str = "label") -> str:
-    """Return a text, cut to so many characters; then it is whole in its title."""
-    short = clipped(text, most)
-    return element("text", x=x, y=y, text_anchor=anchor, class_=class_, text=short, title=text if short != text else "")
-
-
-def polyline(points: Iterable[tuple[float, float]], *, title: str = "", **attributes: Any) -> str:
-    """Return a line through points."""
-    return element("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points), title=title, **attributes)
-
-
-def drawing(width: float, height: float, name: str, parts: Iterable[str]) -> str:
-    """Return a drawing that is as wide as its place, with what it shows as its name for those who do not see it."""
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escaped(name)}" '
-        f'viewBox="0 0 {width:.0f} {height:.0f}" style="min-width:{width * 0.62:.0f}px">{"".join(parts)}</svg>'
-    )
 
 
 @dataclass(frozen=True)

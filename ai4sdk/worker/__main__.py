@@ -85,6 +85,8 @@ def _executor(kind: str) -> Callable[[Plan, RunPaths, str, StopRequest], None]:
     try:
         if kind == "call":
             from ai4sdk.worker.call import execute
+        elif kind == "federate":
+            from ai4sdk.federated.task import execute
         else:
             from ai4sdk.worker.phases import execute
     except ImportError as error:

@@ -98,6 +98,7 @@ def look(plan: Plan, project: Path, *, calibrate: bool = False) -> Look:
         task=job.task,
         seed=job.seed,
         instantiate=instantiate,
+        site=job.site_column,
     )
     divide_batch_size(data, job)
     data.datamodule.prepare_data()

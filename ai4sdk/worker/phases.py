@@ -32,7 +32,7 @@ from ai4sdk.worker.signals import StopRequest
 from ai4sdk.worker.task import Task, open_task
 from ai4sdk.worker.train import fit, make_module, quiet_lightning, trained_weights
 
-__all__ = ["PHASES", "divide_batch_size", "execute"]
+__all__ = ["PHASES", "Work", "divide_batch_size", "execute"]
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
     """
     quiet_lightning()
     with open_task(plan, paths, task, stop) as opened:
-        _Work(opened).do()
+        Work(opened).do()
 
 
 def divide_batch_size(data: Data, job: Job) -> None:
@@ -73,7 +73,7 @@ def divide_batch_size(data: Data, job: Job) -> None:
         data.datamodule.loader = loader.model_copy(update={"batch_size": scale_of(job).batch_size})
 
 
-class _Work:
+class Work:
     """The phases of a task, and what they share."""
 
     def __init__(self, task: Task) -> None:
@@ -149,6 +149,7 @@ class _Work:
             task=job.task,
             seed=job.seed,
             instantiate=functools.partial(instantiate, key="dataset"),
+            site=job.site_column,
         )
         if in_turn and self.rank.local_rank == 0:
             self.group.wait()

@@ -16,6 +16,7 @@ __all__ = [
     "find_generators",
     "generator_states",
     "random_state",
+    "reseed",
     "seed_of_rank",
     "set_generator_states",
     "set_random_state",
@@ -168,6 +169,19 @@ def set_generator_states(generators: Mapping[str, Generator], states: Mapping[st
     for path in generators.keys() & states.keys():
         _set_state(generators[path], states[path])
     return sorted(generators.keys() ^ states.keys())
+
+
+def reseed(generators: Mapping[str, Generator], seed: int) -> None:
+    """Give every generator a state that follows from a seed and from where the generator is."""
+    for path, generator in generators.items():
+        words = np.random.SeedSequence([seed, *path.encode()]).generate_state(1)
+        own = int(words[0])
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(own)
+        elif isinstance(generator, random.Random | np.random.RandomState):
+            generator.seed(own)
+        else:
+            generator.bit_generator.state = type(generator.bit_generator)(own).state
 
 
 def _state_of(generator: Generator) -> Any:

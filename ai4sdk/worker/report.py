@@ -25,6 +25,7 @@ from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.page import details, document, escaped, facts_list, figure_text, section, table, written_at
 from ai4sdk.runs.state import read_state
 from ai4sdk.spec.units import format_size, format_span
+from ai4sdk.worker.federation_page import FEDERATION_STYLE, federation_section
 from ai4sdk.worker.pictures import draw_evaluation, learning_curves
 
 __all__ = ["Report", "main", "render_report", "write_report"]
@@ -89,6 +90,8 @@ class Report:
         What took how long, in seconds.
     written
         Unix time.
+    federation
+        Ready HTML of the section that tells of a federation.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Report:
     pictures: Mapping[str, bytes] | None = field(default_factory=dict)
     timing: Sequence[tuple[str, float]] = ()
     written: float = 0.0
+    federation: str = ""
 
 
 def write_report(paths: RunPaths, *, pictures: bool = True, state: str = "succeeded") -> None:
@@ -135,6 +139,7 @@ def write_report(paths: RunPaths, *, pictures: bool = True, state: str = "succee
         pictures=drawn if pictures else None,
         timing=phase_times(read_json_lines(paths.events), time.time()),
         written=time.time(),
+        federation=federation_section(paths.federation),
     )
     write_text(paths.report, render_report(report))
 
@@ -197,6 +202,7 @@ def render_report(report: Report) -> str:
         _classes(report.scores),
         _confusions(report.scores),
         _outputs(report.scores),
+        report.federation,
         _pictures(report, only="learning_curves"),
         _data(report.plan),
         _what_was_run(report),
@@ -207,7 +213,9 @@ def render_report(report: Report) -> str:
 <h1>{escaped(report.name)} <span class="state {escaped(report.state)}">{escaped(report.state)}</span></h1>
 {lead}
 <p class="facts"><code>{escaped(report.run)}</code><span>{written_at(report.written)}</span></p>"""
-    return document(f"{report.name} · {report.run}", header, "".join(sections))
+    return document(
+        f"{report.name} · {report.run}", header, "".join(sections), style=FEDERATION_STYLE if report.federation else ""
+    )
 
 
 def _headline(report: Report) -> str:

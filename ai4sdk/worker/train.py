@@ -6,7 +6,7 @@ import inspect
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,16 @@ from ai4sdk.worker.resume import STATE_KEY, ExactState, ResumableEpochLoop
 from ai4sdk.worker.sharding import Divided
 from ai4sdk.worker.signals import Reason, StopRequest, StopTraining
 
-__all__ = ["Fitted", "devices", "fit", "make_module", "quiet_lightning", "trained_weights"]
+__all__ = [
+    "Fitted",
+    "devices",
+    "fit",
+    "make_module",
+    "quiet_lightning",
+    "trained_weights",
+    "trainer_of",
+    "trainer_options",
+]
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +53,7 @@ _NOISE = (
     ".*is smaller than the logging interval.*",
     ".*module\\(s\\) in eval mode at the start of training.*",
     ".*your dataloader is not resumable.*",
+    ".*You defined a `validation_step` but have no `val_dataloader`.*",
     ".*Trainer was signaled to stop.*",
     ".*litlogger.*",
     ".*litmodels.*",
@@ -242,24 +252,59 @@ def make_trainer(
     EnvironmentFault
         If a GPU is asked for and none is there.
     """
+    options = trainer_options(job)
+    if stopping := job.training.early_stopping:
+        # Not strict: a metric that is never logged is reported by Monitors, with the names that are.
+        options["callbacks"].append(EarlyStopping(**stopping.model_dump(), strict=False))
+    options |= {
+        "default_root_dir": str(paths.root),
+        "logger": RunLogger(records),
+        "callbacks": [*options["callbacks"], ours],
+        "enable_checkpointing": True,
+        "plugins": [*options["plugins"], checkpoint_io],
+    }
+    if group is not None and group.size > 1:
+        options |= {
+            "devices": group.rank.local_world_size,
+            "num_nodes": job.hardware.nodes,
+            "strategy": (
+                Fsdp(group)
+                if job.training.mode == "fsdp"
+                else Ddp(group, find_unused_parameters=job.training.find_unused_parameters)
+            ),
+            "use_distributed_sampler": False,
+            "sync_batchnorm": job.training.sync_batchnorm,
+        }
+    else:  # nothing is to be guessed from a scheduler's variables
+        options["plugins"].append(LightningEnvironment())
+    return trainer_of(options)
+
+
+def trainer_options(job: Job) -> dict[str, Any]:
+    """Return the Trainer's options that a job decides, whatever trains.
+
+    Raises
+    ------
+    RunFailed
+        If an option of ``training.trainer`` is unknown.
+    EnvironmentFault
+        If a GPU is asked for and none is there.
+    """
     training = job.training
     extra = instantiate_all(training.trainer, key="training.trainer")
+    known = inspect.signature(pl.Trainer.__init__).parameters
+    if unknown := [name for name in extra if name not in known]:
+        raise RunFailed(f"training.trainer: Lightning's Trainer has no option {unknown[0]!r}")
     callbacks = [
         instantiate(callback.as_config(), key=f"training.callbacks.{index}")
         for index, callback in enumerate(training.callbacks)
     ]
-    if stopping := training.early_stopping:
-        # Not strict: a metric that is never logged is reported by Monitors, with the names that are.
-        callbacks.append(EarlyStopping(**stopping.model_dump(), strict=False))
     plugins = extra.pop("plugins", None) or []
-    options: dict[str, Any] = {
+    return {
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         **extra,
-        "default_root_dir": str(paths.root),
-        "logger": RunLogger(records),
-        "callbacks": [*callbacks, ours],
-        "enable_checkpointing": True,
+        "callbacks": callbacks,
         "enable_progress_bar": False,
         "max_epochs": -1 if training.max_epochs is None else training.max_epochs,
         "max_steps": -1 if training.max_steps is None else training.max_steps,
@@ -271,25 +316,18 @@ def make_trainer(
         "deterministic": training.deterministic,
         "log_every_n_steps": training.log_every_n_steps,
         **devices(job.hardware),
-        "plugins": [*(plugins if isinstance(plugins, list) else [plugins]), checkpoint_io],
+        "plugins": plugins if isinstance(plugins, list) else [plugins],
     }
-    if group is not None and group.size > 1:
-        options |= {
-            "devices": group.rank.local_world_size,
-            "num_nodes": job.hardware.nodes,
-            "strategy": (
-                Fsdp(group)
-                if training.mode == "fsdp"
-                else Ddp(group, find_unused_parameters=training.find_unused_parameters)
-            ),
-            "use_distributed_sampler": False,
-            "sync_batchnorm": training.sync_batchnorm,
-        }
-    else:  # nothing is to be guessed from a scheduler's variables
-        options["plugins"].append(LightningEnvironment())
-    known = inspect.signature(pl.Trainer.__init__).parameters
-    if unknown := [name for name in extra if name not in known]:
-        raise RunFailed(f"training.trainer: Lightning's Trainer has no option {unknown[0]!r}")
+
+
+def trainer_of(options: Mapping[str, Any]) -> pl.Trainer:
+    """Make a Trainer that leaves signals alone.
+
+    Raises
+    ------
+    RunFailed
+        If several options do not fit together.
+    """
     try:
         trainer = pl.Trainer(**options)
     except (MisconfigurationException, TypeError, ValueError) as error:

@@ -1,7 +1,8 @@
 """``python -P -m ai4sdk.worker.zygote SOCKET GRACE MODULE…``: import once, then fork a worker for each run.
 
 The pool of a study starts it and talks to it over a socket, one JSON object a message. It asks
-``{"start": ticket, "run", "task", "log", "cwd", "env"}``, with the descriptor that holds the run's lock, and is told
+``{"start": ticket, "run", "task", "log", "cwd", "env", "program"}``, with the descriptor that holds the run's lock; a
+program is started in place of a fork that works itself, where a task is of several processes. It is told
 ``{"ready": true}`` once, then ``{"started": ticket, "pid"}`` or ``{"refused": ticket, "error"}``, and in the end
 ``{"ended": ticket, "status"}``, a status below zero being the signal that ended the worker.
 
@@ -55,6 +56,7 @@ class _Request:
     log: str
     cwd: str
     env: dict[str, str]
+    program: list[str]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -188,9 +190,10 @@ class _Zygote:
             os.close(output)
             os.chdir(request.cwd)
             os.environ.update(request.env)
-            if self._cold:
+            worker = [sys.executable, "-P", "-m", "ai4sdk.worker", request.run, request.task]
+            if program := request.program or (worker if self._cold else []):
                 os.set_inheritable(lock, True)
-                os.execv(sys.executable, [sys.executable, "-P", "-m", "ai4sdk.worker", request.run, request.task])
+                os.execv(program[0], program)
             log.info("forked; torch is %simported", "" if "torch" in sys.modules else "not ")
             sys.argv = [worker_file, request.run, request.task]
             status = _as_program(lambda: worker_main([request.run, request.task]))

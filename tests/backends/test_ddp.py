@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from helpers import weights
 
 import ai4sdk
 from ai4sdk.backends.launch import make_run
@@ -22,6 +21,7 @@ from ai4sdk.runs.files import read_json_lines
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import State, is_alive
 from ai4sdk.spec import Job
+from ai4sdk.testing.helpers import weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

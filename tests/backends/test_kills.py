@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import weights
 
 import ai4sdk
 from ai4sdk.runs.state import State, is_alive
+from ai4sdk.testing.helpers import weights
 
 KILLS = int(os.environ.get("AI4SDK_KILLS", "20"))
 

@@ -12,14 +12,14 @@ import time
 from functools import partial
 from pathlib import Path
 
-import helpers
 import pytest
-from helpers import weights
 
 import ai4sdk
 from ai4sdk.errors import RunCancelled, RunFailed, RunInterrupted
 from ai4sdk.runs.files import read_json, read_json_lines
 from ai4sdk.runs.state import State, is_alive
+from ai4sdk.testing import helpers
+from ai4sdk.testing.helpers import weights
 
 pytestmark = pytest.mark.slow
 

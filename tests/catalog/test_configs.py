@@ -22,6 +22,7 @@ OPTIONS = [(file.parent.name, file.stem) for folder in FOLDERS for file in sorte
 GROUPS = {
     "backend",
     "dataset",
+    "federation",
     "hardware",
     "module",
     "optimizer",

@@ -31,14 +31,19 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         "python",
         "sweep-and-search",
         "from-one-gpu-to-many",
+        "rehearse-a-federation",
         pytest.param("slurm", marks=pytest.mark.slurm),
         "on-kubernetes",
+        pytest.param("on-ray", marks=pytest.mark.ray),
+        "write-a-backend",
     ],
 )
 def test_a_guides_commands_work_as_written(name, tmp_path, request):
     """Run the page as one shell session; files it shows are written where it says, and Python is run, too."""
     if name == "slurm":
         request.getfixturevalue("slurm")
+    if name == "on-ray":
+        request.getfixturevalue("ray")
     if name == "on-kubernetes":
         request.getfixturevalue("kubernetes")
     script = ["set -e"]

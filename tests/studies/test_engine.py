@@ -366,6 +366,55 @@ def test_a_running_study_is_not_started_twice_and_two_studies_share_a_project(ca
     assert states_of(one) == states_of(other) == {"succeeded": 6}
 
 
+def test_studies_side_by_side_run_what_both_want_once(calls):
+    common = ("call", "+function.pause=0.5", "+function.mark=true")
+    one = ai4sdk.study(*common, "function.x=range(4)", wait=False)
+    other = ai4sdk.study(*common, "function.x=range(2,6)", wait=False)
+    one.wait()
+    other.wait()
+    assert Counter((calls / "marks").read_text().split()) == {str(x): 1 for x in range(6)}
+    assert states_of(one) == states_of(other) == {"succeeded": 4}
+    assert not list((calls / "runs" / "by-digest").glob("*.claim"))
+
+
+def test_a_point_that_a_killed_study_was_at_is_taken_over_by_one_that_waits_for_it(calls):
+    common = ("call", "+function.do=wait", "function.x=1,2")
+    one = ai4sdk.study(*common, wait=False)
+    wait_until(lambda: states_of(one)["succeeded"] == 1)
+    other = ai4sdk.study(*common, wait=False)
+    wait_until(lambda: "waits for another study" in (other.folder / "events.jsonl").read_text())
+    for process in processes_of(one):
+        process.kill()
+    wait_until(lambda: states_of(other)["running"] == 1)
+    other.cancel(now=True)
+    wait_for_end(other)
+
+
+def test_what_the_machine_lacks_for_every_point_ends_a_study_early(calls):
+    lack = "from ai4sdk.errors import EnvironmentFault\n\ndef score(x=0, mended=False):\n"
+    lack += "    if not mended:\n        raise EnvironmentFault('no such device')\n    return {'loss': x}\n"
+    (calls / "lacking.py").write_text(lack)
+    with pytest.raises(RunInterrupted, match="no point can run here: no such device; 6 of 6 points left"):
+        ai4sdk.study("call", "function._target_=lacking.score", "function.x=range(6)", "sweep.parallel=1")
+    study = ai4sdk.open_study()
+    assert study.status.exit_code == 7
+    assert sum(result.attempts for result in study.view.results) <= 3
+
+
+def test_points_of_several_processes_give_what_their_plans_give_alone(project):
+    several = ("train", "tracking.kind=none", "training.mode=ddp", "+training.processes=2", "+hardware.cpus=2")
+    study = ai4sdk.study(*several, "module.width=4,5", "+sweep.parallel=1")
+    alone = ai4sdk.run(*several, "module.width=5")
+    best = study.view.results[1]
+    assert (
+        load_file(best.run / "package/weights.safetensors").keys()
+        == load_file(alone.paths.package / "weights.safetensors").keys()
+    )
+    for name, array in load_file(alone.paths.package / "weights.safetensors").items():
+        assert (load_file(best.run / "package/weights.safetensors")[name] == array).all(), name
+    assert (best.run / "logs" / "train.rank1.log").exists()
+
+
 @pytest.mark.parametrize("file", ["points.jsonl", "study.json"])
 def test_a_damaged_file_is_told_and_never_written_to(calls, capsys, file):
     study = ai4sdk.study("call", "function.x=range(4)", "+function.pause=0.3", wait=False)

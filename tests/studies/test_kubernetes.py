@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import command, wait_for
 
 import ai4sdk
 from ai4sdk.runs.state import State
+from ai4sdk.testing.helpers import command, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -192,6 +192,12 @@ def test_every_wrong_value_is_found_at_once_and_where_it_was_typed(layered):
     assert any("optimizer=sgd" in text for text in found)
 
 
+def test_mistakes_in_how_to_search_hide_none_in_what_to_vary(layered):
+    found = problems_of("train", "+sweep.serch=grid", "+sweep.parallel=zero", "seed=1,x", "optimizer.lr=1,2")
+    assert len(found) == 3
+    assert all(any(key in text for text in found) for key in ("sweep.serch", "sweep.parallel", "seed=1,x"))
+
+
 def test_a_wrong_value_of_an_argument_is_found_before_anything_runs(layered):
     (found,) = problems_of("train", "optimizer.lr=1e-2,foo")
     assert found.startswith("command line: optimizer.lr=1e-2,foo")

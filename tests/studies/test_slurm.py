@@ -8,14 +8,14 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-import helpers
 import psutil
 import pytest
-from helpers import command
 
 import ai4sdk
 from ai4sdk.backends.slurm import submissions
 from ai4sdk.runs.state import State, read_state
+from ai4sdk.testing import helpers
+from ai4sdk.testing.helpers import command
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(900), pytest.mark.usefixtures("slurm")]
 

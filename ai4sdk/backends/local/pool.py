@@ -40,7 +40,11 @@ _DYING = 0.005
 _PATIENCE = 10.0
 """Longest time, in seconds, that this may take."""
 
-_NEEDED = {"train": "ai4sdk.worker.phases", "call": "ai4sdk.worker.call"}
+_NEEDED = {
+    "train": "ai4sdk.worker.phases",
+    "federate": "ai4sdk.federated.task",
+    "call": "ai4sdk.worker.call",
+}
 """Kind of task → what its worker imports."""
 
 _DELETED = Outcome(State.FAILED, 4, "its run directory was deleted")
@@ -98,8 +102,9 @@ class LocalPool:
 
     def __init__(self, plan: Plan, folder: Path, project: Path, *, parallel: int | None = None) -> None:
         self._tasks = {task.name: task for task in plan.tasks}
-        needed = [_NEEDED[task.kind] for task in plan.tasks if task.kind in _NEEDED]
-        self._modules = [*dict.fromkeys([*needed, *plan.code["external"]])]
+        forked = [task for task in plan.tasks if task.processes == 1]
+        needed = [_NEEDED[task.kind] for task in forked if task.kind in _NEEDED]
+        self._modules = [*dict.fromkeys([*needed, *plan.code["external"]])] if forked else []
         self._grace = float(plan.job["backend"]["grace"])
         self._project = project
         self._log = folder / "zygote.log"
@@ -226,6 +231,7 @@ class LocalPool:
             "log": command.log,
             "cwd": entry.submission.project,
             "env": {"CUDA_VISIBLE_DEVICES": ",".join(entry.gpus)} if entry.gpus else {},
+            "program": command.argv if self._tasks[command.name].processes > 1 else [],
         }
         zygote.ask(request, entry.lock)
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import command, wait_for
 
 import ai4sdk
 from ai4sdk.backends.kubernetes.refusals import NotAnswering
@@ -19,6 +18,7 @@ from ai4sdk.backends.registry import get_backend
 from ai4sdk.errors import EnvironmentFault, RunFailed, UsageError
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.state import State, hold_lock, read_state
+from ai4sdk.testing.helpers import command, wait_for
 
 pytestmark = pytest.mark.slow
 

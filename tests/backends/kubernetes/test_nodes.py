@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import command, wait_for, weights
 
 import ai4sdk
 from ai4sdk.errors import RunFailed
 from ai4sdk.runs.state import State
+from ai4sdk.testing.helpers import command, wait_for, weights
 
 pytestmark = pytest.mark.slow
 

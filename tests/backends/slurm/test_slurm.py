@@ -14,9 +14,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-import helpers
 import pytest
-from helpers import weights
 
 import ai4sdk
 from ai4sdk.backends.launch import resume_run
@@ -24,6 +22,8 @@ from ai4sdk.backends.slurm import client, submissions
 from ai4sdk.errors import EnvironmentFault, RunFailed, RunInterrupted, UsageError
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.state import State, read_state
+from ai4sdk.testing import helpers
+from ai4sdk.testing.helpers import weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(900), pytest.mark.usefixtures("slurm")]
 

@@ -1,4 +1,4 @@
-"""What tests of several rooms do, beside the fixtures of conftest.py."""
+"""What tests of several rooms do."""
 
 from __future__ import annotations
 

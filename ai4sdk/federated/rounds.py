@@ -1,0 +1,321 @@
+"""The server's loop over rounds.
+
+Flower's own loop begins at round 1, waits for sites for ever, and ends well when every site failed. This one asks the
+same strategies, and in between decides who takes part, which answers are taken, and when there are enough of them;
+and it writes each round down before the next begins.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app.exception import AppExitException
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Strategy
+
+from ai4sdk.errors import RunFailed
+from ai4sdk.federated.answers import BUFFERS, METRICS, Answer, judge, mean_metrics
+from ai4sdk.federated.app import CONFIG, ROUND
+from ai4sdk.federated.availability import available
+from ai4sdk.federated.ledger import Ledger, Round
+from ai4sdk.federated.protection import protect_all
+from ai4sdk.federated.strategies import load_strategy_state, strategy_state
+from ai4sdk.federated.weights import Arrays, State, average, from_records, to_record
+from ai4sdk.spec.federation import Federation
+from ai4sdk.worker.randomness import Stream
+
+__all__ = ["Server", "SitesGrid", "choose"]
+
+log = logging.getLogger(__name__)
+
+
+class SitesGrid(Protocol):
+    """A Grid that knows its sites by name."""
+
+    @property
+    def nodes(self) -> Mapping[str, int]:
+        """Site → node id, of the sites that can be reached now."""
+        ...
+
+    @property
+    def failures(self) -> Mapping[int, Exception]:
+        """What nodes of this process raised, most recently."""
+        ...
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Have messages answered."""
+        ...
+
+
+def choose(sites: Sequence[str], fraction: float, seed: int) -> list[str]:
+    """Choose the sites of a round: a share of them, at least one, in the order given."""
+    count = max(1, math.floor(len(sites) * fraction + 1e-9)) if sites else 0
+    draw = np.random.Generator(np.random.PCG64(seed)).random(len(sites))
+    chosen = set(np.argsort(draw, kind="stable")[:count].tolist())
+    return [site for number, site in enumerate(sites) if number in chosen]
+
+
+class _Chosen(Grid):
+    """What a strategy sees of the sites: those that were chosen, and nothing to send with."""
+
+    def __init__(self, nodes: Sequence[int]) -> None:
+        self._nodes = list(nodes)
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self._nodes)
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def create_message(
+        self, content: Any, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        return Message(content, dst_node_id=dst_node_id, message_type=message_type, group_id=group_id, ttl=ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        raise NotImplementedError(_NOT_TO_SEND)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        raise NotImplementedError(_NOT_TO_SEND)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        raise NotImplementedError(_NOT_TO_SEND)
+
+
+_NOT_TO_SEND = "a strategy returns its messages; they are sent for it"
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """The answers of a round."""
+
+    answers: dict[str, Answer]
+    refused: dict[str, str]
+
+
+class Server:
+    """Runs the rounds of a federation.
+
+    Parameters
+    ----------
+    federation
+        How.
+    seed
+        The job's seed; each round's random numbers follow from it and the round's number.
+    strategy
+        Aggregates.
+    grid
+        Reaches the sites.
+    ledger
+        Where rounds are written down.
+    validate
+        Judges a state on the server; its metrics begin with ``server/``. ``None`` if nobody asks for it.
+    secret
+        What the server's noise is drawn with, where it adds any.
+    """
+
+    def __init__(
+        self,
+        federation: Federation,
+        seed: int,
+        strategy: Strategy,
+        grid: SitesGrid,
+        ledger: Ledger,
+        validate: Callable[[int, State], dict[str, float]] | None = None,
+        secret: bytes = b"",
+    ) -> None:
+        self._secret = secret
+        self._federation, self._seed = federation, seed
+        self._strategy, self._grid, self._ledger, self._validate = strategy, grid, ledger, validate
+        self._state = State({}, {})
+        self.done: list[Round] = []
+
+    @property
+    def state(self) -> State:
+        """The weights after the last round."""
+        return self._state
+
+    def begin(self, initial: State) -> None:
+        """Go on after the last round that was finished, or begin with the initial weights."""
+        self.done = self._ledger.rounds()
+        if not self.done:
+            record = Round(0)
+            self._ledger.write(record, initial, {})
+            self.done, self._state = [record], initial
+            return
+        last = self.done[-1]
+        self._state, arrays = self._ledger.state(last.number)
+        load_strategy_state(self._strategy, last.strategy, arrays)
+
+    def round(self) -> Round:
+        """Do the next round and write it down.
+
+        Raises
+        ------
+        RunFailed
+            If there were too few answers, however often it was tried, or the strategy cannot use them.
+        """
+        number = len(self.done)
+        for attempt in range(1, self._federation.retries + 2):
+            up = self._reachable(attempt)
+            chosen = choose(up, self._federation.fraction, self._seed_of(number, attempt))
+            taken = _Taken({}, {})
+            if len(chosen) >= self._federation.min_sites:
+                with Stream(self._seed_of(number, attempt)).use():
+                    taken = self._train(number, chosen)
+                if len(taken.answers) >= self._federation.min_sites:
+                    break
+            log.warning(
+                "round %d, try %d: %d of %d sites are up, %d of %d answered %s",
+                *(number, attempt, len(up), len(self._grid.nodes), len(taken.answers), len(chosen)),
+                _why(taken.refused),
+            )
+        else:
+            raise self._too_few(number, up, taken)
+        with Stream(self._seed_of(number, 0)).use():
+            self._state = self._aggregate(number, taken)
+            metrics = mean_metrics(taken.answers.values())
+            site_metrics = {site: answer.metrics for site, answer in taken.answers.items()}
+            metrics |= self._judged(number, up, site_metrics)
+        plain, arrays = strategy_state(self._strategy)
+        record = Round(
+            number,
+            up,
+            chosen,
+            {site: answer.samples for site, answer in taken.answers.items()},
+            taken.refused,
+            metrics,
+            site_metrics,
+            attempt,
+            plain,
+        )
+        self._ledger.write(record, self._state, arrays)
+        self.done.append(record)
+        return record
+
+    def _reachable(self, attempt: int) -> list[str]:
+        """Return the sites that are up; time goes on with every try, also those of rounds before."""
+        now = sum(record.tries for record in self.done[1:]) + attempt
+        return available(self._federation.availability, list(self._grid.nodes), now, self._seed)
+
+    def _seed_of(self, number: int, attempt: int) -> int:
+        return int(np.random.SeedSequence([self._seed, number, attempt, 1]).generate_state(1)[0])
+
+    def _train(self, number: int, chosen: Sequence[str]) -> _Taken:
+        offered = _Chosen([self._grid.nodes[site] for site in chosen])
+        messages = self._strategy.configure_train(number, to_record(self._state.parameters), ConfigRecord(), offered)
+        return self._ask(number, messages, self._state)
+
+    def _ask(self, number: int, messages: Iterable[Message], sent: State | None) -> _Taken:
+        """Send messages and judge what comes back, in the order of the sites, whoever was first."""
+        buffers = to_record(self._state.buffers)
+        prepared = list(messages)
+        for message in prepared:
+            message.content[BUFFERS] = buffers
+            message.content.config_records.setdefault(CONFIG, ConfigRecord())[ROUND] = number
+        asked = {message.metadata.dst_node_id for message in prepared}
+        got: dict[int, Message] = {}
+        for reply in self._grid.send_and_receive(prepared):
+            got.setdefault(reply.metadata.src_node_id, reply)  # the first answer of a site counts
+        taken = _Taken({}, {})
+        for site, node in self._grid.nodes.items():
+            if node not in asked:
+                continue
+            answer: Answer | str = "it did not answer"
+            if node in got:
+                answer = judge(got[node], sent, max_update_norm=self._federation.max_update_norm)
+            if isinstance(answer, str):
+                taken.refused[site] = answer
+                log.warning("round %d: %s: %s", number, site, answer)
+            else:
+                taken.answers[site] = answer
+        return taken
+
+    def _aggregate(self, number: int, taken: _Taken) -> State:
+        answers = list(taken.answers.values())
+        buffers = average(
+            [answer.buffers for answer in answers], [answer.samples for answer in answers], self._state.buffers
+        )
+        _keep_common_metrics(answers)
+        privacy = self._federation.privacy
+        if privacy is not None and privacy.mode == "central":
+            clipped = protect_all(taken.answers, self._state, privacy, self._secret, number)
+            log.info("round %d: %d of %d updates were clipped", number, clipped, len(answers))
+        try:
+            arrays, _ = self._strategy.aggregate_train(number, [answer.message for answer in answers])
+        except (AppExitException, ValueError, ZeroDivisionError, KeyError) as error:
+            raise RunFailed(
+                f"round {number}: {type(self._strategy).__name__} cannot aggregate {len(answers)} answers: {error}",
+                hint="see federation.strategy and federation.min_sites",
+            ) from error
+        if arrays is None:
+            raise RunFailed(f"round {number}: {type(self._strategy).__name__} made nothing of {len(answers)} answers")
+        return State(self._checked(number, arrays), buffers)
+
+    def _checked(self, number: int, arrays: ArrayRecord) -> Arrays:
+        made = from_records(arrays)
+        for name, before in self._state.parameters.items():
+            if name not in made or made[name].shape != before.shape or not np.isfinite(made[name]).all():
+                raise RunFailed(
+                    f"round {number}: {type(self._strategy).__name__} made weights of {name} that cannot be used",
+                    hint="a smaller learning rate of the server (federation.strategy), or another strategy",
+                )
+        return {name: made[name].astype(before.dtype) for name, before in self._state.parameters.items()}
+
+    def _judged(self, number: int, sites: Sequence[str], site_metrics: dict[str, dict[str, float]]) -> dict[str, float]:
+        """Have the new weights validated; metrics of sites are added to theirs."""
+        found: dict[str, float] = {}
+        if self._federation.evaluate in ("sites", "both"):
+            offered = _Chosen([self._grid.nodes[site] for site in sites])
+            messages = self._strategy.configure_evaluate(
+                number, to_record(self._state.parameters), ConfigRecord(), offered
+            )
+            taken = self._ask(number, messages, None)
+            found |= mean_metrics(taken.answers.values())
+            for site, answer in taken.answers.items():
+                site_metrics[site] = {**site_metrics.get(site, {}), **answer.metrics}
+        if self._validate is not None and self._federation.evaluate in ("server", "both"):
+            found |= {f"server/{name}": value for name, value in self._validate(number, self._state).items()}
+        return found
+
+    def _too_few(self, number: int, up: Sequence[str], taken: _Taken) -> RunFailed:
+        needed, tries = self._federation.min_sites, self._federation.retries + 1
+        why = _why(taken.refused) or f"{len(up)} of {len(self._grid.nodes)} sites were up"
+        error = RunFailed(
+            f"round {number}: {len(taken.answers)} of the {needed} answers that it needs, after {tries} tries: {why}",
+            hint="the log says more. A smaller federation.min_sites or more federation.retries bear more; where sites "
+            "failed, `ai4sdk resume` goes on with this round when they are mended",
+        )
+        error.__cause__ = next(iter(self._grid.failures.values()), None)
+        return error
+
+
+def _why(refused: Mapping[str, str]) -> str:
+    """Name what was wrong, each cause once."""
+    causes: dict[str, list[str]] = {}
+    for site, cause in refused.items():
+        causes.setdefault(cause, []).append(site)
+    return "; ".join(
+        f"{', '.join(sites[:3])}{'…' if len(sites) > 3 else ''}: {cause}" for cause, sites in causes.items()
+    )
+
+
+def _keep_common_metrics(answers: Iterable[Answer]) -> None:
+    """Leave each message one record of arrays, and of metrics those that all have: strategies refuse others."""
+    answers = list(answers)
+    common = set.intersection(*(set(answer.metrics) for answer in answers))
+    for answer in answers:
+        content = answer.message.content
+        del content[BUFFERS]
+        for name in set(answer.metrics) - common:
+            del content.metric_records[METRICS][name]

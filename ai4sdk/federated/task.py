@@ -1,0 +1,215 @@
+"""A federation's task: rounds, then evaluation and package of the global module, as after any training."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from flwr.clientapp import ClientApp
+
+from ai4sdk.data.module import SplitData
+from ai4sdk.errors import RunFailed
+from ai4sdk.federated.app import make_app
+from ai4sdk.federated.inline import InlineGrid
+from ai4sdk.federated.learner import Learner
+from ai4sdk.federated.ledger import Ledger, Round
+from ai4sdk.federated.participation import participation
+from ai4sdk.federated.pool import PoolGrid
+from ai4sdk.federated.protection import refuse_buffers
+from ai4sdk.federated.rounds import Server
+from ai4sdk.federated.sites import divided, samples_by_class, split_data
+from ai4sdk.federated.strategies import make_strategy
+from ai4sdk.federated.weights import State, load_state, state_of
+from ai4sdk.planning.plan import Plan
+from ai4sdk.privacy.accountant import promise
+from ai4sdk.privacy.budget import Entry, PrivacyLedger
+from ai4sdk.privacy.noise import read_secret
+from ai4sdk.privacy.spending import mechanism, spends
+from ai4sdk.runs.files import write_json
+from ai4sdk.runs.layout import RunPaths, privacy_folder
+from ai4sdk.spec.privacy import Privacy
+from ai4sdk.spec.training import Checkpoint, EarlyStopping
+from ai4sdk.worker.checkpoint import write_checkpoint
+from ai4sdk.worker.phases import Work
+from ai4sdk.worker.signals import StopRequest
+from ai4sdk.worker.task import open_task
+from ai4sdk.worker.train import fit_marker, quiet_lightning
+
+__all__ = ["execute"]
+
+log = logging.getLogger(__name__)
+
+ALL = "server"
+"""Stands among the sites for the server's own validation, on the samples of all."""
+
+
+def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
+    """Execute the task of a federation; see `ai4sdk.worker.phases.execute`."""
+    quiet_lightning()
+    logging.getLogger("flwr").setLevel(logging.WARNING)
+    with open_task(plan, paths, task, stop) as opened:
+        _Federated(opened).do()
+
+
+class _Federated(Work):
+    """The phases of a federation that is rehearsed on this machine."""
+
+    def fit(self) -> None:
+        """Do the rounds that are left."""
+        if fit_marker(self.paths).is_file():
+            return
+        job, federation = self.job, self.job.federation
+        assert federation.partition is not None  # planning sees to it
+        sites = divided(self.data, federation.partition)
+        splits = split_data(self.data)
+        every = SplitData(
+            {key: splits.parts[key] for key in splits.parts if key == "val"}, splits.loader, splits.collate
+        )
+        alone = len(sites) == 1
+        learner = Learner(job, self.module, sites, self.stop, max(1, self.threads // len(sites)))
+        server = Learner(job, self.module, {ALL: every}, self.stop, self.threads if alone else 1)
+        self._tell_of_sites(sites)
+        self.count = len(sites)
+        gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
+        privacy, secret = federation.privacy, b""
+        if privacy is not None:
+            refuse_buffers(state_of(self.module))
+            secret = read_secret(self.paths.federation / ".secret")
+            self._account(privacy, federation.rounds or 0, done=False)
+        with self._grid(make_app(learner, privacy, secret), list(sites)) as grid:
+            self._rounds(
+                Server(
+                    federation,
+                    job.seed,
+                    make_strategy(federation.strategy),
+                    grid,
+                    Ledger(self.paths.federation),
+                    lambda number, state: server.validate(ALL, number, state).metrics,
+                    secret,
+                ),
+                list(sites),
+            )
+
+    def prepare(self) -> None:
+        """Make data and module, on one thread: processes that are forked later could not use more."""
+        threads, self.threads = self.threads, 1
+        super().prepare()
+        self.threads = threads
+
+    def evaluate(self) -> None:
+        """Judge the global module."""
+        torch.set_num_threads(self.threads)
+        super().evaluate()
+
+    def _grid(self, app: ClientApp, sites: Sequence[str]) -> AbstractContextManager[InlineGrid]:
+        wanted = 1 if self.job.hardware.gpus else self.job.hardware.cpus
+        processes = min(len(sites), self.job.federation.processes or wanted)
+        if processes == 1:
+            return nullcontext(InlineGrid(app, sites))
+        return PoolGrid(app, sites, processes, self.stop)
+
+    def _rounds(self, server: Server, sites: Sequence[str]) -> None:
+        """Do what is left of the rounds, and keep the best and the last weights."""
+        job, rounds = self.job, self.job.federation.rounds
+        assert rounds is not None  # planning writes it out
+        server.begin(state_of(self.module))
+        if len(server.done) > 1:
+            self.records.event("resumed", round=server.done[-1].number)
+        best = _Best(job.training.checkpoint)
+        reason = "all rounds made"
+        for record in server.done:
+            newest_is_best = best.consider(record)
+        if newest_is_best:  # it may have been written down, and its weights not
+            self._save(self.paths.best_checkpoint, server.state, server.done[-1])
+        while len(server.done) <= rounds:
+            if job.training.early_stopping and stopped_early(server.done, job.training.early_stopping):
+                reason = "early stopping"
+                break
+            self.stop.check()
+            record = server.round()
+            self._tell(record, rounds)
+            if best.consider(record):
+                self._save(self.paths.best_checkpoint, server.state, record)
+        self._save(self.paths.last_checkpoint, server.state, server.done[-1])
+        took_part = participation((record.answered for record in server.done[1:]), sites)
+        write_json(self.paths.federation / "participation.json", asdict(took_part))
+        if job.federation.privacy is not None:
+            self._account(job.federation.privacy, len(server.done) - 1, done=True)
+        ended = {"reason": reason, "rounds": len(server.done) - 1, "best": best.value, "monitor": best.monitor}
+        write_json(fit_marker(self.paths), {"finished": True, **ended})
+        self.records.event("fit ended", **ended)
+
+    def _account(self, privacy: Privacy, rounds: int, *, done: bool) -> None:
+        """Reserve what the rounds may spend, or write down what they did; refuse more than there is."""
+        how, epsilon = mechanism(privacy), spends(privacy, rounds)
+        ledger = PrivacyLedger(privacy_folder(self.paths.root.parent))
+        entry = Entry(self.paths.id, "site", how.to_dict(), rounds, epsilon, privacy.delta, done)
+        fingerprint = self.plan.data["dataset"]["fingerprint"]
+        ledger.write(fingerprint, entry, budget=None if done else privacy.budget)
+        if done:
+            said = {
+                "epsilon": epsilon,
+                "delta": privacy.delta,
+                "rounds": rounds,
+                "means": promise(how, epsilon, privacy.delta),
+            }
+            write_json(self.paths.federation / "privacy.json", {**said, "mechanism": how.to_dict()})
+            self.records.event("privacy", epsilon=epsilon, delta=privacy.delta)
+
+    def _tell_of_sites(self, sites: Mapping[str, SplitData]) -> None:
+        """Write down which samples are where: numbers and a picture."""
+        if len(sites) < self.job.federation.min_sites:
+            raise RunFailed(
+                f"a round needs {self.job.federation.min_sites} sites, and there are {len(sites)}",
+                hint=f"federation.min_sites={len(sites)} or fewer",
+            )
+        counts = samples_by_class(sites)
+        self.paths.federation.mkdir(exist_ok=True)
+        write_json(self.paths.federation / "partition.json", counts)
+
+    def _tell(self, record: Round, rounds: int) -> None:
+        self.records.metrics(record.metrics, step=record.number, epoch=record.number)
+        self.records.event("round", number=record.number, sites=len(record.answered), refused=record.refused)
+        self.records.progress.update(
+            round=record.number, rounds=rounds, sites=len(record.answered), of_sites=self.count, metrics=record.metrics
+        )
+
+    def _save(self, path: Path, state: State, record: Round) -> None:
+        load_state(self.module, state)
+        write_checkpoint({"state_dict": self.module.state_dict(), "round": record.number}, path)
+
+
+class _Best:
+    """The best value of ``training.checkpoint.monitor`` over the rounds."""
+
+    def __init__(self, settings: Checkpoint) -> None:
+        self.monitor, self._mode = settings.monitor, settings.mode
+        self.value: float | None = None
+
+    def consider(self, record: Round) -> bool:
+        """Tell whether a round is the best so far."""
+        value = record.metrics.get(self.monitor) if self.monitor else None
+        if value is None or value != value:
+            return False
+        if self.value is not None and not (value < self.value if self._mode == "min" else value > self.value):
+            return False
+        self.value = value
+        return True
+
+
+def stopped_early(rounds: Sequence[Round], how: EarlyStopping) -> bool:
+    """Tell whether the metric has not become better for as many rounds as there is patience for."""
+    best: float | None = None
+    waited = 0
+    for record in rounds:
+        value = record.metrics.get(how.monitor)
+        if value is None:
+            continue
+        better = best is None or (value < best - how.min_delta if how.mode == "min" else value > best + how.min_delta)
+        best, waited = (value, 0) if better else (best, waited + 1)
+    return best is not None and waited > 0 and waited >= how.patience

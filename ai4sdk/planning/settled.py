@@ -1,0 +1,77 @@
+"""What a plan settles that a job leaves open, or may say in several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ai4sdk.data.trace import read_trace
+from ai4sdk.errors import ConfigError, DataError, EnvironmentFault, NotFound
+from ai4sdk.planning.checks import Finding
+from ai4sdk.privacy.budget import Entry, PrivacyLedger
+from ai4sdk.privacy.spending import mechanism, spends, with_noise
+from ai4sdk.runs.layout import privacy_folder
+from ai4sdk.spec import Job
+from ai4sdk.spec.availability import TraceAvailability
+from ai4sdk.spec.privacy import Privacy
+from ai4sdk.spec.rounds import rounds_of
+from ai4sdk.spec.scale import scale_of
+
+__all__ = ["settle"]
+
+
+def settle(job: Job, values: dict[str, Any], project: Path, data: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+    """Write out processes, rounds, traces and noise, so that a plan holds all that decides.
+
+    Parameters
+    ----------
+    job
+        The job, without mistakes so far.
+    values
+        The same as plain values, which are changed.
+    project
+        Folder that relative paths start from.
+    data
+        What is known of its data.
+
+    Returns
+    -------
+    list
+        What cannot be settled.
+    """
+    if job.function is not None:
+        return []
+    if job.training.is_shared:
+        values["training"]["processes"] = scale_of(job).processes
+    if job.training.mode != "federated":
+        return []
+    federation, findings = values["federation"], []
+    federation["rounds"] = rounds_of(job)
+    if isinstance(how := job.federation.availability, TraceAvailability):
+        try:
+            federation["availability"] = read_trace(how, project).model_dump(mode="json", by_alias=True)
+        except (DataError, NotFound) as error:
+            findings.append(Finding("federation.availability.file", error.message, error.hint))
+    if job.federation.privacy is not None:
+        fingerprint = data.get("dataset", {}).get("fingerprint")
+        findings += _spend(job.federation.privacy, federation, fingerprint, privacy_folder(Path(project, job.runs)))
+    return findings
+
+
+def _spend(privacy: Privacy, federation: dict[str, Any], fingerprint: str | None, folder: Path) -> list[Finding]:
+    """Find the noise, and refuse what the dataset's budget does not allow."""
+    rounds = federation["rounds"]
+    try:
+        privacy = with_noise(privacy, rounds)
+        if privacy.budget is not None and fingerprint is not None:
+            entry = Entry("", "site", mechanism(privacy).to_dict(), rounds, spends(privacy, rounds), privacy.delta)
+            PrivacyLedger(folder).refuse_over(privacy.budget, fingerprint, entry)
+    except ConfigError as error:
+        return [Finding(f"federation.privacy.{found.key}", found.message, found.fix) for found in error.problems]
+    except DataError as error:
+        return [Finding("federation.privacy.budget", error.message, error.hint)]
+    except EnvironmentFault as error:
+        return [Finding("federation.privacy", error.message, error.hint)]
+    federation["privacy"] = privacy.model_dump(mode="json", by_alias=True)
+    return []

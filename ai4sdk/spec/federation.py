@@ -1,0 +1,107 @@
+"""How a module learns at several sites that share no data."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ai4sdk.spec.availability import AlwaysAvailable, Availability
+from ai4sdk.spec.base import Section, field_that_changes_nothing
+from ai4sdk.spec.partition import Partition
+from ai4sdk.spec.privacy import Privacy
+from ai4sdk.spec.target import Target
+
+STRATEGIES = {
+    "fedavg": "flwr.serverapp.strategy.FedAvg",
+    "fedavgm": "flwr.serverapp.strategy.FedAvgM",
+    "fedprox": "flwr.serverapp.strategy.FedProx",
+    "fedadam": "flwr.serverapp.strategy.FedAdam",
+    "fedyogi": "flwr.serverapp.strategy.FedYogi",
+    "fedadagrad": "flwr.serverapp.strategy.FedAdagrad",
+    "fedmedian": "flwr.serverapp.strategy.FedMedian",
+    "fedtrimmedavg": "flwr.serverapp.strategy.FedTrimmedAvg",
+    "krum": "flwr.serverapp.strategy.Krum",
+    "multikrum": "flwr.serverapp.strategy.MultiKrum",
+    "bulyan": "flwr.serverapp.strategy.Bulyan",
+    "qfedavg": "flwr.serverapp.strategy.QFedAvg",
+}
+"""Strategies that may be called by a short name."""
+
+
+class Strategy(Target):
+    """How what sites send is made into one module, with the arguments of the strategy beside its name."""
+
+    target: str = Field(alias="_target_", min_length=1, pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$|^\$\{.*\}$")
+    """A short name, or the dotted path of a class that derives from ``flwr.serverapp.strategy.Strategy``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, data: Any) -> Any:
+        """Replace a short name by what it stands for."""
+        if isinstance(data, str):
+            data = {"_target_": data}
+        if not isinstance(data, dict) or not isinstance(name := data.get("_target_"), str):
+            return data
+        if name.isidentifier() and name.lower() not in STRATEGIES:
+            near = get_close_matches(name.lower(), STRATEGIES, n=1)
+            meant = f"did you mean {near[0]}? There" if near else "there"
+            raise ValueError(f"no strategy is called {name}; {meant} are {', '.join(STRATEGIES)}, and dotted paths")
+        return {**data, "_target_": STRATEGIES.get(name.lower(), name)}
+
+
+class Federation(Section):
+    """Rounds of training at sites and aggregation by a server; used with ``training.mode: federated``.
+
+    A site trains as a training in one place would: ``training.max_epochs`` (or ``max_steps``) is the whole length, and
+    a round is a part of it. Learning-rate schedules go on from round to round.
+    """
+
+    partition: Partition | None = None
+    """How one dataset is divided among sites, to rehearse a federation on this machine."""
+
+    rounds: int | None = Field(default=None, ge=1)
+    """Rounds; nothing for as many as ``training.max_epochs`` or ``max_steps`` has of them."""
+
+    local_epochs: int | None = Field(default=1, ge=1)
+    """Epochs that a site trains in a round."""
+
+    local_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps that a site trains in a round, in place of ``local_epochs``."""
+
+    strategy: Strategy = Field(default={"_target_": "fedavg"}, validate_default=True)
+    """How what sites send is made into one module."""
+
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """Share of the sites that train in a round, chosen anew each time."""
+
+    min_sites: int = Field(default=1, ge=1)
+    """Answers that a round needs at least."""
+
+    retries: int = Field(default=2, ge=0)
+    """How often a round with too few answers is tried again before the federation fails."""
+
+    availability: Availability = Field(default_factory=AlwaysAvailable)
+    """Which sites of a rehearsal can be reached in a round, to see what it does to the result. A round that has too few
+    of them is tried again in the next one's time."""
+
+    privacy: Privacy | None = None
+    """Differential privacy: noise on what sites or the server give away, and what it may cost. Nothing for none."""
+
+    evaluate: Literal["sites", "server", "both", "none"] = "sites"
+    """Who validates the global module after a round: sites, each on its own validation samples, with the mean weighted
+    by their number; the server on all of them, in which case metrics begin with ``server/``; or both."""
+
+    max_update_norm: float | None = Field(default=None, gt=0)
+    """Largest change of the weights (L2 norm) that is accepted from a site; larger ones are refused."""
+
+    processes: int | None = field_that_changes_nothing(default=None, ge=1)
+    """Processes that train the sites of a rehearsal; nothing for as many as there are sites and ``hardware.cpus``. The
+    weights do not depend on it: a site has its share of the CPUs, and at least one, however many train at once."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.local_epochs is None) == (self.local_steps is None):
+            raise ValueError("a round is either local_epochs or local_steps long; give one, and null for the other")
+        return self
