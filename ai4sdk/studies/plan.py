@@ -61,7 +61,11 @@ class PointPlanner:
         job, problems = validate(composition)
         if job is None:
             raise ConfigError(problems)
-        return make_plan(Loaded(job, composition), command=self.command, parts=self.parts)
+        plan = make_plan(Loaded(job, composition), command=self.command, parts=self.parts)
+        if any(task.nodes > 1 for task in plan.tasks):
+            message, fix = "a point of a study is on one node; this one would be on several", "hardware.nodes=1"
+            raise ConfigError([located(composition, "hardware.nodes", message, f"{fix}, or run points alone")])
+        return plan
 
     def to_json(self) -> dict[str, Any]:
         """Return all that later plans need, as JSON values."""

@@ -114,8 +114,10 @@ def test_numbers_that_do_not_fit_are_refused_with_the_numbers(plan, overrides, k
     assert fix in problem.fix
 
 
-def test_points_of_a_study_are_single_processes(project):
+def test_points_of_a_study_may_be_several_processes_on_one_node(project):
     from ai4sdk.studies.plan import make_study
 
-    with pytest.raises(ConfigError, match=r"(?s)single processes.*training=single"):
-        make_study("train", ["training=ddp", "training.processes=2", "optimizer.lr=1e-2,1e-3"])
+    several = ["training=ddp", "training.processes=2", "optimizer.lr=1e-2,1e-3"]
+    assert make_study("train", several).first.tasks[0].world_size == 2
+    with pytest.raises(ConfigError, match=r"(?s)a point of a study is on one node.*hardware.nodes=1"):
+        make_study("train", [*several, "+backend=slurm", "++hardware.nodes=2"])
