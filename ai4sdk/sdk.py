@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ai4sdk.backends.launch import cancel_run, resume_run, start_run
+from ai4sdk.backends.launch import cancel_run, fetch_results, resume_run, start_run
 from ai4sdk.backends.standing import Watch
 from ai4sdk.config.load import Loaded, load_job
 from ai4sdk.config.project import Project, find_project
@@ -175,6 +175,11 @@ class Run(Handle):
         """Go on after an interruption, a cancel or a failure."""
         resume_run(self.paths, find_project().root)
         return self.wait() if wait else self
+
+    def fetch(self) -> Run:
+        """Bring what it left elsewhere, such as on the claim of a cluster, to its folder here."""
+        fetch_results(self.paths)
+        return self
 
     def model(self, **options: Any) -> Model:
         """Load its model; see `load_model`."""

@@ -179,7 +179,8 @@ class KubernetesBackend(Section):
     ``GPU_RESOURCE.product``, as NVIDIA's feature discovery sets it."""
 
     queue: LabelValue | None = None
-    """Local queue of Kueue that admits the job; without one it is scheduled at once."""
+    """Local queue of Kueue that admits the job, all of its pods at once; until then it is suspended, for ever where
+    there is no Kueue. Without a queue its pods are scheduled one by one."""
 
     backoff_limit: int = Field(default=3, ge=0, le=1000)
     """How often a run goes on in a new pod after pre-emption, the loss of a node, or its time limit; each time it may

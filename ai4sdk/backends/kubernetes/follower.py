@@ -70,7 +70,7 @@ def follow(
         return line
     status = follower.work(line)
     if status in _AGAIN:
-        return None
+        return ended()
     # Pod 0 says so a moment before the run has ended. Were it lost in between, another pod 0 would need this one.
     deadline = time.monotonic() + _LAST_WORD
     while (state := ended()) is None and time.monotonic() < deadline:
@@ -81,7 +81,7 @@ def follow(
 class _Follower:
     def __init__(self, place: Place, ranks: Ranks, echo: Callable[[], None]) -> None:
         self._place, self._ranks, self._echo = place, ranks, echo
-        self._terminated = self._told = False
+        self._terminated = self._started = self._told = False
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -112,10 +112,11 @@ class _Follower:
                 for end in self._ranks.poll():
                     line.send(ended=[end.rank, end.status], failure=self._failure(end))
                 self._echo()
+                if self._terminated and not self._started:
+                    return None
                 if self._terminated and not self._told:
-                    self._told = True
                     line.send(stopping=True)
-                    self._ranks.tell()
+                    self._tell()
                 messages = line.receive()
                 if messages is None:
                     return None
@@ -130,11 +131,18 @@ class _Follower:
 
     def _obey(self, message: dict[str, Any]) -> None:
         if start := message.get("start"):
+            self._started = True
             self._ranks.start(Node(self._place.number, self._place.count, start["address"], int(start["port"])), None)
         if message.get("stop"):
-            self._ranks.tell()
+            self._tell()
         if message.get("kill"):
             self._ranks.kill()
+
+    def _tell(self) -> None:
+        """Tell the ranks to stop, once: they take a second time for haste."""
+        if not self._told:
+            self._told = True
+            self._ranks.tell()
 
     def _failure(self, end: End) -> dict[str, Any] | None:
         """Return what a rank wrote of its failure; the folder is shared, and seen late by others."""

@@ -64,7 +64,14 @@ class _Leader(Agent):
         self._far: dict[int, set[int]] = {}
         """Number of a pod → its ranks that have not ended."""
         self._failures: dict[int, dict[str, Any]] = {}
-        self._stopping = False
+        self._started = self._stopping = self._told_far = False
+
+    def pass_on(self) -> None:
+        """Tell all ranks to stop, once: pods are told at different times, and workers take a second time for haste."""
+        self.told = True
+        if self._started and not self._stopping:
+            self._stopping = True
+            self.ranks.tell()
 
     def execute(self) -> int:
         """Wait for the other pods, start all ranks, wait for all to end, and return the status that tells how."""
@@ -124,7 +131,8 @@ class _Leader(Agent):
         self.ranks.start(Node(0, self._nodes, address, port), None)
         for number, line in self._lines.items():
             self._far[number] = {number * self.ranks.count + local for local in range(self.ranks.count)}
-            line.send(start={"task": self.ranks.task, "address": address, "port": port})
+            line.send(start={"address": address, "port": port})
+        self._started = True
 
     def working(self) -> bool:
         return bool(self.ranks) or any(self._far.values())
@@ -133,8 +141,8 @@ class _Leader(Agent):
         select.select([line for number, line in self._lines.items() if self._far[number]], [], [], _POLL)
 
     def poll(self) -> list[End]:
-        if self.told and not self._stopping:
-            self._stopping = True
+        if self._stopping and not self._told_far:
+            self._told_far = True
             self._tell_far(stop=True)
         ends = self.ranks.poll()
         for number, ranks in self._far.items():

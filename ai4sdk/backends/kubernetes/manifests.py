@@ -75,6 +75,7 @@ def manifests(plan: Plan, run: RunPaths, project: Path, *, attempt: int = 1) -> 
         "kind": "Job",
         "metadata": meta({"kueue.x-k8s.io/queue-name": options["queue"]} if options["queue"] else None),
         "spec": {
+            **({"suspend": True} if options["queue"] else {}),  # Kueue starts it once there is room for all of its pods
             **_tries(nodes, options["backoff_limit"]),
             "ttlSecondsAfterFinished": math.ceil(options["ttl_after_finished"]),
             "podFailurePolicy": {"rules": _rules()},

@@ -117,7 +117,7 @@ class Job:
             last = self.last(index)
             if last is None or last.phase not in ("Running", "Succeeded"):
                 told = f" {index} of {self.nodes}" if self.nodes > 1 else ""
-                return _missing(last, told)
+                return _missing(last, told) or f"for pod{told or 's'}; if none comes: kubectl describe job {self.name}"
         return "its pods end"
 
     @property
@@ -128,8 +128,9 @@ class Job:
 
 
 def _missing(last: Pod | None, told: str) -> str:
+    """Say why a pod does not run; nothing of one that was not made, as a quota or a security standard may be why."""
     if last is None:
-        return f"for pod{told}" if told else "for a pod"
+        return ""
     if last.phase == "Failed":
         return f"for another pod{told}, as {last.name} ended: {last.reason or f'status {last.exit_code}'}"
     if told and last.waits:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ def send(plan: Plan, run: RunPaths, project: Path) -> str:
     there = _location(plan, run, project)
     listed = []
     with reaching(there.address):
+        with suppress(FileNotFoundError):  # of an earlier attempt, whose files are written over
+            there.filesystem().rm_file(_path(there, _LIST))
         for file in _files(run.root):
             name = file.relative_to(run.root).as_posix()
             listed.append({"name": name, "size": file.stat().st_size, "sha256": _digest(file)})

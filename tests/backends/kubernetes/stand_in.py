@@ -131,6 +131,14 @@ class StandIn:
             status["conditions"].append({"type": "DisruptionTarget", "status": "True", "reason": reason})
         self._signal(pod, signal.SIGKILL if hard else signal.SIGTERM)
 
+    def admit(self, name: str) -> None:
+        """Let a suspended Job begin, as Kueue does."""
+        with self.lock:
+            job = next(one for key, one in self.objects.items() if key[0] == "jobs" and key[2] == name)
+            assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
+            job["spec"]["suspend"] = False
+        self._begin(job["metadata"]["namespace"], name)
+
     def refuse(self, verb: str, resource: str, code: int, reason: str, message: str, **details: Any) -> None:
         """Answer the next such call with a ``Status``."""
         self.refusals.append(((verb, resource), Refused(code, reason, message, **details)))
@@ -163,10 +171,8 @@ class StandIn:
             if resource == "jobs":
                 made["status"] = {}
             self.objects[resource, namespace, name] = made
-        if resource == "jobs":
-            nodes = range(object_["spec"]["completions"]) if "completions" in object_["spec"] else [None]
-            for index in nodes:
-                threading.Thread(target=self._control, args=(namespace, name, index), daemon=True).start()
+        if resource == "jobs" and not object_["spec"].get("suspend"):
+            self._begin(namespace, name)
         return made
 
     def read(self, resource: str, namespace: str, name: str) -> Object:
@@ -225,6 +231,12 @@ class StandIn:
         return (self.folder / name / "log").read_bytes()
 
     # ------------------------------------------------------------ controller
+
+    def _begin(self, namespace: str, name: str) -> None:
+        spec = self.objects["jobs", namespace, name]["spec"]
+        indices: list[int | None] = list(range(spec["completions"])) if "completions" in spec else [None]
+        for index in indices:
+            threading.Thread(target=self._control, args=(namespace, name, index), daemon=True).start()
 
     def _control(self, namespace: str, name: str, index: int | None) -> None:
         """Keep one pod of a Job alive until it has done its work."""

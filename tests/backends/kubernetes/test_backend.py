@@ -92,6 +92,7 @@ def test_what_a_run_left_comes_home_by_way_of_a_store(pond: Path, kubernetes: An
     assert "results             here, as they were copied to file://" in command("status", run.id).stdout
     assert (run.state, run.status.attempt) == (State.SUCCEEDED, 1)
     assert ": no new files in" in command("fetch", run.id).stdout
+    assert run.fetch().scores == {"fish": 6, "token": 0}
 
 
 def test_results_that_could_not_be_copied_are_said_to_be_on_the_claim(pond: Path, kubernetes: Any) -> None:
@@ -214,6 +215,16 @@ def test_a_run_that_waits_tells_what_it_waits_for_and_can_be_cancelled(pond: Pat
     assert "Insufficient nvidia.com/gpu" in told.stdout
     assert command("logs", run.id).stdout == ""
     assert run.cancel(now=True) is State.CANCELLED
+
+
+def test_a_run_waits_until_its_queue_admits_it(pond: Path, kubernetes: Any) -> None:
+    write_options(queue="gpus")
+    run = start()
+    assert "suspended until its queue admits it" in command("status", run.id).stdout
+    assert not kubernetes.get("pods")
+    kubernetes.admit(kubernetes.get("jobs")[0]["metadata"]["name"])
+    run.wait(timeout=120)
+    assert run.state is State.SUCCEEDED
 
 
 def test_a_secret_reaches_the_pod_and_no_manifest(pond: Path, kubernetes: Any) -> None:

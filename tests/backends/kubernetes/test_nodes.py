@@ -10,6 +10,7 @@ import pytest
 
 import ai4sdk
 from ai4sdk.errors import RunFailed
+from ai4sdk.runs.files import read_json
 from ai4sdk.runs.state import State
 from ai4sdk.testing.helpers import command, wait_for, weights
 
@@ -122,12 +123,47 @@ def test_they_are_cancelled_together(pond: Path, kubernetes: Any) -> None:
     assert not kubernetes.get("services")
 
 
-def test_a_training_in_two_pods_gives_the_weights_of_two_processes_here(project: Path, kubernetes: Any) -> None:
+NET = """
+import time
+from pathlib import Path
+
+from net import Net as Plain
+
+
+class Net(Plain):
+    def __init__(self, until=None, width=8, features=2):
+        super().__init__(width, features)
+        self.until = until
+
+    def training_step(self, batch, batch_idx):
+        if self.until and self.current_epoch >= 2 and not Path(self.until).exists():
+            time.sleep(0.1)
+        return super().training_step(batch, batch_idx)
+"""
+
+
+def test_a_training_in_two_pods_gives_the_weights_of_one_machine_though_a_pod_was_drained(
+    project: Path, kubernetes: Any
+) -> None:
+    (project / "ponds.py").write_text(NET)
     kubernetes.claims["pond"] = project
     mount = f"image: pond, claim: pond, mount_path: {project}"
-    job = ("tracking.kind=none", "dataset.loader.batch_size=8", "training.mode=ddp")
+    job = ("module._target_=ponds.Net", "tracking.kind=none", "dataset.loader.batch_size=4", "training.mode=ddp")
+    job = (*job, "training.max_epochs=60")
     here = ai4sdk.run("train", *job, "+training.processes=2", "+hardware.cpus=2")
-    there = ai4sdk.run(
-        "train", *job, "+training.processes=1", "+hardware.nodes=2", f"+backend={{kind: kubernetes, {mount}}}"
-    )
+    nodes = ("+training.processes=1", "+hardware.nodes=2", f"+module.until={project / 'go'}")
+    there = ai4sdk.run("train", *job, *nodes, f"+backend={{kind: kubernetes, {mount}}}", wait=False)
+    wait_for(lambda: (_progress(there).get("epoch") or 0) >= 2)
+    kubernetes.evict(pod(kubernetes, 1))
+    wait_for(lambda: there.status.attempt == 2)
+    (project / "go").touch()
+    there.wait(timeout=300)
+    assert any(event["event"] == "checkpoint" for event in there.events()), "it was told to stop in good order"
     assert weights(there) == weights(here)
+
+
+def _progress(run: ai4sdk.Run) -> dict[str, Any]:
+    try:
+        return dict(read_json(run.paths.progress))
+    except (OSError, ValueError):
+        return {}

@@ -104,6 +104,45 @@ def test_what_a_job_waits_for(status: dict[str, Any], words: str) -> None:
     assert found.waits == words
 
 
+def test_of_a_job_without_pods_kubectl_knows_more() -> None:
+    assert observe(job(), []).waits == "for pods; if none comes: kubectl describe job ai4-pond-1"
+
+
+def numbered(index: int, **status: Any) -> dict[str, Any]:
+    found = pod(f"ai4-pond-1-{index}-abcde", **status)
+    found["metadata"]["annotations"] = {"batch.kubernetes.io/job-completion-index": str(index)}
+    return found
+
+
+def test_a_job_of_several_pods_runs_once_all_of_them_do() -> None:
+    several = job() | {"spec": {"completions": 3}}
+    first, second = numbered(0, phase="Running"), numbered(1, phase="Running")
+    waiting = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3"}
+    third = numbered(2, phase="Pending", conditions=[waiting])
+    assert observe(several, [first, second]).waits == "for pod 2 of 3; if none comes: kubectl describe job ai4-pond-1"
+    assert observe(several, [first, second, third]).waits == "pod 2 of 3: Unschedulable: 0/3"
+    assert observe(several, [first, second, numbered(2, phase="Running")]).runs
+    assert not observe(several, [first, second, third]).runs
+
+
+def test_a_failure_counts_more_than_what_others_say_of_losing_each_other() -> None:
+    several = job(FAILED) | {"spec": {"completions": 2}}
+    lost = numbered(0, **ended(5, message=WORD))
+    failed = numbered(1, **ended(4, message=WORD.replace("interrupted", "failed")))
+    state = last_state(observe(several, [lost, failed]))
+    assert state is not None
+    assert state.state is State.FAILED
+
+
+def test_of_several_pods_the_one_that_was_lost_is_named() -> None:
+    several = job(FAILED) | {"spec": {"completions": 2}}
+    disrupted = [{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"}]
+    found = [numbered(0, **ended(5, message=WORD)), numbered(1, conditions=disrupted, **ended(137))]
+    state = last_state(observe(several, found))
+    assert state is not None
+    assert state.cause == "pod ai4-pond-1-1-abcde: disrupted: its node was lost"
+
+
 def test_a_suspended_job_waits_for_its_queue() -> None:
     suspended = job() | {"spec": {"suspend": True}}
     assert "its queue" in observe(suspended, []).waits
