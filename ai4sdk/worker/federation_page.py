@@ -116,11 +116,15 @@ def _curves(name: str, rounds: Rounds) -> str:
     bottom = HEIGHT - BOTTOM
     parts = [element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis")]
     parts += [label(LEFT - 8, y, figure_text(value), anchor="end") for y, value in ((TOP + 4, high), (bottom, low))]
-    parts += [label(place((number, high))[0], HEIGHT - 14, f"round {number}") for number in (1, last)]
+    parts += [label(x, HEIGHT - 14, text, anchor=anchor) for x, text, anchor in _ends(last)]
     for site, points in list(sites.items())[:MOST_SITES]:
         parts.append(polyline(map(place, points), class_="site", title=site))
     parts.append(polyline(map(place, mean), class_="mean", title="all sites, weighted by samples"))
     return drawing(WIDTH, HEIGHT, f"{name} of each site by round", parts)
+
+
+def _ends(last: int) -> tuple[tuple[float, str, str], ...]:
+    return (LEFT, "round 1", "start"), (WIDTH - RIGHT, f"round {last}", "end")
 
 
 def _is_number(value: Any) -> bool:
