@@ -13,7 +13,7 @@ from ai4sdk.backends.base import Command, Pool, Standing, Submission
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import handing_over, write_end
-from ai4sdk.backends.slurm import client, offers, submissions
+from ai4sdk.backends.slurm import client, dependencies, offers, submissions
 from ai4sdk.backends.slurm.script import STOP, batch_script
 from ai4sdk.backends.slurm.verdict import verdict
 from ai4sdk.errors import Ai4Error, ConfigError, UsageError
@@ -35,6 +35,8 @@ _LAST_WORD = 15.0
 class SlurmBackend:
     """Hands a run to Slurm as one job; inside of it the run is supervised as it is on any machine."""
 
+    follows = True
+    """Whether a run can wait for others; see `ai4sdk.backends.launch.start_run`."""
     unattended = True
     """Whether the points of a study that are known beforehand need nobody who hands them over one by one."""
 
@@ -67,6 +69,7 @@ class SlurmBackend:
         """
         with handing_over(run, lock):
             before = submissions.latest(run)
+            options = dependencies.sbatch_options(dependencies.waits_for(read_state(run)))
             _refuse_twice(run, before)
             _refuse_impossible(read_plan_file(run.root))
             claimed = submissions.claim_or_refuse(run, before)
@@ -77,7 +80,7 @@ class SlurmBackend:
             state = replace(read_state(run), scheduler="slurm", job=None)
             write_json(run.state, asdict(state))
             note = partial(submissions.name_job, run, claimed)
-            client.submit_and_note(script, str(claimed.number), name=run.id, note=note)
+            client.submit_and_note(script, str(claimed.number), name=run.id, note=note, options=options)
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Take the job from the queue, or tell it to stop with a checkpoint, or with ``now`` have Slurm end it."""
@@ -200,7 +203,10 @@ def _standing(
     if found and found.waits:
         # One that ran before was put back: pre-empted, or its node was lost.
         waiting = replace(state, state=State.QUEUED, job=job, ended=None)
-        return Standing(waiting, f"job {job} is waiting ({found.reason or found.state})")
+        reason = found.reason or found.state
+        if reason == "Dependency":
+            reason = f"for {', '.join(run.id for run in dependencies.waits_for(state))}"
+        return Standing(waiting, f"job {job} is waiting ({reason})")
     if found and not found.over:
         return Standing(replace(state, job=job), f"job {job} is {found.state.lower()}")
     return _write_end(run, state, job, found)
@@ -208,7 +214,8 @@ def _standing(
 
 def _write_end(run: RunPaths, state: RunState, number: str | None, job: client.Job | None) -> Standing:
     """Write down the end of a run whose job is gone, unless it has done so itself, or was resumed, by now."""
-    ended = verdict(job, requested=bool(stop_request(run)))
+    never = dependencies.why_never(state) if state.started is None else None
+    ended = verdict(job, requested=bool(stop_request(run)), never=never)
     fresh = read_state(run)
     if fresh != state:
         return Standing(fresh)
