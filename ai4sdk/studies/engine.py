@@ -48,6 +48,7 @@ _POLL = 0.2
 _POLL_REPORTS = 0.01
 """Seconds between two looks at reports: a worker waits for the answer."""
 _NO_OBJECTIVE = "no objective"
+_LEAVING = "leaving"
 _FREE_LOCK = 30.0
 """Seconds after which processes of a killed engine must be gone, beyond those that they have to stop."""
 
@@ -184,10 +185,16 @@ class Engine:
                 if result.state is PointState.FAILED:
                     self._results[number] = replace(result, state=PointState.WAITING)
         signal.signal(signal.SIGTERM, self._terminate)
+        if self._scheduled:
+            signal.signal(signal.SIGUSR1, self._leave)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _terminate(self, *_: object) -> None:
         self._told_to_stop = self._told_to_stop or "terminated"
+
+    def _leave(self, *_: object) -> None:
+        """Note that the time of this process is over, which a scheduler starts again; the points are in its queue."""
+        self._told_to_stop = self._told_to_stop or _LEAVING
 
     # ------------------------------------------------------------------ from the first point to the last
 
@@ -206,6 +213,8 @@ class Engine:
             if self._pool is not None:
                 self._pool.close()
             self._ledger.close()
+        if self._leaves_points and state.job is not None:  # whoever started this process knows what comes next
+            return replace(state, state=State.QUEUED, extra={"stopping": self._told_to_stop})
         if self._running and self._unattended:
             told = {"stopping": self._told_to_stop} if self._told_to_stop else {}
             return replace(state, state=State.RUNNING, scheduler=self._study.job["backend"]["kind"], extra=told)
@@ -270,7 +279,7 @@ class Engine:
                     self._end(ended, search)
                     some = True
             self._answer_reports(search)
-            if not some and (self._unattended or (self._scheduled and self._told_to_stop == "terminated")):
+            if not some and (self._unattended or self._leaves_points):
                 return
 
     def _adopt(self, search: Search) -> None:
@@ -361,6 +370,11 @@ class Engine:
         self._running[run.root] = point
         self._follow_reports(point, run)
         pool.start(run, self._backend.render(plan, run, self._project.root), lock)
+
+    @property
+    def _leaves_points(self) -> bool:
+        """Whether points that run are left alone: what a scheduler has goes on without this process."""
+        return self._scheduled and self._told_to_stop in ("terminated", _LEAVING)
 
     def _follow_reports(self, point: Point, run: RunPaths) -> None:
         if self._study.sweep.pruner is not None:
@@ -524,9 +538,7 @@ class Engine:
             request = ""
         if request:
             self._told_to_stop = "cancelled"
-        # What a scheduler has goes on without this process.
-        leaves = self._scheduled and self._told_to_stop == "terminated"
-        if self._told_to_stop and self._pool is not None and not leaves:
+        if self._told_to_stop and self._pool is not None and not self._leaves_points:
             for root in self._running:
                 self._pool.stop(RunPaths(root), now=request == "now")
 

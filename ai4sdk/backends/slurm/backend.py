@@ -13,7 +13,7 @@ from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
 from ai4sdk.backends.slurm import client, submissions
-from ai4sdk.backends.slurm.script import STOP, batch_script
+from ai4sdk.backends.slurm.script import STOP, batch_script, engine_script
 from ai4sdk.backends.slurm.verdict import verdict
 from ai4sdk.errors import Ai4Error, UsageError
 from ai4sdk.planning.plan import Plan, TaskPlan
@@ -63,19 +63,27 @@ class SlurmBackend:
             If Slurm does not answer, or the run's folder cannot be written.
         """
         with handing_over(run, lock):
-            before = submissions.latest(run)
-            _refuse_twice(run, before)
-            try:
-                claimed = submissions.claim(run, before)
-            except FileExistsError:
-                raise AlreadySubmitted(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
             write_json(run.submission, submission.to_json())
-            script = submissions.script_of(run)
-            write_text(script, submission.script)
-            # From here on the lock says nothing; the job writes the state once it has begun.
-            state = replace(read_state(run), scheduler="slurm", job=None)
-            write_json(run.state, asdict(state))
-            _submit(run, script, claimed)
+            _hand_over(run, submission.script)
+
+    def host(self, plan: Plan, study: RunPaths, project: Path, lock: int, options: Sequence[str] = ()) -> None:
+        """Submit the engine of a study as a small job; raises as `submit` does.
+
+        Parameters
+        ----------
+        plan
+            Plan of a point.
+        study
+            Files of the study.
+        project
+            Folder the engine starts in.
+        lock
+            Descriptor that holds the study's lock, which is closed.
+        options
+            Words for the engine.
+        """
+        with handing_over(study, lock):
+            _hand_over(study, engine_script(plan, study, project, options))
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Take the job from the queue, or tell it to stop with a checkpoint, or with ``now`` have Slurm end it."""
@@ -130,6 +138,21 @@ def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[
         "--mpi=none",
     ]
     return [*step, python, "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]
+
+
+def _hand_over(run: RunPaths, text: str) -> None:
+    """Submit a script as the one job of a run, or of a study."""
+    before = submissions.latest(run)
+    _refuse_twice(run, before)
+    try:
+        claimed = submissions.claim(run, before)
+    except FileExistsError:
+        raise AlreadySubmitted(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
+    script = submissions.script_of(run)
+    write_text(script, text)
+    # From here on the lock says nothing; the job writes the state once it has begun.
+    write_json(run.state, asdict(replace(read_state(run), scheduler="slurm", job=None)))
+    _submit(run, script, claimed)
 
 
 def _refuse_twice(run: RunPaths, before: submissions.Submission | None) -> None:
