@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ai4sdk.backends.base import Ended, Standing, Submission
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, read_state
+from ai4sdk.runs.state import RunState, State, read_state
 
 __all__ = ["Queue", "ScheduledPool"]
 
@@ -144,6 +144,4 @@ def _state_of(run: RunPaths) -> RunState:
     try:
         return read_state(run)
     except (OSError, ValueError, KeyError) as error:
-        from ai4sdk.runs.state import State
-
         return RunState(State.FAILED, f"its run directory was deleted or damaged: {error}", 4, ended=time.time())

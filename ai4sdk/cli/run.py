@@ -11,11 +11,14 @@ from ai4sdk.cli.arguments import Parser, split_config
 from ai4sdk.cli.following import add_waiting_options, follow
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
+from ai4sdk.config.compose import Composition
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import find_project
+from ai4sdk.config.validate import located
 from ai4sdk.errors import ConfigError, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, read_plan_file
+from ai4sdk.runs.layout import RunPaths
 
 EPILOG = """\
 examples:
@@ -42,6 +45,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         raise UsageError("a plan is a single run; -m cannot be given with --plan", hint="leave out -m")
     if args.multirun:
         return _study(args.overrides, [command, *argv], detach=args.detach, wait=args.wait)
+    composition = None
     if args.plan is not None:
         plan = _read(args.plan, args.overrides)
     else:
@@ -55,7 +59,17 @@ def main(command: str, argv: Sequence[str]) -> int:
     for warning in warnings_of(plan):
         print(f"warning: {warning}", file=sys.stderr)
     with interrupts_held():
-        return follow(start_run(plan, project.root), plan, detach=args.detach, wait=args.wait)
+        return follow(_start(plan, project.root, composition), plan, detach=args.detach, wait=args.wait)
+
+
+def _start(plan: Plan, project: Path, composition: Composition | None) -> RunPaths:
+    """Start a run; what its backend has against the config is given the place where it was written."""
+    try:
+        return start_run(plan, project)
+    except ConfigError as error:
+        if composition is None:
+            raise
+        raise ConfigError(located(composition, one.key, one.message, one.fix) for one in error.problems) from None
 
 
 def _study(words: Sequence[str], command: list[str], *, detach: bool, wait: bool) -> int:

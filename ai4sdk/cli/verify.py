@@ -109,7 +109,7 @@ def _plans(config: str, overrides: Sequence[str], processes: int | None, steps: 
         "++tracking.kind=none",
         *([f"++optimizer.lr={scale.learning_rate!r}"] if scale.learning_rate is not None else []),
     ]
-    alone = ["mode=single", "processes=null", "sync_batchnorm=false"]
+    alone = ["mode=single", "processes=null", "sync_batchnorm=false", "find_unused_parameters=null"]
     one = [*both, *(f"++training.{text}" for text in alone), "++hardware.nodes=1"]
     one += ["++hardware.gpus=1"] if job.hardware.gpus else []
     return _aside(_plan(config, one)), _aside(_plan(config, both))

@@ -411,8 +411,8 @@ class Composer:
         text = raw
         for part in key.split("."):
             if isinstance(text, dict):
-                text = text.get(part, text.get(int(part)) if part.isdigit() else None)
-            elif isinstance(text, list) and part.isdigit() and int(part) < len(text):
+                text = text.get(part, text.get(int(part)) if part.isdecimal() else None)
+            elif isinstance(text, list) and part.isdecimal() and int(part) < len(text):
                 text = text[int(part)]
         reason, fix = _interpolation_mistake(str(text), error, list(_keys(tree)))
         self.problems.append(Problem(reason, key=key, fix=fix))

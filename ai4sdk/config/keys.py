@@ -53,7 +53,7 @@ def value_at(values: Any, key: str, missing: Any = None) -> Any:
     for part in key.split(".") if key else []:
         if isinstance(values, dict) and part in values:
             values = values[part]
-        elif isinstance(values, list) and part.isdigit() and int(part) < len(values):
+        elif isinstance(values, list) and part.isdecimal() and int(part) < len(values):
             values = values[int(part)]
         else:
             return missing

@@ -93,7 +93,7 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
     if not unfilled and filled != values:
         job, values = Job.model_validate(filled), filled
     findings += check_job(job, search, parts.targets)
-    if job.training.mode == "ddp" and not findings:  # written out, so that both ways to say it are one plan
+    if job.training.is_shared and not findings:  # written out, so that both ways to say it are one plan
         values["training"]["processes"] = scale_of(job).processes
         job = Job.model_validate(values)
     inputs = _shared_inputs(job, project.root, parts, findings)

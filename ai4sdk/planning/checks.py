@@ -286,7 +286,10 @@ def _one_process_uses_one_gpu(job: Job, search: list[Path]) -> Iterator[Finding]
 
 def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
     training, hardware = job.training, job.hardware
-    if training.mode != "ddp":
+    if training.mode != "ddp" and training.find_unused_parameters is not None:
+        fix = "training=ddp, or remove it"
+        yield Finding("training.find_unused_parameters", "only training.mode ddp looks for unused parameters", fix)
+    if not training.is_shared:
         for key in ("processes", "sync_batchnorm"):
             if getattr(training, key):
                 yield Finding(f"training.{key}", f"{key} is about several processes", "training=ddp, or remove it")
@@ -313,6 +316,12 @@ def _processes_fit(job: Job, search: list[Path]) -> Iterator[Finding]:
             "training.trainer.overfit_batches",
             "Lightning makes loaders of its own for it, which several processes cannot divide",
             "training.trainer.limit_train_batches, or training=single",
+        )
+    if training.mode == "fsdp" and training.precision == "16-mixed":
+        yield Finding(
+            "training.precision",
+            "16-mixed scales the loss by what all gradients are, of which each process has a slice",
+            "training.precision=bf16-mixed, or training=ddp",
         )
     if training.sync_batchnorm and not hardware.gpus:
         yield Finding("training.sync_batchnorm", "torch has it for GPUs only", "training.sync_batchnorm=false")

@@ -188,7 +188,7 @@ def find_run(reference: str, runs: Path) -> RunPaths:
         If nothing fits, or several runs do.
     """
     study, slash, number = reference.rpartition("/")
-    if slash and number.isdigit() and not is_run(Path(reference)):
+    if slash and number.isdecimal() and not is_run(Path(reference)):
         return _find_point(find_study(study, runs).root, int(number))
     try:
         return _find(reference, runs, "run", list_runs, is_run)

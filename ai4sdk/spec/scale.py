@@ -47,8 +47,8 @@ def scale_of(job: Job) -> Scale:
     Numbers that do not divide are rounded down; planning refuses them.
     """
     training, nodes = job.training, job.hardware.nodes
-    processes = (training.processes or job.hardware.gpus or 1) if training.mode == "ddp" else 1
-    world, accumulate = processes * nodes if training.mode == "ddp" else 1, training.accumulate_grad_batches
+    processes = (training.processes or job.hardware.gpus or 1) if training.is_shared else 1
+    world, accumulate = processes * nodes if training.is_shared else 1, training.accumulate_grad_batches
     loader = job.dataset.loader if job.dataset is not None else None
     own = loader.batch_size if loader is not None else None
     if training.global_batch_size is None:

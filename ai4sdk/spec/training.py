@@ -49,12 +49,13 @@ class Checkpoint(Section):
 class Training(Section):
     """Length, arithmetic and safety of a training."""
 
-    mode: Literal["single", "ddp"] = "single"
+    mode: Literal["single", "ddp", "fsdp"] = "single"
     """``single``: one process. ``ddp``: several processes, each with a copy of the module and a share of every batch;
-    gradients are averaged over them before each step."""
+    gradients are averaged over them before each step. ``fsdp``: the same, but each process keeps only its slice of the
+    parameters and of what the optimizer remembers."""
 
     processes: int | None = Field(default=None, ge=1)
-    """With ``ddp``, processes per node; nothing for one a GPU. On CPU it has to be given."""
+    """With ``ddp`` and ``fsdp``, processes per node; nothing for one a GPU. On CPU it has to be given."""
 
     global_batch_size: int | None = Field(default=None, ge=1)
     """Samples in an optimizer step, over all processes and accumulated batches; the batches of a process follow from
@@ -65,11 +66,11 @@ class Training(Section):
     with k times as many samples in a step it is multiplied by k (``linear``), by its root (``sqrt``), or left alone."""
 
     sync_batchnorm: bool = False
-    """With ``ddp`` on GPUs, whether batch normalisation sees the batches of all processes as one."""
+    """With ``ddp`` and ``fsdp`` on GPUs, whether batch normalisation sees the batches of all processes as one."""
 
-    find_unused_parameters: bool = True
-    """With ``ddp``, whether every step looks for parameters that the loss does not depend on. ``false`` saves the look,
-    fails on such parameters, and with more than two processes a resumed run may differ in the last bits."""
+    find_unused_parameters: bool | None = None
+    """With ``ddp``, whether every step looks for parameters that its loss does not depend on. Nothing looks in the
+    first step, and in all others if there were some; if there are some only later, training fails and names them."""
 
     max_epochs: int | None = Field(default=10, ge=1)
     """Passes over the training data; nothing for no limit but ``max_steps`` or ``max_time``."""
@@ -115,6 +116,11 @@ class Training(Section):
 
     trainer: dict[str, Any] = {}
     """Any further option of ``pytorch_lightning.Trainer``, passed as it is."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether several processes train together."""
+        return self.mode != "single"
 
     @model_validator(mode="after")
     def _ends_some_time(self) -> Self:

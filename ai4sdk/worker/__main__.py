@@ -65,6 +65,10 @@ def main(arguments: Sequence[str]) -> int:
             fail_among_others(paths, error, failure)
         return _fail(paths, failure.to_json(), failure.exit_code)
     log.info("task %s is done", arguments[1])
+    if several and os.environ["RANK"] != "0":  # it has just left the others
+        from ai4sdk.worker.parting import end_at_once
+
+        end_at_once(0)
     return 0
 
 

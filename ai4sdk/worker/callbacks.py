@@ -129,6 +129,7 @@ class BestWeights:
         ):
             return
         self._value = value
+        weights = trainer.strategy.lightning_module_state_dict()  # all have to ask where each has a part
         if not self._writes:
             return
         self._held = {
@@ -137,12 +138,11 @@ class BestWeights:
             "pytorch-lightning_version": pl.__version__,  # type: ignore[attr-defined] # not in its __all__
             "monitor": self.monitor,
             "value": value,
-            "state_dict": trainer.strategy.lightning_module_state_dict(),
+            "state_dict": weights,
         }
         if checkpoint_due(since=self._clock() - self._written, cost=self._cost, every=60.0, epoch_begins=True):
             self.flush()
         else:  # a small model that improves many times a second: copy now, write later
-            weights = self._held["state_dict"]
             self._held["state_dict"] = {name: weight.detach().to("cpu", copy=True) for name, weight in weights.items()}
 
     def flush(self) -> None:

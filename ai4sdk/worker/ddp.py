@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,14 +14,26 @@ from lightning_fabric.utilities import rank_zero as fabric_rank_zero
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities import rank_zero as lightning_rank_zero
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from ai4sdk.errors import RunFailed
 from ai4sdk.worker.group import Group
 from ai4sdk.worker.ranks import Rank
+from ai4sdk.worker.unused import (
+    arrange_buckets,
+    can_be_arranged,
+    instead_of_its_module,
+    some,
+    unused_parameters,
+    without_gradient,
+)
+
+__all__ = ["Ddp", "InGroup", "RankEnvironment", "log_over_ranks"]
+
+log = logging.getLogger(__name__)
 
 _BEFORE_SYNC = 9
 """Arguments of Lightning's ``log`` up to and with ``sync_dist``."""
-
-__all__ = ["Ddp", "RankEnvironment", "log_over_ranks"]
 
 
 class RankEnvironment(ClusterEnvironment):
@@ -78,19 +92,17 @@ class RankEnvironment(ClusterEnvironment):
         return self._rank.node
 
 
-class Ddp(DDPStrategy):
-    """Lightning's DDP in a group that was joined before.
+class InGroup(DDPStrategy):
+    """What strategies of Lightning's do in a group that was joined before.
 
     Parameters
     ----------
     group
         The processes.
-    options
-        Of torch's ``DistributedDataParallel``.
     """
 
-    def __init__(self, group: Group, **options: Any) -> None:
-        super().__init__(cluster_environment=RankEnvironment(group.rank), **options)
+    def __init__(self, group: Group) -> None:
+        super().__init__(cluster_environment=RankEnvironment(group.rank))
         self._group, self._rank = group, group.rank
 
     def setup_distributed(self) -> None:
@@ -120,6 +132,92 @@ class Ddp(DDPStrategy):
         op = getattr(dist.ReduceOp, reduce_op.upper()) if isinstance(reduce_op, str) else reduce_op
         dist.all_reduce(result, op=op or dist.ReduceOp.SUM, group=group)
         return result
+
+
+class Ddp(InGroup):
+    """Lightning's DDP in a group that was joined before.
+
+    Parameters
+    ----------
+    group
+        The processes.
+    find_unused_parameters
+        Whether every step looks for parameters that its loss does not depend on, which takes time. ``None`` looks in
+        the first step, and in all others if it has found some.
+
+    Attributes
+    ----------
+    looks
+        Whether every step looks; ``None`` as long as that is open.
+    """
+
+    def __init__(self, group: Group, find_unused_parameters: bool | None = None) -> None:
+        super().__init__(group)
+        self.looks = find_unused_parameters
+
+    @property
+    def _ddp(self) -> DistributedDataParallel:
+        assert isinstance(self.model, DistributedDataParallel)
+        return self.model
+
+    def configure_ddp(self) -> None:
+        """Have gradients averaged."""
+        module = self.lightning_module
+        assert module is not None
+        arranged = can_be_arranged(module)
+        if self.looks is None and not (module.automatic_optimization and arranged):
+            self.looks = True  # optimizers may take turns; and buckets that change would change a resumed training
+        self._ddp_kwargs = {"find_unused_parameters": bool(self.looks)}
+        super().configure_ddp()
+        if not self.looks and arranged:
+            arrange_buckets(self._ddp)
+
+    def keep_looking(self) -> None:
+        """Look in every step from now on."""
+        if self.looks:
+            return
+        module = self._ddp.module
+        self._ddp._remove_autograd_hooks()  # type: ignore[no-untyped-call]
+        self.looks = True
+        # Parameters and buffers are the same everywhere; and within a step they must not be written to.
+        self._ddp_kwargs = {"find_unused_parameters": True, "init_sync": False}
+        self.model = self._setup_model(module)
+        self._register_ddp_hooks()
+
+    def training_step(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the loss; that of the first step shows whether to look for unused parameters."""
+        output = super().training_step(*args, **kwargs)
+        if self.looks is not None or not self._ddp.require_backward_grad_sync:
+            return output
+        loss = output.get("loss") if isinstance(output, Mapping) else output
+        if not isinstance(loss, Tensor):
+            return output
+        unused = unused_parameters(self._ddp.module, loss)
+        (most,) = self._group.largest(len(unused))
+        if not most:
+            self.looks = False
+            return output
+        log.info("not every parameter is used (%s); each step looks which are", some(unused) or "here all are")
+        self.keep_looking()
+        with instead_of_its_module(self._ddp, lambda: output):
+            return self._ddp()
+
+    def post_backward(self, closure_loss: Tensor) -> None:
+        """See that gradients were averaged: where they were not, this process would step apart from the others."""
+        super().post_backward(closure_loss)
+        assert self.lightning_module is not None
+        manual = not self.lightning_module.automatic_optimization
+        if self.looks or manual or not self._ddp.require_backward_grad_sync:
+            return
+        try:
+            self._ddp._check_reducer_finalized()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if (names := without_gradient(self._ddp.module, str(error))) is None:
+                raise
+            raise RunFailed(
+                f"the loss of this step does not depend on {some(names)}, and no step looks for such parameters",
+                hint="training.find_unused_parameters=true",
+            ) from error
 
 
 def log_over_ranks(module: pl.LightningModule) -> None:

@@ -127,6 +127,12 @@ def _memory(job: Job, memory: Memory, found: Look) -> None:
         "batch": memory.batch,
     }
     total, several = memory.total, scale_of(job).processes
+    if job.training.mode == "fsdp":  # gathered are only parts at a time
+        world = scale_of(job).world_size
+        for name in ("weights", "gradients", "optimizer"):
+            if (size := parts[name]) is not None:
+                parts[name] = size // world
+                total -= size - size // world
     if job.training.mode == "ddp":  # gradients are copied to where they are added up
         parts["buckets"] = memory.gradients
         total += memory.gradients
@@ -140,7 +146,7 @@ def _memory(job: Job, memory: Memory, found: Look) -> None:
     else:
         # Python, torch, the data and the weights are in this process already.
         there = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        needed = several * (there + total - memory.weights - memory.batch)
+        needed = several * (there + max(0, total - memory.weights - memory.batch))
         limit, key = hardware.memory, "hardware.memory"
     found.rows["node" if several > 1 else "process"] = f"at least {format_size(needed)} with torch and data"
     if limit is not None and needed > limit:
@@ -153,7 +159,7 @@ def _pace(job: Job, module: pl.LightningModule, datamodule: pl.LightningDataModu
     """Tell how long the training takes."""
     pace = measure_pace(job, module, datamodule)
     seconds = pace.whole(job.training)
-    alone = " (one process, without the others)" if job.training.mode == "ddp" else ""
+    alone = " (one process, without the others)" if job.training.is_shared else ""
     found.rows["pace"] = f"{pace.batch * 1000:.3g} ms a batch, the median of {pace.steps} that were tried here{alone}"
     if seconds is None:
         found.rows["time"] = "not known: the data has no end, or the training has none"

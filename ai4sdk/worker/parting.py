@@ -1,4 +1,4 @@
-"""How one of several processes fails: its own fault is told before the others notice that it is gone."""
+"""How one of several processes ends: its own fault is told before the others notice that it is gone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.worker.failures import Failure
 
-__all__ = ["fail_among_others"]
+__all__ = ["end_at_once", "fail_among_others"]
 
 log = logging.getLogger("ai4sdk.worker")
 
@@ -52,11 +52,20 @@ def fail_among_others(paths: RunPaths, error: BaseException, failure: Failure) -
             _write(paths, failure, rank, lost=lost)
     except OSError as problem:
         log.error("failure.json could not be written: %s", problem)
+    end_at_once(failure.exit_code)
+
+
+def end_at_once(status: int) -> NoReturn:
+    """End this process without tidying up.
+
+    torch's threads may still hold tensors that they sent. If they let go of them while Python tidies up, that aborts
+    the process, though all has gone well.
+    """
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(failure.exit_code)
+    os._exit(status)
 
 
 def _write(paths: RunPaths, failure: Failure, rank: int, *, lost: bool) -> None:

@@ -167,6 +167,10 @@ class _Work:
             group=self.group,
         )
         self.group.leave()
+        if self.job.training.mode == "fsdp" and self.rank.is_first:  # of that module there is only a slice here
+            pl.seed_everything(self.job.seed, workers=True, verbose=False)
+            self.module = make_module(self.job)
+            self.generators = find_generators({"data": self.data, "module": self.module})
 
     def evaluate(self) -> None:
         """Judge the trained module by a split."""

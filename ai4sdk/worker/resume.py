@@ -40,6 +40,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from ai4sdk.worker.ddp import Ddp
+from ai4sdk.worker.fsdp import own_part, with_own_part
 from ai4sdk.worker.group import Group
 from ai4sdk.worker.metric_state import logged_state, metric_states, set_logged_state, set_metric_states
 from ai4sdk.worker.randomness import (
@@ -268,10 +270,11 @@ class ExactState:
             "logged": logged_state(trainer),
             "metrics": metric_states(self._module),
             "should_stop": trainer.should_stop,
+            "looks": isinstance(trainer.strategy, Ddp) and bool(trainer.strategy.looks),
             "reloaded": [float(epoch) for epoch in _reload_epochs(trainer)],
             # With automatic optimization there are none: a checkpoint waits for the optimizer's step.
             "gradients": {
-                name: weight.grad.detach().clone()
+                name: own_part(weight.grad)
                 for name, weight in self._module.named_parameters()
                 if weight.grad is not None
             }
@@ -297,13 +300,15 @@ class ExactState:
         # Whatever it changes that is part of the state is put right below.
         call._call_callback_hooks(trainer, "on_train_epoch_start")
         call._call_lightning_module_hook(trainer, "on_train_epoch_start")
-        module.load_state_dict(state["weights"], strict=module.strict_loading)
+        trainer.strategy.load_model_state_dict({"state_dict": state["weights"]}, strict=module.strict_loading)
         call._call_callbacks_load_state_dict(trainer, {"callbacks": state["callbacks"]})
         set_metric_states(module, state["metrics"])
         set_logged_state(trainer, state["logged"])
         for name, weight in module.named_parameters():
             gradient = state["gradients"].get(name)
-            weight.grad = None if gradient is None else gradient.to(weight.device)
+            weight.grad = None if gradient is None else with_own_part(weight, gradient)
+        if isinstance(trainer.strategy, Ddp) and state.get("looks"):
+            trainer.strategy.keep_looking()  # in the first step after this one all parameters may be used
         trainer.should_stop = trainer.should_stop or state["should_stop"]
         fit = trainer.fit_loop
         if trainer.val_dataloaders is None and any(path.startswith("val.") for path in state["generators"]):

@@ -25,6 +25,7 @@ from ai4sdk.spec.scale import scale_of
 from ai4sdk.worker.callbacks import BestWeights, Monitors, RunLogger, WorkerCallback, plain_metrics
 from ai4sdk.worker.checkpoint import AtomicCheckpointIO, checkpoint_due, find_last, read_checkpoint, remove_half_written
 from ai4sdk.worker.ddp import Ddp, log_over_ranks
+from ai4sdk.worker.fsdp import Fsdp
 from ai4sdk.worker.group import Group
 from ai4sdk.worker.instantiate import instantiate, instantiate_all
 from ai4sdk.worker.optimizers import configure_optimizers
@@ -276,7 +277,11 @@ def make_trainer(
         options |= {
             "devices": group.rank.local_world_size,
             "num_nodes": job.hardware.nodes,
-            "strategy": Ddp(group, find_unused_parameters=training.find_unused_parameters),
+            "strategy": (
+                Fsdp(group)
+                if training.mode == "fsdp"
+                else Ddp(group, find_unused_parameters=training.find_unused_parameters)
+            ),
             "use_distributed_sampler": False,
             "sync_batchnorm": training.sync_batchnorm,
         }

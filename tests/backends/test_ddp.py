@@ -55,7 +55,7 @@ JOB = (
     "module._target_=ponds.Net",
     "tracking.kind=none",
     "training.max_epochs=40",
-    "+training.mode=ddp",
+    "++training.mode=ddp",
     "+training.processes=2",
     "dataset.loader.batch_size=8",
     "training.checkpoint={monitor: val_loss, every: 0.5s}",
@@ -93,6 +93,15 @@ def wait_until_gone(run: ai4sdk.Run, all_of_them: list[psutil.Process]) -> None:
         time.sleep(0.02)
 
 
+def kill_a_rank(run: ai4sdk.Run) -> None:
+    """Kill rank 1 once there is a checkpoint, and wait until the run is interrupted."""
+    wait_for_another_checkpoint(run, 0)
+    agent, ranks = processes(run)
+    ranks[1].kill()
+    wait_until_gone(run, [agent, *ranks])
+    assert run.state is State.INTERRUPTED
+
+
 def test_a_run_disturbed_in_every_way_ends_with_the_same_weights(pond, tmp_path_factory):
     hurry = tmp_path_factory.mktemp("pond") / "hurry"
     hurry.touch()
@@ -101,11 +110,7 @@ def test_a_run_disturbed_in_every_way_ends_with_the_same_weights(pond, tmp_path_
     hurry.unlink()
 
     run = ai4sdk.run("train", *job, wait=False)
-    wait_for_another_checkpoint(run, 0)
-    agent, ranks = processes(run)
-    ranks[1].kill()
-    wait_until_gone(run, [agent, *ranks])
-    assert run.state is State.INTERRUPTED
+    kill_a_rank(run)
     assert run.status.cause.startswith("rank 1 was killed (SIGKILL")
 
     run.resume(wait=False)
@@ -132,6 +137,23 @@ def test_a_run_disturbed_in_every_way_ends_with_the_same_weights(pond, tmp_path_
     assert run.state is State.SUCCEEDED
     assert weights(run) == expected
     assert sorted(path.name for path in run.paths.logs.glob("train*")) == ["train.log", "train.rank1.log"]
+
+
+def test_a_run_with_divided_parameters_goes_on_after_a_kill_and_leaves_whole_weights(pond, tmp_path_factory):
+    hurry = tmp_path_factory.mktemp("pond") / "hurry"
+    hurry.touch()
+    job = (*JOB, "++training.mode=fsdp", "training.max_epochs=12", f"+module.hurry={hurry}")
+    whole = ai4sdk.run("train", *job)
+    hurry.unlink()
+
+    run = ai4sdk.run("train", *job, wait=False)
+    kill_a_rank(run)
+
+    hurry.touch()
+    run.resume()
+    assert run.state is State.SUCCEEDED
+    assert weights(run) == weights(whole)
+    assert len(ai4sdk.load_model(run.paths.root)([[1.0, 2.0]]).values) == 1
 
 
 def test_the_rank_that_failed_is_named_and_its_log_shown(pond, capsys):

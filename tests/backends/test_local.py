@@ -217,7 +217,7 @@ def test_a_run_directory_deleted_under_a_running_job_stops_it(slow_net):
         except OSError:
             return True
 
-    wait_for(lambda: gone(worker) and gone(supervisor), 30)
+    wait_for(lambda: gone(worker) and gone(supervisor), seconds=30)
 
 
 def test_two_runs_at_once_do_not_meet(slow_net):

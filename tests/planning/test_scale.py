@@ -47,6 +47,13 @@ def test_world_size_changes_results_and_so_the_digest(plan):
     assert len({one.digest, two.digest, four.digest}) == 3
 
 
+def test_dividing_parameters_is_another_plan_of_the_same_scale(plan, project):
+    copied, divided = plan(*TWO), plan("training=fsdp", *TWO[1:])
+    assert divided.digest != copied.digest
+    assert divided.tasks == copied.tasks
+    assert "world size 2, 32 samples a batch and process" in "\n".join(plan_lines(divided, project))
+
+
 def test_one_process_a_gpu_is_the_same_plan_whether_written_out_or_not(plan):
     told = plan("training=ddp", "hardware.gpus=2", "training.processes=2")
     assert told.tasks[0].processes == 2
@@ -79,6 +86,12 @@ def test_one_process_a_gpu_is_the_same_plan_whether_written_out_or_not(plan):
         (("hardware.gpus=2",), "hardware.gpus", "at most one GPU, not 2", "training=ddp"),
         (("+training.processes=2",), "training.processes", "several processes", "training=ddp"),
         ((*TWO, "hardware.nodes=2"), "hardware.nodes", "one machine, not 2", "hardware.nodes=1"),
+        (
+            ("training=fsdp", "training.processes=2", "training.precision=16-mixed"),
+            "training.precision",
+            "16-mixed",
+            "bf16-mixed",
+        ),
         ((*TWO, "training.sync_batchnorm=true"), "training.sync_batchnorm", "GPUs only", "false"),
         (
             (*TWO, "training.scale_learning_rate=sqrt", "~optimizer"),

@@ -16,11 +16,14 @@ import pytorch_lightning as pl
 import test_resume as alone
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from ai4sdk.errors import RunFailed
 from ai4sdk.runs.files import read_json_lines
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.worker.group import Group, join
+from ai4sdk.worker.parting import end_at_once
 from ai4sdk.worker.randomness import seed_of_rank
 from ai4sdk.worker.ranks import read_rank
 from ai4sdk.worker.records import Records
@@ -36,6 +39,18 @@ CASES = (
     "early stopping within epochs",
     "loaders made anew",
 )
+DIVIDED = {
+    "divided": {"training": {"mode": "fsdp", "checkpoint": {"monitor": "val_loss"}}},
+    "divided and accumulated": {
+        "training": {
+            "mode": "fsdp",
+            "accumulate_grad_batches": 4,
+            "gradient_clip_val": 0.1,
+            "gradient_clip_algorithm": "value",
+            "precision": "bf16-mixed",
+        }
+    },
+}
 LOADERS = ("weighted sampling", "a generator of its own")
 
 
@@ -73,10 +88,15 @@ def train(root: Path, group: Group, job: Any, make: Any, **options: Any) -> dict
         seen["fitted"] = vars(fitted)
     except StopTraining as stopped:
         seen["stopped"] = stopped.reason
+    except RunFailed as failed:
+        seen["failed"] = str(failed)
     finally:
         records.close()
     seen["step"] = getattr(module, "steps_seen", None)
-    seen["weights"] = {name: value.clone() for name, value in module.state_dict().items()}
+    seen["weights"] = {
+        name: value.full_tensor() if isinstance(value, DTensor) else value.clone()
+        for name, value in module.state_dict().items()
+    }
     seen["figures"] = {
         (record["step"], record["epoch"], name): value
         for record in read_json_lines(paths.metrics)
@@ -127,6 +147,35 @@ class Exact(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
+class Wide(alone.Net):
+    """Large enough that each of three processes adds up a part of each gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 50), nn.Tanh(), nn.Linear(50, 50), nn.Tanh(), nn.Linear(50, 1))
+
+
+class Changing(Exact):
+    """Leaves a part out of the loss in some steps, on some ranks."""
+
+    def __init__(self, leaves_out: Any) -> None:
+        super().__init__()
+        self.unused.requires_grad_(False)
+        self.branch, self.norm = nn.Linear(3, 1), nn.BatchNorm1d(3)
+        self.leaves_out = leaves_out
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        x, y = batch
+        left_out = self.leaves_out(self.global_step, self.global_rank)
+        out = self.layers(self.norm(x)) + (0 if left_out else self.branch(x))
+        self.steps_seen += 1
+        return nn.functional.mse_loss(out, y)
+
+
+def changing(leaves_out: Any) -> Any:
+    return lambda: (Changing(leaves_out), exact(2)()[1])
+
+
 def exact(batch_size: int, rows: int = 24) -> Any:
     def make() -> Any:
         x = torch.linspace(-1, 1, 3 * rows).reshape(rows, 3)
@@ -145,9 +194,15 @@ def main(out: Path) -> None:
     pace, _Agreement._MOST_STEPS = _Agreement._MOST_STEPS, 1  # a checkpoint before every batch needs a word before each
     group = join(read_rank(int(os.environ["WORLD_SIZE"]), os.environ))
     seen: dict[str, Any] = {}
+    if group.size > 2:  # the order in which gradients are added up makes a difference
+        seen["three"] = resumed(out / "three", group, alone.job(), lambda: (Wide(), alone.Data()))
+        torch.save(seen, out / f"seen.{group.rank.rank}")
+        return
     for name in CASES:
         job = alone.job(**copy.deepcopy(alone.PLAIN_CASES[name]))
         seen[name] = resumed(out / name, group, job, lambda: (alone.Net(), alone.Data()))
+    for name, sections in DIVIDED.items():
+        seen[name] = resumed(out / name, group, alone.job(**sections), lambda: (alone.Net(), alone.Data()))
     for name in LOADERS:
         job = alone.job(training={"max_epochs": 2})
         seen[name] = resumed(
@@ -158,9 +213,19 @@ def main(out: Path) -> None:
 
     short = alone.job(training={"max_epochs": 3, "checkpoint": {"monitor": "val_loss"}})
     seen["exact"] = train(out / "exact", group, short, exact(4 // group.size))
+    clipped = alone.job(training={"max_epochs": 3, "gradient_clip_val": 0.1, "mode": "fsdp"})
+    seen["exact divided"] = train(out / "exact divided", group, clipped, exact(4 // group.size))
     if group.is_first:
+        seen["exact divided alone"] = train(out / "exact divided alone", Group(), clipped, exact(4))
         seen["exact alone"] = train(out / "exact alone", Group(), short, exact(4))
     group.broadcast(None)
+
+    for name, look in (("changing", None), ("changing, not looked for", False), ("changing, looked for", True)):
+        looking = alone.job(training={"mode": "ddp", "max_epochs": 1, "find_unused_parameters": look})
+        seen[name] = train(out / name, group, looking, changing(lambda step, rank: step > 1))
+    seen["left out at first"] = train(
+        out / "left out at first", group, short, changing(lambda step, rank: step % group.size == rank)
+    )
 
     stop = StopRequest()
 
@@ -178,3 +243,4 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    end_at_once(0)

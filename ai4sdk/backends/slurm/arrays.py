@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai4sdk.backends.base import Standing, Submission
-from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
+from ai4sdk.backends.scheduled import handing_over, write_end
 from ai4sdk.backends.slurm import client, submissions
 from ai4sdk.backends.slurm.script import STOP, array_script
 from ai4sdk.errors import Ai4Error, EnvironmentFault
@@ -69,10 +70,7 @@ class ArrayQueue:
                 self._room = max(1, client.most_elements())
             array = self._array_for(read_plan_file(run.root))
             before = submissions.latest(run)
-            try:
-                claimed = submissions.claim(run, before, (array.file, len(array.elements)))
-            except FileExistsError:
-                raise AlreadySubmitted(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
+            claimed = submissions.claim_or_refuse(run, before, (array.file, len(array.elements)))
             write_json(run.submission, submission.to_json(), durable=False)
             write_json(run.state, asdict(replace(read_state(run), scheduler="slurm", job=None)))
             array.elements.append((claimed.number, run))
@@ -117,22 +115,7 @@ class ArrayQueue:
         write_text(listing, "".join(f"{number} {run.root}\n" for number, run in array.elements))
         file = array.file.with_suffix(".sh")
         write_text(file, script)
-        try:
-            job = client.submit(file)
-        except client.NotAnswering as error:  # it may be in the queue nevertheless
-            try:
-                found = client.find(name)
-            except Ai4Error:
-                raise error from None
-            if not found:
-                raise
-            job = found[-1]
-        try:
-            submissions.name_array_job(array.file, job)
-        except OSError:
-            client.cancel(job)
-            raise
-        return job
+        return client.submit_and_note(file, name=name, note=partial(submissions.name_array_job, array.file))
 
     def _script(self, name: str, plan: Plan, listing: Path, count: int, after: str | None) -> str:
         return array_script(

@@ -6,17 +6,18 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from ai4sdk.backends.base import Command, Pool, Standing, Submission
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
-from ai4sdk.backends.scheduled import AlreadySubmitted, handing_over, write_end
-from ai4sdk.backends.slurm import client, submissions
+from ai4sdk.backends.scheduled import handing_over, write_end
+from ai4sdk.backends.slurm import client, offers, submissions
 from ai4sdk.backends.slurm.script import STOP, batch_script, engine_script
 from ai4sdk.backends.slurm.verdict import verdict
-from ai4sdk.errors import Ai4Error, UsageError
-from ai4sdk.planning.plan import Plan, TaskPlan
+from ai4sdk.errors import Ai4Error, ConfigError, UsageError
+from ai4sdk.planning.plan import Plan, TaskPlan, read_plan_file
 from ai4sdk.runs.files import write_json, write_text
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, read_state
@@ -57,14 +58,15 @@ class SlurmBackend:
 
         Raises
         ------
+        ConfigError
+            With everything the plan asks for that the cluster does not have.
         UsageError
             If the run is in the queue already, or Slurm refuses it.
         EnvironmentFault
             If Slurm does not answer, or the run's folder cannot be written.
         """
         with handing_over(run, lock):
-            write_json(run.submission, submission.to_json())
-            _hand_over(run, submission.script)
+            _hand_over(run, submission.script, read_plan_file(run.root), submission)
 
     def host(self, plan: Plan, study: RunPaths, project: Path, lock: int, options: Sequence[str] = ()) -> None:
         """Submit the engine of a study as a small job; raises as `submit` does.
@@ -83,7 +85,7 @@ class SlurmBackend:
             Words for the engine.
         """
         with handing_over(study, lock):
-            _hand_over(study, engine_script(plan, study, project, options))
+            _hand_over(study, engine_script(plan, study, project, options), plan)
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Take the job from the queue, or tell it to stop with a checkpoint, or with ``now`` have Slurm end it."""
@@ -140,19 +142,20 @@ def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[
     return [*step, python, "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]
 
 
-def _hand_over(run: RunPaths, text: str) -> None:
+def _hand_over(run: RunPaths, text: str, plan: Plan, submission: Submission | None = None) -> None:
     """Submit a script as the one job of a run, or of a study."""
     before = submissions.latest(run)
     _refuse_twice(run, before)
-    try:
-        claimed = submissions.claim(run, before)
-    except FileExistsError:
-        raise AlreadySubmitted(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
+    _refuse_impossible(plan)
+    claimed = submissions.claim_or_refuse(run, before)
+    if submission is not None:
+        write_json(run.submission, submission.to_json())
     script = submissions.script_of(run)
     write_text(script, text)
     # From here on the lock says nothing; the job writes the state once it has begun.
     write_json(run.state, asdict(replace(read_state(run), scheduler="slurm", job=None)))
-    _submit(run, script, claimed)
+    note = partial(submissions.name_job, run, claimed)
+    client.submit_and_note(script, str(claimed.number), name=run.id, note=note)
 
 
 def _refuse_twice(run: RunPaths, before: submissions.Submission | None) -> None:
@@ -165,26 +168,11 @@ def _refuse_twice(run: RunPaths, before: submissions.Submission | None) -> None:
         )
 
 
-def _submit(run: RunPaths, script: Path, claimed: submissions.Submission) -> None:
-    """Submit a script, and write the job's number down; a job whose number cannot be kept is taken back.
-
-    Where the answer is lost the job may be in the queue nevertheless: it is looked for.
-    """
-    try:
-        job = client.submit(script, str(claimed.number))
-    except client.NotAnswering as error:
-        try:
-            found = client.find(run.id)
-        except Ai4Error:
-            raise error from None
-        if not found:
-            raise
-        job = found[-1]
-    try:
-        submissions.name_job(run, claimed, job)
-    except OSError:
-        client.cancel(job)
-        raise
+def _refuse_impossible(plan: Plan) -> None:
+    """Refuse what the cluster can never run, all at once; Slurm names one mistake, or lets such a job wait for ever."""
+    found = offers.problems(plan, offers.read_offers(client.offered(offers.FORMAT)), client.partition_of_user())
+    if found:
+        raise ConfigError(found)
 
 
 def _job_of(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +21,12 @@ __all__ = [
     "find",
     "jobs",
     "most_elements",
+    "offered",
+    "partition_of_user",
     "requeue",
     "restarts",
     "submit",
+    "submit_and_note",
     "tell",
 ]
 
@@ -121,6 +125,53 @@ def submit(script: Path, *arguments: str) -> str:
         env = {name: value for name, value in env.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
     answer = _ask(["sbatch", "--parsable", str(script), *arguments], patience=_SUBMISSION, env=env)
     return answer.strip().partition(";")[0]
+
+
+def submit_and_note(script: Path, *arguments: str, name: str, note: Callable[[str], None]) -> str:
+    """Submit a script and write the job's number down; a job whose number cannot be kept is taken back.
+
+    Where the answer is lost the job may be in the queue nevertheless: it is looked for.
+
+    Parameters
+    ----------
+    script, arguments
+        What to submit; see `submit`.
+    name
+        Of the job.
+    note
+        Writes the number down.
+    """
+    try:
+        job = submit(script, *arguments)
+    except NotAnswering as error:
+        try:
+            found = find(name)
+        except Ai4Error:
+            raise error from None
+        if not found:
+            raise
+        job = found[-1]
+    try:
+        note(job)
+    except OSError:
+        cancel(job)
+        raise
+    return job
+
+
+def offered(form: str) -> str:
+    """Return what sinfo says of all partitions in a form; nothing where it is missing or does not know the form."""
+    if shutil.which("sinfo") is None:
+        return ""
+    try:
+        return _ask(["sinfo", "--noheader", "--all", "--exact", f"--format={form}"])
+    except UsageError:
+        return ""
+
+
+def partition_of_user() -> str | None:
+    """Return the partition that the user's environment names for all jobs."""
+    return os.environ.get(_FROM_ENVIRONMENT["partition"])
 
 
 def jobs(ids: Sequence[str]) -> dict[str, Job]:
@@ -280,7 +331,7 @@ def _ask(argv: Sequence[str], *, patience: float = _ANSWER, env: dict[str, str] 
 
 
 def _time(text: str) -> float | None:
-    return float(text) if text.isdigit() else None
+    return float(text) if text.isdecimal() else None
 
 
 def _bytes(text: str) -> float | None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ai4sdk.backends.scheduled import AlreadySubmitted
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["Submission", "array_job", "claim", "latest", "name_array_job", "name_job", "script_of"]
+__all__ = ["Submission", "array_job", "claim", "claim_or_refuse", "latest", "name_array_job", "name_job", "script_of"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,14 @@ def claim(run: RunPaths, after: Submission | None, element: tuple[Path, int] | N
     with open(_file(run, claimed.number), "x", encoding="utf-8") as file:
         json.dump(values, file)
     return claimed
+
+
+def claim_or_refuse(run: RunPaths, after: Submission | None, element: tuple[Path, int] | None = None) -> Submission:
+    """Do what `claim` does; raises AlreadySubmitted if somebody else was faster."""
+    try:
+        return claim(run, after, element)
+    except FileExistsError:
+        raise AlreadySubmitted(f"{run.id} is being submitted already", hint=f"ai4sdk status {run.id}") from None
 
 
 def name_job(run: RunPaths, submission: Submission, job: str) -> None:

@@ -290,11 +290,11 @@ def test_a_controller_that_does_not_answer_is_said_and_nothing_is_made_up(slurm,
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("++backend.partition=fast", ["nvalid partition", "sinfo -s"]),
-        ("++backend.constraint=quantum", ["nvalid feature", "sinfo -o"]),
-        ("hardware={memory: 9TB}", ["emory", "hardware"]),
+        ("++backend.partition=fast", ["no partition fast", "there are main, urgent"]),
+        ("++backend.constraint=quantum", ["no feature quantum", "backend.constraint"]),
+        ("hardware={memory: 9TB, cpus: 9, wall_time: 40d}", ["3 problems", "memory", "hardware.cpus=4", "=86400s"]),
         ("++backend.directives={no-such-option: 3}", ["unrecognized option", "man sbatch"]),
-        ("++backend.gres=abacus", ["hardware"]),
+        ("++backend.gres=abacus", ["no generic resource abacus", "gpu"]),
     ],
 )
 def test_what_the_cluster_refuses_is_told_with_what_to_do(slurm, go_on, project, override, words):
