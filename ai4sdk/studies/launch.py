@@ -19,7 +19,8 @@ from ai4sdk.backends.standing import current_state
 from ai4sdk.config.project import Project
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.runs.files import read_json, write_text
-from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_state
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import State, add_event, hold_lock, is_run, read_state, write_state
 from ai4sdk.runs.store import fill_run, new_folder
 from ai4sdk.studies.attendance import hosts, is_unattended
 from ai4sdk.studies.layout import README, StudyPaths
@@ -88,7 +89,7 @@ def resume_study(paths: StudyPaths, *, failed_too: bool = False) -> None:
     if state.state is State.SUCCEEDED and state.cause is None:
         raise UsageError(f"{paths.id} has succeeded; there is nothing to resume", hint=f"ai4sdk study show {paths.id}")
     facts = _Facts.of(paths)
-    standing = current_state(paths) if facts.hosted else Standing(state)
+    standing = current_state(paths) if facts.hosted else Standing(state)  # the new engine sees to all points
     state = standing.state
     lock = hold_lock(paths, patience=_FREE_LOCK if state.state.ended else 0.0)
     if lock is not None and facts.hosted and not state.state.ended:
@@ -138,7 +139,7 @@ class Looks:
             return
         facts = _Facts.of(self._paths)
         if facts.hosted:
-            self.note = current_state(self._paths).note
+            self.note = _stand_of_engine(self._paths, facts).note
         elif (lock := hold_lock(self._paths)) is not None:  # else somebody else looks, or submits
             self._process = _start_engine(self._paths, facts.project, lock, "--look")
             if wait:
@@ -163,10 +164,24 @@ def cancel_study(paths: StudyPaths, *, now: bool = False) -> None:
         return
     get_backend(facts.backend).cancel(paths)  # of the queue; one that runs sees the request
     write_text(paths.cancel_request, "now" if now else "stop", durable=False)
-    if current_state(paths).state.state.ended and (lock := hold_lock(paths)) is not None:
-        # Somebody must see to points that an earlier start of the engine had handed over.
-        write_state(paths, replace(state, state=State.QUEUED, scheduler=None, job=None))
-        _start_engine(paths, facts.project, lock)
+    _stand_of_engine(paths, facts)
+
+
+def _stand_of_engine(paths: StudyPaths, facts: _Facts) -> Standing:
+    """Ask how the job of a study's engine stands; if it was cancelled in the queue, somebody must stop its points."""
+    standing = current_state(paths)
+    if standing.state.state is State.CANCELLED and _has_points_on_their_own(paths):
+        lock = hold_lock(paths)
+        if lock is not None:
+            write_state(paths, replace(standing.state, state=State.QUEUED, scheduler=None, job=None, ended=None))
+            _start_engine(paths, facts.project, lock)
+    return standing
+
+
+def _has_points_on_their_own(paths: StudyPaths) -> bool:
+    """Tell whether an engine that is gone had handed points over that have not ended."""
+    runs = [RunPaths(folder) for folder in paths.points.glob("*") if is_run(folder)]
+    return any(not read_state(run).state.ended for run in runs)
 
 
 @dataclass(frozen=True)
