@@ -14,7 +14,7 @@ from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import handing_over, write_end
 from ai4sdk.backends.slurm import client, dependencies, offers, submissions
-from ai4sdk.backends.slurm.script import STOP, batch_script
+from ai4sdk.backends.slurm.script import STOP, batch_script, engine_script
 from ai4sdk.backends.slurm.verdict import verdict
 from ai4sdk.errors import Ai4Error, ConfigError, UsageError
 from ai4sdk.planning.plan import Plan, TaskPlan, read_plan_file
@@ -68,19 +68,26 @@ class SlurmBackend:
             If Slurm does not answer, or the run's folder cannot be written.
         """
         with handing_over(run, lock):
-            before = submissions.latest(run)
-            options = dependencies.sbatch_options(dependencies.waits_for(read_state(run)))
-            _refuse_twice(run, before)
-            _refuse_impossible(read_plan_file(run.root))
-            claimed = submissions.claim_or_refuse(run, before)
-            write_json(run.submission, submission.to_json())
-            script = submissions.script_of(run)
-            write_text(script, submission.script)
-            # From here on the lock says nothing; the job writes the state once it has begun.
-            state = replace(read_state(run), scheduler="slurm", job=None)
-            write_json(run.state, asdict(state))
-            note = partial(submissions.name_job, run, claimed)
-            client.submit_and_note(script, str(claimed.number), name=run.id, note=note, options=options)
+            _hand_over(run, submission.script, read_plan_file(run.root), submission)
+
+    def host(self, plan: Plan, study: RunPaths, project: Path, lock: int, options: Sequence[str] = ()) -> None:
+        """Submit the engine of a study as a small job; raises as `submit` does.
+
+        Parameters
+        ----------
+        plan
+            Plan of a point.
+        study
+            Files of the study.
+        project
+            Folder the engine starts in.
+        lock
+            Descriptor that holds the study's lock, which is closed.
+        options
+            Words for the engine.
+        """
+        with handing_over(study, lock):
+            _hand_over(study, engine_script(plan, study, project, options), plan)
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Take the job from the queue, or tell it to stop with a checkpoint, or with ``now`` have Slurm end it."""
@@ -135,6 +142,23 @@ def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[
         "--mpi=none",
     ]
     return [*step, python, "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]
+
+
+def _hand_over(run: RunPaths, text: str, plan: Plan, submission: Submission | None = None) -> None:
+    """Submit a script as the one job of a run, or of a study."""
+    before = submissions.latest(run)
+    options = dependencies.sbatch_options(dependencies.waits_for(read_state(run)))
+    _refuse_twice(run, before)
+    _refuse_impossible(plan)
+    claimed = submissions.claim_or_refuse(run, before)
+    if submission is not None:
+        write_json(run.submission, submission.to_json())
+    script = submissions.script_of(run)
+    write_text(script, text)
+    # From here on the lock says nothing; the job writes the state once it has begun.
+    write_json(run.state, asdict(replace(read_state(run), scheduler="slurm", job=None)))
+    note = partial(submissions.name_job, run, claimed)
+    client.submit_and_note(script, str(claimed.number), name=run.id, note=note, options=options)
 
 
 def _refuse_twice(run: RunPaths, before: submissions.Submission | None) -> None:
