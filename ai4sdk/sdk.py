@@ -5,6 +5,7 @@ Nothing here keeps state: each call looks at the files, and two notebooks can us
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,13 @@ def plan(config: str | Path | Loaded, *overrides: str, project: str | Path | Non
     return make_plan(loaded)
 
 
-def run(what: str | Path | Loaded | Plan, *overrides: str, project: str | Path | None = None, wait: bool = True) -> Run:
+def run(
+    what: str | Path | Loaded | Plan,
+    *overrides: str,
+    project: str | Path | None = None,
+    wait: bool = True,
+    after: Sequence[Run] = (),
+) -> Run:
     """Run a config or a plan.
 
     Parameters
@@ -74,9 +81,13 @@ def run(what: str | Path | Loaded | Plan, *overrides: str, project: str | Path |
         Folder to work in; by default the project around the current folder.
     wait
         Whether to return only when the run has ended. Without it, see `Run.wait`.
+    after
+        Runs that must have succeeded before it begins, on a backend that can see to that (Slurm).
 
     Raises
     ------
+    UsageError
+        If the backend cannot have a run wait for others, or one of them has ended otherwise.
     ConfigError
         With every mistake found in the config.
     RunFailed, RunInterrupted, RunCancelled
@@ -89,7 +100,7 @@ def run(what: str | Path | Loaded | Plan, *overrides: str, project: str | Path |
         frozen = read_plan_file(Path(what))
     else:
         frozen = plan(what, *overrides, project=found.root)
-    started = Run(start_run(frozen, found.root))
+    started = Run(start_run(frozen, found.root, [other.paths for other in after]))
     return started.wait() if wait else started
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ _FREE_LOCK = 5.0
 """Longest time, in seconds, from writing that a run has ended to freeing its lock."""
 
 
-def start_run(plan: Plan, project: Path) -> RunPaths:
+def start_run(plan: Plan, project: Path, after: Sequence[RunPaths] = ()) -> RunPaths:
     """Make a run of a plan and start it.
 
     Parameters
@@ -37,6 +37,8 @@ def start_run(plan: Plan, project: Path) -> RunPaths:
         What to run.
     project
         Folder that relative addresses of data and the runs folder start at.
+    after
+        Runs that must have succeeded before it begins.
 
     Returns
     -------
@@ -45,12 +47,20 @@ def start_run(plan: Plan, project: Path) -> RunPaths:
 
     Raises
     ------
+    UsageError
+        If it is to wait for runs, and its backend cannot see to that, or one of them has ended otherwise.
     EnvironmentFault
         If the run's folder cannot be written or its processes not started; nothing is left behind then.
     """
     backend = get_backend(plan.job["backend"]["kind"])
+    if after and not getattr(backend, "follows", False):
+        kind = plan.job["backend"]["kind"]
+        raise UsageError(f"backend {kind} cannot have a run wait for others", hint="ai4sdk run … && ai4sdk run …")
     run, lock = create_run(Path(project, plan.job["runs"]), plan.name, _files(plan))
     with _removed_if_this_fails(run, lock):
+        if after:
+            waits = [str(other.root.resolve()) for other in after]
+            write_state(run, replace(read_state(run), extra={"after": waits}))
         unpack(_snapshot(plan), run.code)
         backend.submit(backend.render(plan, run, project), run, lock)
     return run

@@ -176,7 +176,8 @@ def _strict(value: Any) -> Any:
 
 
 def _show(paths: StudyPaths, *, as_json: bool, as_csv: bool, most: int) -> int:
-    Looks(paths).look(wait=True)
+    looks = Looks(paths)
+    looks.look(wait=True)
     view = view_of(paths)
     state = read_state(paths)
     if as_json:
@@ -195,6 +196,8 @@ def _show(paths: StudyPaths, *, as_json: bool, as_csv: bool, most: int) -> int:
             print(f"  cause      {state.cause}")
         if not state.state.ended:
             print(f"  {standing(view)}")
+            if looks.note:
+                print(f"  engine     {looks.note}")
         elif state.cause:
             print(f"  → {next_step(paths, state)}")
     return 0

@@ -35,10 +35,14 @@ def watch_study(paths: StudyPaths) -> int:
     """Show a study until it ends, and return the status the command should end with."""
     display = _Live(paths) if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" else _Lines(paths)
     reader, looks = StudyReader(paths), Looks(paths)
+    said = ""
     with display, interrupts_stop(lambda now: _stop(paths, now), display.note):
         while True:
             began = time.monotonic()
             looks.look()
+            if looks.note != said:
+                said = looks.note
+                display.note(f"engine: {said}" if said else "engine: no news")
             state = _state(paths)
             display.show(reader.read())
             if state.state.ended:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from ai4sdk.backends.registry import get_backend
 
-__all__ = ["is_planned", "is_unattended"]
+__all__ = ["hosts", "is_planned", "is_unattended"]
+
+
+def hosts(search: str, pruner: object, backend: str) -> bool:
+    """Tell whether the engine of a study is a job of its backend's scheduler, too."""
+    return not is_planned(search, pruner) and hasattr(get_backend(backend), "host")
 
 
 def is_planned(search: str, pruner: object) -> bool:

@@ -51,6 +51,7 @@ _POLL_REPORTS = 0.01
 """Seconds between two looks at reports: a worker waits for the answer."""
 _NO_OBJECTIVE = "no objective"
 _LACK = "a lack of the machine"
+_LEAVING = "leaving"
 _FREE_LOCK = 30.0
 """Seconds after which processes of a killed engine must be gone, beyond those that they have to stop."""
 
@@ -100,6 +101,11 @@ def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False, look: boo
         state = _failed(state, f"what was planned is no longer possible: {cause}", error.exit_code)
     except Ai4Error as error:
         state = _failed(state, error.message, error.exit_code)
+    except _Replaced:
+        os.close(lock)
+        if records is not None:
+            records.kill()
+        return
     except OSError as error:
         if not paths.root.exists():
             return  # the study was deleted, and there is nowhere left to say so
@@ -112,9 +118,14 @@ def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False, look: boo
         write_last(paths, state)
     os.close(lock)  # the study has ended; who resumes it need not wait for its records
     if records is not None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            records.wait(_TRACKING_PATIENCE)
+        if state.state.ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                records.wait(_TRACKING_PATIENCE)
         records.kill()
+
+
+class _Replaced(Exception):
+    """A later start of the same engine executes the study by now: the node of this one was given up for lost."""
 
 
 def _is_unattended(study: StudyPlan) -> bool:
@@ -183,6 +194,8 @@ class Engine:
         self._pruned: set[int] = set()
         self._lacks: dict[str | None, set[int]] = {}
         self._told_to_stop: str | None = None
+        self._began: float | None = None
+        self._in_job = False
         self._cut_short = False
         self._search: Search = make_search(study)
         self._unattended, self._only_looks = _is_unattended(study), look
@@ -192,10 +205,16 @@ class Engine:
                 if result.state is PointState.FAILED:
                     self._results[number] = replace(result, state=PointState.WAITING)
         signal.signal(signal.SIGTERM, self._terminate)
+        if self._scheduled:
+            signal.signal(signal.SIGUSR1, self._leave)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _terminate(self, *_: object) -> None:
         self._told_to_stop = self._told_to_stop or "terminated"
+
+    def _leave(self, *_: object) -> None:
+        """Note that the time of this process is over, which a scheduler starts again; the points are in its queue."""
+        self._told_to_stop = self._told_to_stop or _LEAVING
 
     # ------------------------------------------------------------------ from the first point to the last
 
@@ -203,6 +222,7 @@ class Engine:
         """Run what is left to run, and return the state that the study ends in."""
         deadline = time.time() + self._study.sweep.max_time if self._study.sweep.max_time is not None else None
         self._told_to_stop = state.extra.get("stopping")
+        self._began, self._in_job = state.started, state.job is not None
         try:
             if self._study.sweep.search.startswith("hydra:"):
                 with contextlib.suppress(RunCancelled):
@@ -214,6 +234,8 @@ class Engine:
             if self._pool is not None:
                 self._pool.close()
             self._ledger.close()
+        if self._leaves_points and self._in_job:  # whoever started this process knows what comes next
+            return replace(state, state=State.QUEUED, extra={"stopping": self._told_to_stop})
         if self._running and self._unattended:
             told = {"stopping": self._told_to_stop} if self._told_to_stop else {}
             return replace(state, state=State.RUNNING, scheduler=self._study.job["backend"]["kind"], extra=told)
@@ -280,7 +302,7 @@ class Engine:
             elif self._elsewhere:
                 time.sleep(_POLL)
             self._answer_reports(search)
-            if not some and (self._unattended or (self._scheduled and self._told_to_stop == "terminated")):
+            if not some and (self._unattended or self._leaves_points):
                 return
 
     def _adopt(self, search: Search) -> None:
@@ -400,6 +422,11 @@ class Engine:
     def _unclaim(self, point: Point) -> None:
         if (claimed := self._claims.pop(point.digest, None)) is not None:
             unclaim(self._runs, point.digest, claimed)
+
+    @property
+    def _leaves_points(self) -> bool:
+        """Whether points that run are left alone: what a scheduler has goes on without this process."""
+        return self._scheduled and self._told_to_stop in ("terminated", _LEAVING)
 
     def _follow_reports(self, point: Point, run: RunPaths) -> None:
         if self._study.sweep.pruner is not None:
@@ -568,15 +595,15 @@ class Engine:
     def _listen(self) -> None:
         if not self._paths.root.exists():
             raise FileNotFoundError(self._paths.root)
+        if self._in_job and read_state(self._paths).started != self._began:
+            raise _Replaced
         try:
             request = self._paths.cancel_request.read_text(encoding="utf-8").strip()
         except OSError:
             request = ""
         if request:
             self._told_to_stop = "cancelled"
-        # What a scheduler has goes on without this process.
-        leaves = self._scheduled and self._told_to_stop == "terminated"
-        if self._told_to_stop and self._pool is not None and not leaves:
+        if self._told_to_stop and self._pool is not None and not self._leaves_points:
             for root in self._running:
                 self._pool.stop(RunPaths(root), now=request == "now")
 

@@ -8,20 +8,25 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ai4sdk.backends.base import Standing
 from ai4sdk.backends.registry import get_backend
+from ai4sdk.backends.standing import current_state
+from ai4sdk.config.project import Project
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.runs.files import read_json, write_text
-from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_state
+from ai4sdk.runs.layout import RunPaths
+from ai4sdk.runs.state import State, add_event, hold_lock, is_run, read_state, write_state
 from ai4sdk.runs.store import fill_run, new_folder
-from ai4sdk.studies.attendance import is_unattended
+from ai4sdk.studies.attendance import hosts, is_unattended
 from ai4sdk.studies.layout import README, StudyPaths
 
 if TYPE_CHECKING:
+    from ai4sdk.planning.plan import Plan
     from ai4sdk.studies.plan import StudyPlan
 
 __all__ = ["Looks", "cancel_study", "resume_study", "start_study"]
@@ -62,12 +67,10 @@ def start_study(study: StudyPlan, project: Path) -> StudyPaths:
     paths = StudyPaths(folder)
     try:
         lock = fill_run(folder, {"study.json": study.to_json()}, README)
-        engine = _start_engine(paths, project, lock)
+        _set_going(paths, _Facts.of(paths), lock, lambda: study.first)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    if is_unattended(study.sweep.search, study.sweep.pruner, study.job["backend"]["kind"]):
-        engine.wait()
     return paths
 
 
@@ -91,25 +94,28 @@ def resume_study(paths: StudyPaths, *, failed_too: bool = False) -> None:
     state = read_state(paths)
     if state.state is State.SUCCEEDED and state.cause is None:
         raise UsageError(f"{paths.id} has succeeded; there is nothing to resume", hint=f"ai4sdk study show {paths.id}")
-    facts = _facts(paths)
-    project = _project_of(paths, facts)
+    facts = _Facts.of(paths)
+    standing = current_state(paths) if facts.hosted else Standing(state)  # the new engine sees to all points
+    state = standing.state
     lock = hold_lock(paths, patience=_FREE_LOCK if state.state.ended else 0.0)
+    if lock is not None and facts.hosted and not state.state.ended:
+        os.close(lock)
+        lock = None
     if lock is None:
-        raise UsageError(f"{paths.id} is {state.state}", hint=f"ai4sdk study show {paths.id}")
+        more = f" ({standing.note})" if standing.note else ""
+        raise UsageError(f"{paths.id} is {state.state}{more}", hint=f"ai4sdk study show {paths.id}")
     try:
         paths.cancel_request.unlink(missing_ok=True)
         queued = replace(state, state=State.QUEUED, cause=None, exit_code=None, attempt=state.attempt + 1, ended=None)
-        write_state(paths, replace(queued, scheduler=None))
+        write_state(paths, replace(queued, scheduler=None, job=None))
     except OSError as error:
         os.close(lock)
         raise EnvironmentFault(f"{paths.id} cannot be resumed: {error.strerror or error}") from error
-    engine = _start_engine(paths, project, lock, *(["--failed"] if failed_too else []))
-    if is_unattended(facts["search"], facts["sweep"]["pruner"], facts["job"]["backend"]["kind"]):
-        engine.wait()
+    _set_going(paths, facts, lock, lambda: _first_plan(paths, facts), *(["--failed"] if failed_too else []))
 
 
 class Looks:
-    """Keeps a study up to date whose points a scheduler has, as nobody else does: short looks, less and less often.
+    """Keeps a study up to date that a scheduler has, or whose points it has: short looks, less and less often.
 
     Parameters
     ----------
@@ -119,6 +125,8 @@ class Looks:
 
     def __init__(self, paths: StudyPaths) -> None:
         self._paths = paths
+        self.note = ""
+        """What the scheduler has to say of the study's engine."""
         self._process: subprocess.Popen[bytes] | None = None
         self._next, self._pause = 0.0, _FIRST_LOOK
 
@@ -135,13 +143,13 @@ class Looks:
         state = read_state(self._paths)
         if state.scheduler is None or state.state.ended or time.monotonic() < self._next:
             return
-        lock = hold_lock(self._paths)
-        if lock is None:  # somebody else looks, or submits
-            return
-        project = _project_of(self._paths, _facts(self._paths))
-        self._process = _start_engine(self._paths, project, lock, "--look")
-        if wait:
-            self._process.wait()
+        facts = _Facts.of(self._paths)
+        if facts.hosted:
+            self.note = _stand_of_engine(self._paths, facts).note
+        elif (lock := hold_lock(self._paths)) is not None:  # else somebody else looks, or submits
+            self._process = _start_engine(self._paths, facts.project, lock, "--look")
+            if wait:
+                self._process.wait()
         self._next, self._pause = time.monotonic() + self._pause, min(1.5 * self._pause, _LONGEST)
 
 
@@ -158,22 +166,82 @@ def cancel_study(paths: StudyPaths, *, now: bool = False) -> None:
         raise UsageError(f"{paths.id} is not running: it is {state.state}", hint=f"ai4sdk study show {paths.id}")
     add_event(paths, "cancel requested", now=now)
     write_text(paths.cancel_request, "now" if now else "stop", durable=False)
+    if state.scheduler is None or not (facts := _Facts.of(paths)).hosted:
+        return
+    get_backend(facts.backend).cancel(paths)  # of the queue; one that runs sees the request
+    write_text(paths.cancel_request, "now" if now else "stop", durable=False)
+    _stand_of_engine(paths, facts)
 
 
-def _facts(paths: StudyPaths) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = read_json(paths.study)
-        _ = facts["created"]["project"], facts["job"]["backend"]["kind"], facts["search"], facts["sweep"]["pruner"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{paths.study} cannot be read as a study: {error}", hint="it is left as it is") from error
-    return facts
+def _stand_of_engine(paths: StudyPaths, facts: _Facts) -> Standing:
+    """Ask how the job of a study's engine stands; if it was cancelled in the queue, somebody must stop its points."""
+    standing = current_state(paths)
+    if standing.state.state is State.CANCELLED and _has_points_on_their_own(paths):
+        lock = hold_lock(paths)
+        if lock is not None:
+            write_state(paths, replace(standing.state, state=State.QUEUED, scheduler=None, job=None, ended=None))
+            _start_engine(paths, facts.project, lock)
+    return standing
 
 
-def _project_of(paths: StudyPaths, facts: Mapping[str, Any]) -> Path:
-    project = Path(facts["created"]["project"])
-    if not project.is_dir():
-        raise UsageError(f"{paths.id} belongs to the project {project}, which is gone", hint=f"bring back {project}")
-    return project
+def _has_points_on_their_own(paths: StudyPaths) -> bool:
+    """Tell whether an engine that is gone had handed points over that have not ended."""
+    runs = [RunPaths(folder) for folder in paths.points.glob("*") if is_run(folder)]
+    return any(not read_state(run).state.ended for run in runs)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What starting a study goes by.
+
+    Parameters
+    ----------
+    project
+        Folder that relative addresses start at.
+    backend
+        Name of its backend.
+    unattended
+        Whether no process of ours is needed while its points run.
+    hosted
+        Whether its engine is a job of the scheduler, too.
+    """
+
+    project: Path
+    backend: str
+    unattended: bool
+    hosted: bool
+
+    @classmethod
+    def of(cls, paths: StudyPaths) -> _Facts:
+        """Read them; raises `UsageError` if there is no such study, or its project is gone."""
+        try:
+            study = read_json(paths.study)
+            project, backend = Path(study["created"]["project"]), str(study["job"]["backend"]["kind"])
+            how = study["search"], study["sweep"]["pruner"], backend
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{paths.study} cannot be read as a study: {error}", hint="it is left as it is") from error
+        if not project.is_dir():
+            raise UsageError(
+                f"{paths.id} belongs to the project {project}, which is gone", hint=f"bring back {project}"
+            )
+        return cls(project, backend, is_unattended(*how), hosts(*how))
+
+
+def _set_going(paths: StudyPaths, facts: _Facts, lock: int, plan: Callable[[], Plan], *options: str) -> None:
+    """Start a study's engine; one that only hands its points over has done so then."""
+    if facts.hosted:
+        backend: Any = get_backend(facts.backend)
+        backend.host(plan(), paths, facts.project, lock, options)
+        return
+    engine = _start_engine(paths, facts.project, lock, *options)
+    if facts.unattended:
+        engine.wait()
+
+
+def _first_plan(paths: StudyPaths, facts: _Facts) -> Plan:
+    from ai4sdk.studies.plan import read_study_file
+
+    return read_study_file(paths.study, Project(facts.project)).first
 
 
 def _start_engine(paths: StudyPaths, project: Path, lock: int, *options: str) -> subprocess.Popen[bytes]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import ai4sdk
-from ai4sdk.errors import RunCancelled, RunFailed, RunInterrupted
+from ai4sdk.errors import RunCancelled, RunFailed, RunInterrupted, UsageError
 from ai4sdk.runs.files import read_json, read_json_lines
 from ai4sdk.runs.state import State, is_alive
 from ai4sdk.testing import helpers
@@ -119,6 +119,13 @@ def test_a_run_leaves_everything_the_readme_names(project):
     assert rerun.returncode == 0, rerun.stderr
     assert weights(ai4sdk.open_run("latest")) == weights(run)
     assert ai4("diff", run.id, "latest").returncode == 0
+
+
+def test_a_run_cannot_wait_for_another_where_nothing_queues(project):
+    run = ai4sdk.run("train", "tracking.kind=none", "training.max_epochs=1")
+    with pytest.raises(UsageError, match="&&"):
+        ai4sdk.run("train", "tracking.kind=none", after=[run])
+    assert ai4sdk.open_run("latest").id == run.id
 
 
 def test_a_detached_run_is_cancelled_with_a_checkpoint_and_resumed_to_the_same_weights(slow_net):

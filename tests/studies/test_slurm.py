@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 import ai4sdk
 from ai4sdk.backends.slurm import submissions
-from ai4sdk.runs.state import State, read_state
+from ai4sdk.runs.state import State, read_state, write_state
 from ai4sdk.testing import helpers
 from ai4sdk.testing.helpers import command
 
@@ -187,3 +188,57 @@ def test_a_cluster_with_small_arrays_gets_several_one_after_the_other(slurm, cal
     scripts = [file.read_text() for file in sorted(study.paths.slurm.glob("*.sh"))]
     assert ["--array=0-2%2" in script for script in scripts] == [True, True, False]
     assert ["afterany" in script for script in scripts] == [False, True, True]
+
+
+SEARCH = ("sweep.search=tpe", "sweep.points=5", "function.x=range(50)", "+function.until=go", "sweep.parallel=2")
+
+
+def engine_of(study: ai4sdk.Study) -> str:
+    submission = submissions.latest(study.paths)
+    assert submission is not None
+    assert submission.job is not None
+    return submission.job
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_search_that_learns_is_a_small_job_that_may_lose_its_place(slurm, calls, killed):
+    study = ai4sdk.study("call", *SEARCH, wait=False)
+    wait_for(lambda: len(started(calls)) == 2)
+    if killed:
+        (engine,) = (process for process in processes_of(study) if "--job" in process.cmdline())
+        engine.kill()
+        wait_for(lambda: study.state.ended)
+        study.resume(wait=False)
+    else:
+        slurm.ask("scancel", "--batch", "--signal=USR1", engine_of(study))  # as when its time is almost over
+        wait_for(lambda: "Restarts=1" in slurm.ask("scontrol", "show", "job", engine_of(study)))
+    (calls / "go").touch()
+    study.wait()
+    results = study.view.results
+    assert states_of(study) == {"succeeded": 5}
+    assert Counter(started(calls)) == Counter(str(r.point.params["function.x"]) for r in results if not r.reused)
+    assert {result.attempts for result in results if not result.reused} == {1}
+
+
+def test_an_engine_whose_place_another_has_taken_touches_nothing_more(slurm, calls):
+    study = ai4sdk.study("call", *SEARCH, wait=False)
+    wait_for(lambda: len(started(calls)) == 2)
+    taken = replace(read_state(study.paths), started=1.0)  # as the one does that is started again on another node
+    write_state(study.paths, taken)
+    wait_for(lambda: not [process for process in processes_of(study) if "--job" in process.cmdline()])
+    assert read_state(study.paths) == taken
+    study.cancel(now=True)
+
+
+def test_a_search_is_cancelled_while_its_engine_works_and_while_it_waits(slurm, calls):
+    study = ai4sdk.study("call", *SEARCH, wait=False)
+    wait_for(lambda: len(started(calls)) == 2)
+    assert study.cancel() is State.CANCELLED
+    study.resume(wait=False)
+    wait_for(lambda: len(started(calls)) == 4)
+    job = engine_of(study)
+    slurm.ask("scontrol", "requeuehold", job)
+    wait_for(lambda: study.state is State.QUEUED)
+    assert command("study", "cancel", study.id).returncode == 0
+    assert study.state is State.CANCELLED
+    wait_for(lambda: not slurm.ask("squeue", "--noheader", "--format=%i").strip())

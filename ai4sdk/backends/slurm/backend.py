@@ -13,8 +13,8 @@ from ai4sdk.backends.base import Command, Pool, Standing, Submission
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import handing_over, write_end
-from ai4sdk.backends.slurm import client, offers, submissions
-from ai4sdk.backends.slurm.script import STOP, batch_script
+from ai4sdk.backends.slurm import client, dependencies, offers, submissions
+from ai4sdk.backends.slurm.script import STOP, batch_script, engine_script
 from ai4sdk.backends.slurm.verdict import verdict
 from ai4sdk.errors import Ai4Error, ConfigError, UsageError
 from ai4sdk.planning.plan import Plan, TaskPlan, read_plan_file
@@ -35,6 +35,8 @@ _LAST_WORD = 15.0
 class SlurmBackend:
     """Hands a run to Slurm as one job; inside of it the run is supervised as it is on any machine."""
 
+    follows = True
+    """Whether a run can wait for others; see `ai4sdk.backends.launch.start_run`."""
     unattended = True
     """Whether the points of a study that are known beforehand need nobody who hands them over one by one."""
 
@@ -66,18 +68,26 @@ class SlurmBackend:
             If Slurm does not answer, or the run's folder cannot be written.
         """
         with handing_over(run, lock):
-            before = submissions.latest(run)
-            _refuse_twice(run, before)
-            _refuse_impossible(read_plan_file(run.root))
-            claimed = submissions.claim_or_refuse(run, before)
-            write_json(run.submission, submission.to_json())
-            script = submissions.script_of(run)
-            write_text(script, submission.script)
-            # From here on the lock says nothing; the job writes the state once it has begun.
-            state = replace(read_state(run), scheduler="slurm", job=None)
-            write_json(run.state, asdict(state))
-            note = partial(submissions.name_job, run, claimed)
-            client.submit_and_note(script, str(claimed.number), name=run.id, note=note)
+            _hand_over(run, submission.script, read_plan_file(run.root), submission)
+
+    def host(self, plan: Plan, study: RunPaths, project: Path, lock: int, options: Sequence[str] = ()) -> None:
+        """Submit the engine of a study as a small job; raises as `submit` does.
+
+        Parameters
+        ----------
+        plan
+            Plan of a point.
+        study
+            Files of the study.
+        project
+            Folder the engine starts in.
+        lock
+            Descriptor that holds the study's lock, which is closed.
+        options
+            Words for the engine.
+        """
+        with handing_over(study, lock):
+            _hand_over(study, engine_script(plan, study, project, options), plan)
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
         """Take the job from the queue, or tell it to stop with a checkpoint, or with ``now`` have Slurm end it."""
@@ -132,6 +142,23 @@ def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[
         "--mpi=none",
     ]
     return [*step, python, "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]
+
+
+def _hand_over(run: RunPaths, text: str, plan: Plan, submission: Submission | None = None) -> None:
+    """Submit a script as the one job of a run, or of a study."""
+    before = submissions.latest(run)
+    options = dependencies.sbatch_options(dependencies.waits_for(read_state(run)))
+    _refuse_twice(run, before)
+    _refuse_impossible(plan)
+    claimed = submissions.claim_or_refuse(run, before)
+    if submission is not None:
+        write_json(run.submission, submission.to_json())
+    script = submissions.script_of(run)
+    write_text(script, text)
+    # From here on the lock says nothing; the job writes the state once it has begun.
+    write_json(run.state, asdict(replace(read_state(run), scheduler="slurm", job=None)))
+    note = partial(submissions.name_job, run, claimed)
+    client.submit_and_note(script, str(claimed.number), name=run.id, note=note, options=options)
 
 
 def _refuse_twice(run: RunPaths, before: submissions.Submission | None) -> None:
@@ -200,7 +227,10 @@ def _standing(
     if found and found.waits:
         # One that ran before was put back: pre-empted, or its node was lost.
         waiting = replace(state, state=State.QUEUED, job=job, ended=None)
-        return Standing(waiting, f"job {job} is waiting ({found.reason or found.state})")
+        reason = found.reason or found.state
+        if reason == "Dependency":
+            reason = f"for {', '.join(run.id for run in dependencies.waits_for(state))}"
+        return Standing(waiting, f"job {job} is waiting ({reason})")
     if found and not found.over:
         return Standing(replace(state, job=job), f"job {job} is {found.state.lower()}")
     return _write_end(run, state, job, found)
@@ -208,7 +238,8 @@ def _standing(
 
 def _write_end(run: RunPaths, state: RunState, number: str | None, job: client.Job | None) -> Standing:
     """Write down the end of a run whose job is gone, unless it has done so itself, or was resumed, by now."""
-    ended = verdict(job, requested=bool(stop_request(run)))
+    never = dependencies.why_never(state) if state.started is None else None
+    ended = verdict(job, requested=bool(stop_request(run)), never=never)
     fresh = read_state(run)
     if fresh != state:
         return Standing(fresh)

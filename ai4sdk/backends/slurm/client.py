@@ -108,8 +108,15 @@ class Job:
         return self.state in _OVER
 
 
-def submit(script: Path, *arguments: str) -> str:
+def submit(script: Path, *arguments: str, options: Sequence[str] = ()) -> str:
     """Submit a script and return the job's number.
+
+    Parameters
+    ----------
+    script, arguments
+        What to submit.
+    options
+        Those of sbatch that are no part of the script.
 
     Raises
     ------
@@ -123,18 +130,20 @@ def submit(script: Path, *arguments: str) -> str:
     env = {name: value for name, value in os.environ.items() if not name.startswith("SBATCH_") or name in kept}
     if "SLURM_JOB_ID" in env:  # submitted from within a job, whose numbers are not those of the new one
         env = {name: value for name, value in env.items() if not name.startswith("SLURM_") or name == "SLURM_CONF"}
-    answer = _ask(["sbatch", "--parsable", str(script), *arguments], patience=_SUBMISSION, env=env)
+    answer = _ask(["sbatch", "--parsable", *options, str(script), *arguments], patience=_SUBMISSION, env=env)
     return answer.strip().partition(";")[0]
 
 
-def submit_and_note(script: Path, *arguments: str, name: str, note: Callable[[str], None]) -> str:
+def submit_and_note(
+    script: Path, *arguments: str, name: str, note: Callable[[str], None], options: Sequence[str] = ()
+) -> str:
     """Submit a script and write the job's number down; a job whose number cannot be kept is taken back.
 
     Where the answer is lost the job may be in the queue nevertheless: it is looked for.
 
     Parameters
     ----------
-    script, arguments
+    script, arguments, options
         What to submit; see `submit`.
     name
         Of the job.
@@ -142,7 +151,7 @@ def submit_and_note(script: Path, *arguments: str, name: str, note: Callable[[st
         Writes the number down.
     """
     try:
-        job = submit(script, *arguments)
+        job = submit(script, *arguments, options=options)
     except NotAnswering as error:
         try:
             found = find(name)

@@ -6,13 +6,14 @@ import math
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["STOP", "WARN", "array_script", "batch_script", "job_log"]
+__all__ = ["STOP", "WARN", "array_script", "batch_script", "engine_script", "job_log"]
 
 WARN = "USR1"
 """Signal that Slurm sends when a job's time ends soon, or when it is pre-empted."""
@@ -21,6 +22,8 @@ STOP = "USR2"
 
 _EARLY = 60
 """Seconds that Slurm's warning may come early."""
+_ENGINE_MEMORY = "2048M"
+"""For a study's engine: without a word some clusters give a job all of a node. Gaussian processes need torch."""
 _MOST_WARNING = 65535
 """What sbatch takes, in seconds."""
 
@@ -42,7 +45,7 @@ def batch_script(plan: Plan, run: RunPaths, project: Path) -> str:
         f"# One job for the run in {run.root}: it starts the tasks there, and writes down how they end.",
     ]
     directives = _directives(plan, run.id, job_log(run), project)
-    return _script(plan, about, directives, [], f'{shlex.quote(str(run.root))} "$1"')
+    return _script(plan, about, directives, [], f'backends.slurm {shlex.quote(str(run.root))} "$1"')
 
 
 def array_script(
@@ -92,10 +95,41 @@ def array_script(
         'read -r number run < <(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" "$elements")',
         f'exec >>"$run/{job_log(RunPaths(Path())).as_posix()}" 2>&1',
     ]
-    return _script(plan, about, directives, find, '"$run" "$number"')
+    return _script(plan, about, directives, find, 'backends.slurm "$run" "$number"')
 
 
-def _script(plan: Plan, about: list[str], directives: dict[str, Any], find: list[str], arguments: str) -> str:
+def engine_script(plan: Plan, study: RunPaths, project: Path, options: Sequence[str] = ()) -> str:
+    """Return the script of a small job that decides which point of a study comes next, and starts it as another job.
+
+    Parameters
+    ----------
+    plan
+        Plan of a point.
+    study
+        Files of the study.
+    project
+        Folder the job starts in.
+    options
+        Words for the engine.
+    """
+    about = [
+        f"# {plan.name}: the engine of the study in {study.root}.",
+        "# It starts the points as jobs of their own; when its time is over it goes on in the queue, and so do they.",
+    ]
+    own = {"nodes": 1, "ntasks-per-node": 1, "cpus-per-task": 1, "mem": _ENGINE_MEMORY}
+    kept = ("job-name", "chdir", "output", "open-mode", "partition", "account", "qos", "constraint")
+    directives = _directives(plan, study.id, study.log("engine"), project)
+    directives = {
+        **{name: directives[name] for name in kept if name in directives},
+        **own,
+        "signal": f"B:{WARN}@{_EARLY}",
+        "requeue": True,
+    }
+    words = " ".join(["studies --job", shlex.quote(str(study.root)), '"$1"', *options])
+    return _script(plan, about, directives, [], words)
+
+
+def _script(plan: Plan, about: list[str], directives: dict[str, Any], find: list[str], work: str) -> str:
     options = plan.job["backend"]
     lines = [
         "#!/bin/bash",
@@ -110,7 +144,7 @@ def _script(plan: Plan, about: list[str], directives: dict[str, Any], find: list
     if options["setup"]:
         lines += ["", "# backend.setup", *options["setup"]]
     python = options["python"] or shlex.quote(sys.executable)
-    lines += ["", f"exec {python} -P -m ai4sdk.backends.slurm {arguments}"]
+    lines += ["", f"exec {python} -P -m ai4sdk.{work}"]
     return "\n".join(lines) + "\n"
 
 

@@ -22,7 +22,7 @@ from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, add_event, hold_lock, read_state, write_last
 
-__all__ = ["supervise_job"]
+__all__ = ["own_job", "supervise_job"]
 
 WALL_TIME = "wall time reached"
 """What a worker gives as the cause when it stops because of ``hardware.wall_time``."""
@@ -46,7 +46,7 @@ def supervise_job(run: RunPaths, number: int) -> int:
     number
         Of the submission.
     """
-    job, restart = _own_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    job, restart = own_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if refusal := _refusal(run, number, restart):
         return _say(refusal)
     supervisor = _JobSupervisor(run, None, job=job, restart=restart)
@@ -65,7 +65,7 @@ def supervise_job(run: RunPaths, number: int) -> int:
     return state.exit_code or 0
 
 
-def _own_job() -> str:
+def own_job() -> str:
     """Return the number of the job that this process is in, of an element of an array as ``JOB_INDEX``."""
     if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"

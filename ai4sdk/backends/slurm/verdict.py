@@ -18,7 +18,7 @@ _CAUSES = {
 }
 
 
-def verdict(job: Job | None, *, requested: bool) -> RunState:
+def verdict(job: Job | None, *, requested: bool, never: str | None = None) -> RunState:
     """Return state, cause and exit code of a run whose job is gone without a last word.
 
     Parameters
@@ -27,9 +27,13 @@ def verdict(job: Job | None, *, requested: bool) -> RunState:
         What Slurm knows of the job; ``None`` if it has forgotten it.
     requested
         Whether somebody asked the run to stop.
+    never
+        Why it never began, where a run that it waited for is known not to have succeeded.
     """
     if requested and (job is None or job.state == "CANCELLED"):
         return RunState(State.CANCELLED, "stopped on request", 130)
+    if never is not None and (job is None or job.state == "CANCELLED"):
+        return RunState(State.INTERRUPTED, never, 5)
     if job is None:
         return RunState(State.INTERRUPTED, "Slurm knows nothing of its job any more, which left no last word", 5)
     if job.state == "CANCELLED":

@@ -23,7 +23,7 @@ from ai4sdk.errors import EnvironmentFault, RunFailed, RunInterrupted, UsageErro
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.state import State, read_state
 from ai4sdk.testing import helpers
-from ai4sdk.testing.helpers import weights
+from ai4sdk.testing.helpers import command, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(900), pytest.mark.usefixtures("slurm")]
 
@@ -116,6 +116,35 @@ def preempt(run: ai4sdk.Run, slurm) -> None:
 def test_a_plan_gives_the_same_weights_as_on_this_machine(slurm, undisturbed):
     here = ai4sdk.run("train", *JOB, "backend={kind: local}", "training.max_epochs=300", wait=False)
     assert weights(here.wait(timeout=300)) == undisturbed
+
+
+def test_a_run_begins_once_the_one_it_waits_for_has_succeeded(slurm, go_on):
+    first = start_held(go_on)
+    second = ai4sdk.run("train", *JOB, "training.max_epochs=1", wait=False, after=[first])
+    assert f"is waiting (for {first.id})" in command("status", second.id).stdout
+    assert second.state is State.QUEUED
+    go_on.touch()
+    second.wait(timeout=300)
+    assert read_state(second.paths).started >= read_state(first.paths).ended - 1
+
+
+def test_a_run_never_begins_if_the_one_it_waits_for_does_not_succeed(slurm, go_on):
+    first = start_held(go_on)
+    second = ai4sdk.run("train", *JOB, "training.max_epochs=1", wait=False, after=[first])
+    first.cancel(now=True)
+    wait_for(lambda: second.state.ended)
+    told = f"it never ran: {first.id}, which it waited for, is cancelled"
+    assert (second.state, second.status.cause) == (State.INTERRUPTED, told)
+    with pytest.raises(UsageError, match=f"{first.id}, which it is to wait for, is cancelled"):
+        second.resume()
+    again = command("run", "config=train", *JOB, "--after", first.id)
+    assert again.returncode == 2
+    assert f"ai4sdk resume {first.id}, then this again" in again.stderr
+    go_on.touch()
+    first.resume(wait=False)
+    second.resume(wait=False)
+    second.wait(timeout=300)
+    assert (first.state, second.state) == (State.SUCCEEDED, State.SUCCEEDED)
 
 
 @pytest.mark.parametrize("how", [warn, put_back, preempt])

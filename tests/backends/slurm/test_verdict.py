@@ -31,6 +31,12 @@ def test_a_job_without_a_last_word_never_succeeded(job, requested, state, exit_c
     assert ended.cause
 
 
+def test_a_run_that_never_began_says_what_it_waited_for():
+    ended = verdict(Job("7", "CANCELLED"), requested=False, never="it never ran: a is failed")
+    assert (ended.state, ended.cause, ended.exit_code) == (State.INTERRUPTED, "it never ran: a is failed", 5)
+    assert verdict(Job("7", "CANCELLED"), requested=True, never="it never ran").state is State.CANCELLED
+
+
 @pytest.mark.parametrize("state", ["PENDING", "REQUEUED", "RUNNING", "COMPLETING", "SUSPENDED", "SOMETHING_NEW"])
 def test_only_states_that_are_known_to_be_final_end_a_run(state):
     assert not Job("17", state).over
