@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -186,8 +185,10 @@ def test_now_stops_ranks_whose_supervisor_and_agent_were_killed(pond):
     agent, ranks = processes(run)
     for process in ranks:
         process.suspend()  # so that they do not hear that the others are gone
-    os.kill(run.status.pid, signal.SIGKILL)
+    supervisor = psutil.Process(run.status.pid)
+    supervisor.kill()
     agent.kill()
+    psutil.wait_procs([supervisor])  # a process that dies has its files for a moment still
     assert is_alive(run.paths)
     run.cancel(now=True)
     wait_until_gone(run, [agent, *ranks])

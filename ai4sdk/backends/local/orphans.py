@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import read_state
 
 __all__ = ["kill_orphan"]
+
+_DYING = 0.2
+"""Seconds after which a process that was killed has let go of its files."""
 
 
 def kill_orphan(run: RunPaths) -> None:
@@ -26,8 +30,11 @@ def kill_orphan(run: RunPaths) -> None:
     OSError, ValueError
         If the run's folder holds no readable state.
     """
-    if _holds(read_state(run).pid, run.lock):
-        return
+    supervisor = read_state(run).pid
+    if _holds(supervisor, run.lock):
+        time.sleep(_DYING)  # one that was killed a moment ago has its files a little longer
+        if _holds(supervisor, run.lock):
+            return
     started = [event["pid"] for event in read_json_lines(run.events) if event.get("event") == "task started"]
     leader = int(started[-1]) if started else 0
     if leader and any(_holds(member, run.lock) for member in _group(leader)):
