@@ -241,4 +241,4 @@ def test_a_search_is_cancelled_while_its_engine_works_and_while_it_waits(slurm, 
     wait_for(lambda: study.state is State.QUEUED)
     assert command("study", "cancel", study.id).returncode == 0
     assert study.state is State.CANCELLED
-    wait_for(lambda: not slurm.ask("squeue", "--noheader", "--format=%i").strip())
+    wait_for(lambda: str(calls) not in slurm.ask("squeue", "--noheader", "--format=%Z"))

@@ -43,11 +43,11 @@ def picture(study: Study, mlflow: Any) -> dict[str, Any]:
     parent, points = runs_of(study, mlflow)
 
     def seen(run: Any) -> dict[str, Any]:
-        tags = {key: value for key, value in run.data.tags.items() if key != "mlflow.parentRunId"}
+        tags = {key: value for key, value in sorted(run.data.tags.items()) if key != "mlflow.parentRunId"}
         metrics = {name: sorted(values(mlflow, run, name)) for name in run.data.metrics}
         files = sorted(file.path for file in mlflow.list_artifacts(run.info.run_id))
         times = (run.info.status, run.info.start_time, run.info.end_time)
-        return {"tags": tags, "params": run.data.params, "metrics": metrics, "files": files, "times": times}
+        return {"tags": tags, "params": dict(sorted(run.data.params.items())), "metrics": metrics, "files": files, "times": times}
 
     return {"parent": seen(parent), **{str(number): seen(run) for number, run in sorted(points.items())}}
 
