@@ -47,7 +47,13 @@ def picture(study: Study, mlflow: Any) -> dict[str, Any]:
         metrics = {name: sorted(values(mlflow, run, name)) for name in run.data.metrics}
         files = sorted(file.path for file in mlflow.list_artifacts(run.info.run_id))
         times = (run.info.status, run.info.start_time, run.info.end_time)
-        return {"tags": tags, "params": dict(sorted(run.data.params.items())), "metrics": metrics, "files": files, "times": times}
+        return {
+            "tags": tags,
+            "params": dict(sorted(run.data.params.items())),
+            "metrics": metrics,
+            "files": files,
+            "times": times,
+        }
 
     return {"parent": seen(parent), **{str(number): seen(run) for number, run in sorted(points.items())}}
 
