@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import platform
 import sys
 import time
@@ -96,10 +95,8 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
         job, values = Job.model_validate(filled), filled
     findings += check_job(job, search, parts.targets)
     if not findings and not faults:
-        before = json.dumps(values)
-        findings += settle(job, values, project.root, data)
-        if json.dumps(values) != before:
-            job = Job.model_validate(values)
+        job, unsettled = settle(job, values, project.root, data)
+        findings += unsettled
     inputs = _shared_inputs(job, project.root, parts, findings)
     try:
         code = _shared_code(job, search, parts)

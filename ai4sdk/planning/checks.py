@@ -98,7 +98,8 @@ def targets_of(job: Job) -> list[str]:
 
 
 def _targets(job: Job) -> Iterator[_Target]:
-    values = {key: value for key, value in job.model_dump(by_alias=True).items() if key not in job.unused}
+    unused = job.unused
+    values = {key: value for key, value in job.model_dump(by_alias=True).items() if key not in unused}
     if isinstance(job.dataset, TargetDataset):
         values["dataset"] = {k: v for k, v in values["dataset"].items() if k not in ("splits", "loader")}
     positional = {"optimizer": 1, "scheduler.schedule": 1}

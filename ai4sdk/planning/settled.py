@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ai4sdk.data.trace import read_trace
 from ai4sdk.errors import ConfigError, DataError, EnvironmentFault, NotFound
 from ai4sdk.planning.checks import Finding
-from ai4sdk.privacy.budget import Entry, PrivacyLedger
-from ai4sdk.privacy.spending import mechanism, spends, with_noise
 from ai4sdk.runs.layout import privacy_folder
 from ai4sdk.spec import Job
 from ai4sdk.spec.availability import TraceAvailability
@@ -21,7 +18,9 @@ from ai4sdk.spec.scale import scale_of
 __all__ = ["settle"]
 
 
-def settle(job: Job, values: dict[str, Any], project: Path, data: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
+def settle(
+    job: Job, values: dict[str, Any], project: Path, data: Mapping[str, Mapping[str, Any]]
+) -> tuple[Job, list[Finding]]:
     """Write out processes, rounds, traces and noise, so that a plan holds all that decides.
 
     Parameters
@@ -37,18 +36,29 @@ def settle(job: Job, values: dict[str, Any], project: Path, data: Mapping[str, M
 
     Returns
     -------
-    list
-        What cannot be settled.
+    Job, list
+        The job with all that, and what cannot be settled.
     """
+    findings: list[Finding] = []
     if job.function is not None:
-        return []
+        return job, findings
     if job.training.is_shared:
         values["training"]["processes"] = scale_of(job).processes
-    if job.training.mode != "federated":
-        return []
-    federation, findings = values["federation"], []
+    elif job.training.mode == "federated":
+        findings = _settle_federation(job, values["federation"], project, data)
+    else:
+        return job, findings
+    return Job.model_validate(values), findings
+
+
+def _settle_federation(
+    job: Job, federation: dict[str, Any], project: Path, data: Mapping[str, Mapping[str, Any]]
+) -> list[Finding]:
+    findings = []
     federation["rounds"] = rounds_of(job)
     if isinstance(how := job.federation.availability, TraceAvailability):
+        from ai4sdk.data.trace import read_trace
+
         try:
             federation["availability"] = read_trace(how, project).model_dump(mode="json", by_alias=True)
         except (DataError, NotFound) as error:
@@ -61,6 +71,9 @@ def settle(job: Job, values: dict[str, Any], project: Path, data: Mapping[str, M
 
 def _spend(privacy: Privacy, federation: dict[str, Any], fingerprint: str | None, folder: Path) -> list[Finding]:
     """Find the noise, and refuse what the dataset's budget does not allow."""
+    from ai4sdk.privacy.budget import Entry, PrivacyLedger
+    from ai4sdk.privacy.spending import mechanism, spends, with_noise
+
     rounds = federation["rounds"]
     try:
         privacy = with_noise(privacy, rounds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
@@ -124,8 +125,12 @@ GROUP = "ai4sdk.backends"
 """Entry point group by which other packages add backends: a name, and the class that is it."""
 
 
+@cache
 def backends_of_packages() -> dict[str, Any]:
-    """Return the backends that other packages add: name → entry point."""
+    """Return the backends that other packages add: name → entry point.
+
+    Looking for them reads the metadata of every package installed, and each point of a study is validated.
+    """
     from importlib.metadata import entry_points
 
     return {point.name: point for point in entry_points(group=GROUP)}

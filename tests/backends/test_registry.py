@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import ai4sdk
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.errors import ConfigError, UsageError
+from ai4sdk.spec.backend import backends_of_packages
 
 CODE = """
 from pydantic import BaseModel, ConfigDict
@@ -26,7 +28,7 @@ class Bare:
 
 
 @pytest.fixture
-def package(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def package(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     site = tmp_path_factory.mktemp("site")
     info = site / "ponds-1.dist-info"
     info.mkdir()
@@ -35,6 +37,9 @@ def package(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     points = "pond = ponds_of_a_package:Pond\nbare = ponds_of_a_package:Bare\ngone = ponds_of_a_package:Gone\n"
     (info / "entry_points.txt").write_text(f"[ai4sdk.backends]\n{points}")
     monkeypatch.syspath_prepend(str(site))
+    backends_of_packages.cache_clear()
+    yield
+    backends_of_packages.cache_clear()
 
 
 @pytest.mark.usefixtures("package")
