@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,6 +62,14 @@ class Submission:
     sidecars: list[Command]
     grace: float
     script: str = ""
+
+    def with_python(self, python: str) -> Submission:
+        """Return the same for another machine, where Python is called so."""
+
+        def moved(command: Command) -> Command:
+            return replace(command, argv=[python, *command.argv[1:]])
+
+        return replace(self, tasks=[*map(moved, self.tasks)], sidecars=[*map(moved, self.sidecars)])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a JSON file; the script is left out."""

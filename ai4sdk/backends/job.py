@@ -1,7 +1,7 @@
 """The supervisor of a run inside a scheduler's job, on a machine that sees the run directory.
 
-A backend makes its job start a process that calls `supervise_job`. Who may execute a run is decided by two things that
-every shared folder keeps: the run's attempt, which a job is told, and the name of the job in state.json.
+Who may execute a run is decided by what every shared folder keeps: what its state says of the job that took it over.
+Not all of them know locks.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from typing import Any
 
 from ai4sdk.backends.local.supervisor import Replaced, Supervisor
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State, hold_lock, is_run, read_state
 
-__all__ = ["REFUSED", "JobSupervisor", "supervise_job"]
+__all__ = ["REFUSED", "JobSupervisor", "refuse", "supervise_job"]
 
 REFUSED = 9
 """Status of a job that is not the one that was meant; it touched nothing."""
@@ -33,34 +35,48 @@ class JobSupervisor(Supervisor):
     ----------
     run
         The run.
+    lock
+        Descriptor that holds the run's lock, if the job made the run.
     scheduler
         Name of the backend that keeps it.
     job
-        The job's name there; no other attempt of the run has it.
+        The job's name there.
     """
 
-    def __init__(self, run: RunPaths, *, scheduler: str, job: str) -> None:
-        super().__init__(run, None)
+    rivals = "another job"
+    """Who else may execute the run, as it is told."""
+
+    def __init__(self, run: RunPaths, lock: int | None = None, *, scheduler: str, job: str) -> None:
+        super().__init__(run, lock)
         self.scheduler, self.job = scheduler, job
         self._looked = 0.0
 
     def begin(self) -> RunState:
         """Say that the run runs, here, and hold its lock."""
+        return self.take_over(read_state(self.run))
+
+    def take_over(self, before: RunState, **changes: Any) -> RunState:
+        """Do so, with what else changes of its state."""
         state = replace(
-            read_state(self.run),
+            before,
             state=State.RUNNING,
             cause=None,
             exit_code=None,
-            started=time.time(),
             ended=None,
             pid=os.getpid(),
             scheduler=self.scheduler,
             job=self.job,
+            **{"started": time.time(), **changes},
         )
         write_json(self.run.state, asdict(state))
-        with contextlib.suppress(OSError):  # not every shared folder knows locks
-            self.lock = hold_lock(self.run, patience=_PREDECESSOR)
+        if self.lock is None:
+            with contextlib.suppress(OSError):  # not every shared folder knows locks
+                self.lock = hold_lock(self.run, patience=_PREDECESSOR)
         return state
+
+    def owns(self, state: Mapping[str, Any]) -> bool:
+        """Tell whether a state, as its file has it, is of a run that this job took over last."""
+        return bool(state["job"] == self.job)
 
     def replaced(self) -> bool:
         """Tell whether another job executes the run by now; looked for once a second."""
@@ -69,9 +85,21 @@ class JobSupervisor(Supervisor):
             return False
         self._looked = now
         try:
-            return bool(read_json(self.run.state)["job"] != self.job)
+            return not self.owns(read_json(self.run.state))
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+    def work(self) -> RunState | None:
+        """Execute the run, and return the state that was left; ``None`` if it is nobody's to touch any more."""
+        try:
+            return self.execute()
+        except Replaced:
+            refuse(f"{self.rivals} executes the run by now")
+        except FileNotFoundError:
+            if self.run.root.exists():
+                raise
+            refuse("the run directory was deleted")
+        return None
 
 
 def supervise_job(supervisor: JobSupervisor, attempt: int) -> int:
@@ -84,18 +112,16 @@ def supervise_job(supervisor: JobSupervisor, attempt: int) -> int:
     attempt
         That of the run when the job was submitted. Of another one, or of a run that has ended, nothing is touched.
     """
-    run = supervisor.run
-    if refusal := _refusal(run, attempt):
-        return _say(refusal)
-    try:
-        state = supervisor.execute()
-    except Replaced:
-        return _say("another job executes the run by now")
-    except FileNotFoundError:
-        if run.root.exists():
-            raise
-        return _say("the run directory was deleted")
-    return state.exit_code or 0
+    if refusal := _refusal(supervisor.run, attempt):
+        return refuse(refusal)
+    state = supervisor.work()
+    return REFUSED if state is None else state.exit_code or 0
+
+
+def refuse(why: str) -> int:
+    """Say why a job touches nothing, and return the status that it ends with."""
+    os.write(2, f"ai4sdk: {why}\n".encode())
+    return REFUSED
 
 
 def _refusal(run: RunPaths, attempt: int) -> str | None:
@@ -105,8 +131,3 @@ def _refusal(run: RunPaths, attempt: int) -> str | None:
     if state.attempt != attempt:
         return f"another job was submitted for the run: this one is attempt {attempt}, the run's is {state.attempt}"
     return f"the run has ended: it is {state.state}" if state.state.ended else None
-
-
-def _say(text: str) -> int:
-    os.write(2, f"ai4sdk: {text}\n".encode())
-    return REFUSED

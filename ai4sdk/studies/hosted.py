@@ -7,8 +7,9 @@ import signal
 import time
 from dataclasses import replace
 
+from ai4sdk.backends.job import refuse
 from ai4sdk.backends.slurm import client, submissions
-from ai4sdk.backends.slurm.supervisor import own_job
+from ai4sdk.backends.slurm.supervisor import own_job, wait_for_the_end
 from ai4sdk.errors import Ai4Error
 from ai4sdk.runs.state import State, hold_lock, read_state, write_last, write_state
 from ai4sdk.studies.engine import execute
@@ -18,10 +19,6 @@ __all__ = ["execute_in_job"]
 
 _PREDECESSOR = 30.0
 """Longest time, in seconds, that an engine on a lost node, or whoever submitted this one, holds the study's lock."""
-_PUT_BACK = 60.0
-"""Longest time, in seconds, from asking Slurm to queue the job again to the end of its processes."""
-_REFUSED = 9
-"""Status of a job that is not the one that was meant; it touched nothing."""
 
 
 def execute_in_job(paths: StudyPaths, number: int, *, failed_too: bool = False) -> int:
@@ -39,18 +36,18 @@ def execute_in_job(paths: StudyPaths, number: int, *, failed_too: bool = False) 
     restart = int(os.environ.get("SLURM_RESTART_COUNT", 0))
     newest, state = submissions.latest(paths), read_state(paths)
     if newest is None or newest.number != number:
-        return _refuse("another job was submitted for the study after this one")
+        return refuse("another job was submitted for the study after this one")
     if state.state.ended and not (restart and state.state is State.INTERRUPTED):
-        return _refuse(f"the study has ended: it is {state.state}")
+        return refuse(f"the study has ended: it is {state.state}")
     # An engine on a node that was given up for lost sees that it was replaced, and lets go of the lock.
     write_state(paths, replace(state, state=State.QUEUED, scheduler="slurm", job=own_job(), started=time.time()))
     lock = hold_lock(paths, patience=_PREDECESSOR)
     if lock is None:
-        return _refuse("somebody else holds the lock of the study")
+        return refuse("somebody else holds the lock of the study")
     execute(paths, lock, failed_too=failed_too and not restart)
     newest, state = submissions.latest(paths), read_state(paths)
     if newest is None or newest.number != number or state.job != own_job():
-        return _refuse("another job executes the study by now")
+        return refuse("another job executes the study by now")
     if state.state.ended:
         return state.exit_code or 0
     return _put_back(paths, restart, terminated=state.extra.get("stopping") == "terminated")
@@ -78,12 +75,4 @@ def _put_back(paths: StudyPaths, restart: int, *, terminated: bool) -> int:
         last = replace(read_state(paths), state=State.INTERRUPTED, cause=cause, exit_code=5, ended=time.time())
         write_last(paths, last)
         return 5
-    deadline = time.monotonic() + _PUT_BACK
-    while not ended and time.monotonic() < deadline:  # an end of one's own could be that of the job
-        time.sleep(0.05)
-    return 0
-
-
-def _refuse(text: str) -> int:
-    os.write(2, f"ai4sdk: {text}\n".encode())
-    return _REFUSED
+    return wait_for_the_end(lambda: ended)

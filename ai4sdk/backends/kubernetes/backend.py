@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ai4sdk.backends.base import Command, Pool, Standing, Submission
+from ai4sdk.backends.base import Pool, Standing, Submission
 from ai4sdk.backends.kubernetes.client import Cluster
 from ai4sdk.backends.kubernetes.commands import commands
 from ai4sdk.backends.kubernetes.manifests import manifests, pod_project, pod_run, to_yaml
@@ -50,18 +50,8 @@ class KubernetesBackend:
     def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
         """Say what would be created, and which processes the pod would start."""
         inside = RunPaths(Path(pod_run(plan, run)))
-        there = commands(plan, inside, Path(pod_project(plan, project)))
-
-        def moved(command: Command) -> Command:
-            return replace(command, argv=["python", *command.argv[1:]])
-
-        return replace(
-            there,
-            project=str(project),
-            tasks=[moved(command) for command in there.tasks],
-            sidecars=[moved(command) for command in there.sidecars],
-            script=to_yaml(manifests(plan, run, project)),
-        )
+        there = commands(plan, inside, Path(pod_project(plan, project))).with_python("python")
+        return replace(there, project=str(project), script=to_yaml(manifests(plan, run, project)))
 
     def submit(self, submission: Submission, run: RunPaths, lock: int) -> None:
         """Create the Job and what belongs to it.

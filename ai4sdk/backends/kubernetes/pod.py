@@ -6,31 +6,27 @@ import contextlib
 import json
 import os
 import sys
-import time
-from dataclasses import asdict, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ai4sdk.backends.agent import Ranks
+from ai4sdk.backends.job import REFUSED, JobSupervisor, refuse
 from ai4sdk.backends.kubernetes.commands import commands
 from ai4sdk.backends.kubernetes.follower import Place, follow
 from ai4sdk.backends.kubernetes.results import send
 from ai4sdk.backends.launch import make_run
-from ai4sdk.backends.local.supervisor import Replaced, Supervisor
+from ai4sdk.backends.local.supervisor import Replaced
 from ai4sdk.errors import Ai4Error, UsageError
 from ai4sdk.planning.code import CodeSnapshot, unpack
 from ai4sdk.planning.plan import Plan, read_plan_file
-from ai4sdk.runs.files import read_json, write_json
+from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, add_event, hold_lock, is_run, read_state
+from ai4sdk.runs.state import RunState, State, add_event, is_run, read_state
 
 __all__ = ["execute"]
 
-_LOOK = 1.0
-"""Seconds between two looks whether another pod executes the run by now."""
-_PREDECESSOR = 5.0
-"""Longest time, in seconds, that a pod on a lost node needs to see that it was replaced."""
-_REFUSED = 9
-"""Status of a pod that is not the one that was meant; it touched nothing."""
 _MOST = 1500
 """Bytes of a cause; Kubernetes keeps 4096 bytes of a last word, in which some are written as two."""
 
@@ -62,7 +58,7 @@ def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) ->
         state = read_state(run) if lock is None else None
         refusal = _refusal(state, submission) if state else None
         if refusal is not None:
-            return _say(last_word, _sent(plan, run, refusal) if refusal.exit_code != _REFUSED else refusal)
+            return _say(last_word, _sent(plan, run, refusal) if refusal.exit_code != REFUSED else refusal)
         supervisor = _PodSupervisor(run, lock, plan, submission)
         try:
             over = supervisor.execute().state.ended
@@ -70,8 +66,7 @@ def execute(plan_file: Path, run: RunPaths, submission: int, last_word: Path) ->
             supervisor.echo()
         word = _sent(plan, run, supervisor.word) if over else supervisor.word
     except Replaced:
-        _tell("another pod executes the run by now")
-        return _REFUSED
+        return refuse("another pod executes the run by now")
     except Ai4Error as error:
         return _say(last_word, RunState(State.FAILED, str(error), error.exit_code))
     except OSError as error:
@@ -149,9 +144,7 @@ def _refusal(state: RunState, submission: int) -> RunState | None:
     """Return the state to tell instead of executing a run; ``None`` if it is to be executed."""
     before = state.extra.get("submission", 0)
     if before > submission:
-        return replace(
-            state, state=State.FAILED, cause="the run was submitted again after this job", exit_code=_REFUSED
-        )
+        return replace(state, state=State.FAILED, cause="the run was submitted again after this job", exit_code=REFUSED)
     over = state.state in (State.FAILED, State.CANCELLED) and before == submission
     return state if state.state is State.SUCCEEDED or over else None
 
@@ -176,7 +169,7 @@ def _tell(text: str) -> None:
     os.write(2, f"ai4sdk: {text}\n".encode())
 
 
-class _PodSupervisor(Supervisor):
+class _PodSupervisor(JobSupervisor):
     """Executes a run inside a pod; what its tasks print is the pod's log, too.
 
     Parameters
@@ -192,14 +185,14 @@ class _PodSupervisor(Supervisor):
     """
 
     def __init__(self, run: RunPaths, lock: int | None, plan: Plan, submission: int) -> None:
-        super().__init__(run, lock)
+        job = f"{os.environ.get('AI4SDK_NAMESPACE', '')}/{os.environ.get('AI4SDK_JOB', '')}"
+        super().__init__(run, lock, scheduler="kubernetes", job=job)
         self.word = RunState(State.INTERRUPTED, "it left no word", 5)
         """How the run ends if no other pod goes on."""
         self._submission = submission
         self._pod = os.environ.get("AI4SDK_POD", str(os.getpid()))
         self._most = int(plan.job["backend"]["backoff_limit"])
         self._restarts = 0
-        self._looked = 0.0
         rendered = commands(plan, run, Path.cwd())
         if run.membership.exists():  # whoever keeps its study sends its records
             rendered = replace(rendered, sidecars=[])
@@ -212,35 +205,14 @@ class _PodSupervisor(Supervisor):
         self._restarts = before.extra.get("restarts", 0) + 1 if again else 0
         attempt = before.attempt + (1 if again or before.state is not State.QUEUED else 0)
         own = {"submission": self._submission, "pod": self._pod, "restarts": self._restarts}
-        state = replace(
-            before,
-            state=State.RUNNING,
-            cause=None,
-            exit_code=None,
-            attempt=max(attempt, self._submission),
-            started=time.time(),
-            ended=None,
-            pid=os.getpid(),
-            scheduler="kubernetes",
-            job=f"{os.environ.get('AI4SDK_NAMESPACE', '')}/{os.environ.get('AI4SDK_JOB', '')}",
-            extra={**before.extra, **own},
-        )
-        write_json(self.run.state, asdict(state))
-        if self.lock is None:
-            with contextlib.suppress(OSError):  # not every volume knows locks
-                self.lock = hold_lock(self.run, patience=_PREDECESSOR)
-        return state
+        return self.take_over(before, attempt=max(attempt, self._submission), extra={**before.extra, **own})
+
+    def owns(self, state: Mapping[str, Any]) -> bool:
+        return bool(state["extra"]["pod"] == self._pod)
 
     def replaced(self) -> bool:
         self.echo()
-        now = time.monotonic()
-        if now - self._looked < _LOOK:
-            return False
-        self._looked = now
-        try:
-            return bool(read_json(self.run.state)["extra"]["pod"] != self._pod)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        return super().replaced()
 
     def conclude(self, state: RunState) -> RunState:
         self.word = state

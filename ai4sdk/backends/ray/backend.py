@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from ai4sdk.backends.base import Command, Standing, Submission
+from ai4sdk.backends.base import Standing, Submission
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.ray.client import Cluster, Exists, Job, NotAnswering, address_of
@@ -35,19 +35,8 @@ class RayBackend:
 
     def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
         """Say what would be submitted, and which processes the job would start."""
-        local = LocalBackend().render(plan, run, project)
-        python = plan.job["backend"]["python"] or sys.executable
-
-        def moved(command: Command) -> Command:
-            return replace(command, argv=[python, *command.argv[1:]])
-
-        return replace(
-            local,
-            backend="ray",
-            tasks=[moved(command) for command in local.tasks],
-            sidecars=[moved(command) for command in local.sidecars],
-            script=json.dumps(job_request(plan, run, attempt=1), indent=2) + "\n",
-        )
+        there = LocalBackend().render(plan, run, project).with_python(plan.job["backend"]["python"] or sys.executable)
+        return replace(there, backend="ray", script=json.dumps(job_request(plan, run, attempt=1), indent=2) + "\n")
 
     def submit(self, submission: Submission, run: RunPaths, lock: int) -> None:
         """Submit the job.

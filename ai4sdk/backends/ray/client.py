@@ -132,13 +132,6 @@ class Cluster:
         with contextlib.suppress(_Missing):
             self._ask("POST", f"{_path(name)}/stop", {})
 
-    def log(self, name: str) -> str:
-        """Return what a job's entrypoint has printed."""
-        try:
-            return str(self._ask("GET", f"{_path(name)}/logs")["logs"])
-        except _Missing:
-            return ""
-
     def _ask(
         self, verb: str, path: str, body: Mapping[str, Any] | None = None, *, patience: float | None = None
     ) -> Any:

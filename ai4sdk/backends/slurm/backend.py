@@ -42,18 +42,12 @@ class SlurmBackend:
 
     def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
         """Say what would be submitted, and which processes the job would start."""
-        local = LocalBackend().render(plan, run, project)
-        python = plan.job["backend"]["python"] or sys.executable
-        return replace(
-            local,
-            backend="slurm",
-            tasks=[
-                replace(command, argv=_argv(command, task, run, python))
-                for command, task in zip(local.tasks, plan.tasks, strict=True)
-            ],
-            sidecars=[replace(command, argv=[python, *command.argv[1:]]) for command in local.sidecars],
-            script=batch_script(plan, run, project),
-        )
+        there = LocalBackend().render(plan, run, project).with_python(plan.job["backend"]["python"] or sys.executable)
+        tasks = [
+            replace(command, argv=_argv(command, task, run))
+            for command, task in zip(there.tasks, plan.tasks, strict=True)
+        ]
+        return replace(there, backend="slurm", tasks=tasks, script=batch_script(plan, run, project))
 
     def submit(self, submission: Submission, run: RunPaths, lock: int) -> None:
         """Submit the job.
@@ -128,10 +122,10 @@ class SlurmBackend:
         ]
 
 
-def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[str]:
+def _argv(command: Command, task: TaskPlan, run: RunPaths) -> list[str]:
     """Return what starts a task: what this machine would start or, for several nodes, srun with a worker a rank."""
     if task.nodes == 1:
-        return [python, *command.argv[1:]]
+        return command.argv
     step = [
         "srun",
         f"--nodes={task.nodes}",
@@ -141,7 +135,7 @@ def _argv(command: Command, task: TaskPlan, run: RunPaths, python: str) -> list[
         "--wait=0",  # rank 0 may evaluate long after the others have ended
         "--mpi=none",
     ]
-    return [*step, python, "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]
+    return [*step, command.argv[0], "-P", "-m", "ai4sdk.backends.slurm.rank", str(run.root), task.name]
 
 
 def _hand_over(run: RunPaths, text: str, plan: Plan, submission: Submission | None = None) -> None:

@@ -7,33 +7,28 @@ import os
 import signal
 import socket
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ai4sdk.backends.base import Command
-from ai4sdk.backends.local.supervisor import Replaced, Supervisor
+from ai4sdk.backends.job import REFUSED, JobSupervisor, refuse
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.slurm import client, submissions
 from ai4sdk.backends.slurm.rank import STOP_RANKS, end_of_rank, task_end, without_tasks
 from ai4sdk.backends.slurm.script import STOP, WARN
 from ai4sdk.errors import Ai4Error
 from ai4sdk.planning.plan import read_plan_file
-from ai4sdk.runs.files import read_json, write_json
+from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.runs.state import RunState, State, add_event, hold_lock, read_state, write_last
+from ai4sdk.runs.state import RunState, State, add_event, read_state, write_last
 
-__all__ = ["own_job", "supervise_job"]
+__all__ = ["own_job", "supervise_job", "wait_for_the_end"]
 
 WALL_TIME = "wall time reached"
 """What a worker gives as the cause when it stops because of ``hardware.wall_time``."""
-_LOOK = 1.0
-"""Seconds between two looks whether another job executes the run by now."""
-_PREDECESSOR = 5.0
-"""Longest time, in seconds, that a start on a lost node needs to see that it was replaced."""
 _PUT_BACK = 60.0
 """Longest time, in seconds, from asking Slurm to queue a job again to the end of its processes."""
-_REFUSED = 9
-"""Status of a job that is not the one that was meant; it touched nothing."""
 
 
 def supervise_job(run: RunPaths, number: int) -> int:
@@ -48,18 +43,13 @@ def supervise_job(run: RunPaths, number: int) -> int:
     """
     job, restart = own_job(), int(os.environ.get("SLURM_RESTART_COUNT", 0))
     if refusal := _refusal(run, number, restart):
-        return _say(refusal)
-    supervisor = _JobSupervisor(run, None, job=job, restart=restart)
+        return refuse(refusal)
+    supervisor = _JobSupervisor(run, job=job, restart=restart)
     if restart > supervisor.most:
         return supervisor.give_up()
-    try:
-        state = supervisor.execute()
-    except Replaced:
-        return _say("another job, or another start of this one, executes the run by now")
-    except FileNotFoundError:
-        if run.root.exists():
-            raise
-        return _say("the run directory was deleted")
+    state = supervisor.work()
+    if state is None:
+        return REFUSED
     if not state.state.ended:
         return _put_back(supervisor, state)
     return state.exit_code or 0
@@ -82,11 +72,6 @@ def _refusal(run: RunPaths, number: int, restart: int) -> str | None:
     return None
 
 
-def _say(text: str) -> int:
-    os.write(2, f"ai4sdk: {text}\n".encode())
-    return _REFUSED
-
-
 def _put_back(supervisor: _JobSupervisor, state: RunState) -> int:
     """Have Slurm queue the job again, unless it does so by itself, and wait for it to end this process."""
     if not supervisor.put_back:
@@ -97,13 +82,29 @@ def _put_back(supervisor: _JobSupervisor, state: RunState) -> int:
             last = replace(state, state=State.INTERRUPTED, cause=cause, exit_code=5, ended=time.time())
             write_last(supervisor.run, last)
             return 5
+    return wait_for_the_end(lambda: supervisor.terminated)
+
+
+def wait_for_the_end(terminated: Callable[[], bool]) -> int:
+    """Wait for Slurm to end this process, whose job it queues again: an end of one's own could be that of the job.
+
+    Parameters
+    ----------
+    terminated
+        Tells whether this process was told to end.
+
+    Returns
+    -------
+    int
+        The status to end with.
+    """
     deadline = time.monotonic() + _PUT_BACK
-    while not supervisor.terminated and time.monotonic() < deadline:  # an end of one's own could be that of the job
+    while not terminated() and time.monotonic() < deadline:
         time.sleep(0.05)
     return 0
 
 
-class _JobSupervisor(Supervisor):
+class _JobSupervisor(JobSupervisor):
     """Executes a run inside a job.
 
     Parameters
@@ -114,18 +115,19 @@ class _JobSupervisor(Supervisor):
         How often Slurm has put it back into the queue.
     """
 
-    def __init__(self, run: RunPaths, lock: int | None, *, job: str, restart: int) -> None:
-        super().__init__(run, lock)
+    rivals = "another job, or another start of this one,"
+
+    def __init__(self, run: RunPaths, *, job: str, restart: int) -> None:
+        super().__init__(run, scheduler="slurm", job=job)
         self.put_back = False
         """Whether Slurm queues the job again by itself."""
-        self.job, self._restart = job, restart
+        self._restart = restart
         plan = read_plan_file(run.root)
         self._tasks = plan.tasks
         self.most: int = plan.job["backend"]["requeues"]
         """How often it may be put back."""
         self._began = time.time()
         self._warned = self._stopped = False
-        self._looked = 0.0
         signal.signal(signal.Signals[f"SIG{WARN}"], self._warn)
         signal.signal(signal.Signals[f"SIG{STOP}"], self._stop)
 
@@ -147,23 +149,8 @@ class _JobSupervisor(Supervisor):
     def begin(self) -> RunState:
         before = read_state(self.run)
         attempt = before.attempt + (1 if self._restart else 0)
-        state = replace(
-            before,
-            state=State.RUNNING,
-            cause=None,
-            exit_code=None,
-            attempt=attempt,
-            started=self._began,
-            ended=None,
-            pid=os.getpid(),
-            scheduler="slurm",
-            job=self.job,
-            extra={**before.extra, "start": self._mark, "nodes": os.environ.get("SLURM_JOB_NODELIST", "")},
-        )
-        write_json(self.run.state, asdict(state))
-        with contextlib.suppress(OSError):  # not every shared folder knows locks
-            self.lock = hold_lock(self.run, patience=_PREDECESSOR)
-        return state
+        own = {"start": self._mark, "nodes": os.environ.get("SLURM_JOB_NODELIST", "")}
+        return self.take_over(before, attempt=attempt, started=self._began, extra={**before.extra, **own})
 
     def give_up(self) -> int:
         """Leave a run that Slurm put back once too often, and return the status to end with."""
@@ -213,15 +200,8 @@ class _JobSupervisor(Supervisor):
             return "terminated"
         return "its time is almost over" if self._warned else None
 
-    def replaced(self) -> bool:
-        now = time.monotonic()
-        if now - self._looked < _LOOK:
-            return False
-        self._looked = now
-        try:
-            return bool(read_json(self.run.state)["extra"]["start"] != self._mark)
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+    def owns(self, state: Mapping[str, Any]) -> bool:
+        return bool(state["extra"]["start"] == self._mark)
 
     def conclude(self, state: RunState) -> RunState:
         state = replace(state, extra={**state.extra, **self._counted()})
