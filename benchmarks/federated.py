@@ -67,7 +67,7 @@ def digits(folder: Path) -> tuple[Any, Any, list[str]]:
     pl.seed_everything(1, verbose=False)
     options: dict[str, Any] = {"storage": job.storage, "project": folder, "task": job.task, "seed": job.seed}
     data = load_data(job.learner.dataset, instantiate=instantiate, **options)
-    sites = divided(data, job.federation.partition)
+    sites, _ = divided(data, job.federation.partition)
     module = make_module(job)
     return make_app(Learner(job, module, sites, StopRequest(), 1)), state_of(module), list(sites)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from ai4sdk.errors import EnvironmentFault, RunFailed
 from ai4sdk.federated.weights import Arrays, State
-from ai4sdk.runs.files import read_json
+from ai4sdk.runs.files import read_json, sync
 
 __all__ = ["Ledger", "Round"]
 
@@ -138,10 +137,10 @@ class Ledger:
             text = json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n"
             (scratch / "round.json").write_text(text, encoding="utf-8")
             for path in (*scratch.iterdir(), scratch):
-                _sync(path)
+                sync(path)
             shutil.rmtree(final, ignore_errors=True)
             scratch.rename(final)
-            _sync(self._folder)
+            sync(self._folder)
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):
                 shutil.rmtree(scratch)
@@ -149,8 +148,10 @@ class Ledger:
                 f"round {record.number} could not be written to {self._folder}: {error}",
                 hint="free some space, then `ai4sdk resume` goes on from the round before",
             ) from error
-        for old in self._paths()[:-_KEPT]:
-            (old / "state.safetensors").unlink(missing_ok=True)
+        number = record.number - _KEPT
+        while (old := self._path(number) / "state.safetensors").exists():
+            old.unlink()
+            number -= 1
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:05d}"
@@ -162,11 +163,3 @@ class Ledger:
 
 
 _LOST = "the folder was changed or the disk is damaged; start the federation anew with `ai4sdk rerun`"
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.utils.data import Dataset, Subset
@@ -12,7 +12,7 @@ from ai4sdk.data.partition import class_counts, partition
 from ai4sdk.errors import DataError
 from ai4sdk.spec.partition import Partition
 
-__all__ = ["divided", "labels_of", "samples_by_class", "split_data"]
+__all__ = ["divided", "labels_of", "split_data"]
 
 _BY_CLASS = ("dirichlet", "label")
 
@@ -40,7 +40,7 @@ def split_data(data: Data) -> SplitData:
     return datamodule
 
 
-def divided(data: Data, how: Partition) -> dict[str, SplitData]:
+def divided(data: Data, how: Partition) -> tuple[dict[str, SplitData], dict[str, dict[str, int]]]:
     """Divide training and validation samples among sites, together, so that both of a site are alike.
 
     Parameters
@@ -52,8 +52,10 @@ def divided(data: Data, how: Partition) -> dict[str, SplitData]:
 
     Returns
     -------
-    dict
+    sites : dict
         Site → its samples, in an order that is always the same. A site without validation samples has no such split.
+    counts : dict
+        Site → class → number of training samples; of all as one class where targets are no classes.
 
     Raises
     ------
@@ -62,11 +64,14 @@ def divided(data: Data, how: Partition) -> dict[str, SplitData]:
     """
     splits = split_data(data)
     parts = {name: splits.parts[name] for name in ("train", "val") if name in splits.parts}
-    labels = [label for part in parts.values() for label in labels_of(part)] if how.method in _BY_CLASS else None
+    by_class = how.method in _BY_CLASS
+    labels = {name: labels_of(part) for name, part in parts.items() if by_class or name == "train"}
+    every = [label for of_part in labels.values() for label in of_part] if by_class else None
     column = [value for name, part in parts.items() for value in _column(data, name, part, how.column)]
     sizes = {name: _length(part) for name, part in parts.items()}
     sites: dict[str, SplitData] = {}
-    for site, positions in partition(how, sum(sizes.values()), labels, column or None).items():
+    trained: dict[str, Sequence[int]] = {}
+    for site, positions in partition(how, sum(sizes.values()), every, column or None).items():
         own: dict[str, Any] = {}
         start = 0
         for name, part in parts.items():
@@ -79,7 +84,8 @@ def divided(data: Data, how: Partition) -> dict[str, SplitData]:
                 hint="set a larger federation.partition.min_samples, or fewer federation.partition.sites",
             )
         sites[site] = SplitData(own, splits.loader, splits.collate)
-    return sites
+        trained[site] = own["train"].indices
+    return sites, _samples_by_class(trained, labels["train"])
 
 
 def _column(data: Data, split: str, part: Any, column: str | None) -> list[Any]:
@@ -97,18 +103,10 @@ def _column(data: Data, split: str, part: Any, column: str | None) -> list[Any]:
     return values
 
 
-def samples_by_class(sites: Mapping[str, SplitData]) -> dict[str, dict[str, int]]:
-    """Return site → class → number of training samples; of all as one class where targets are no classes."""
-    labels = {site: labels_of(data.parts["train"]) for site, data in sites.items()}
-    known = {label for values in labels.values() for label in values}
-    if not all(isinstance(label, int | str) for label in known):
-        return {site: {"samples": len(values)} for site, values in labels.items()}
-    order = [label for values in labels.values() for label in values]
-    starts, positions = 0, {}
-    for site, values in labels.items():
-        positions[site] = list(range(starts, starts + len(values)))
-        starts += len(values)
-    return class_counts(positions, order)
+def _samples_by_class(sites: Mapping[str, Sequence[int]], labels: Sequence[Any]) -> dict[str, dict[str, int]]:
+    if all(isinstance(label, int | str) for label in set(labels)):
+        return class_counts(sites, labels)
+    return {site: {"samples": len(chosen)} for site, chosen in sites.items()}
 
 
 def labels_of(part: Any) -> list[Any]:

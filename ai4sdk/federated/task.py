@@ -22,7 +22,7 @@ from ai4sdk.federated.participation import participation
 from ai4sdk.federated.pool import PoolGrid
 from ai4sdk.federated.protection import refuse_buffers
 from ai4sdk.federated.rounds import Server
-from ai4sdk.federated.sites import divided, samples_by_class, split_data
+from ai4sdk.federated.sites import divided, split_data
 from ai4sdk.federated.strategies import make_strategy
 from ai4sdk.federated.weights import State, load_state, state_of
 from ai4sdk.planning.plan import Plan
@@ -66,7 +66,7 @@ class _Federated(Work):
             return
         job, federation = self.job, self.job.federation
         assert federation.partition is not None  # planning sees to it
-        sites = divided(self.data, federation.partition)
+        sites, counts = divided(self.data, federation.partition)
         splits = split_data(self.data)
         every = SplitData(
             {key: splits.parts[key] for key in splits.parts if key == "val"}, splits.loader, splits.collate
@@ -74,7 +74,7 @@ class _Federated(Work):
         alone = len(sites) == 1
         learner = Learner(job, self.module, sites, self.stop, max(1, self.threads // len(sites)))
         server = Learner(job, self.module, {ALL: every}, self.stop, self.threads if alone else 1)
-        self._tell_of_sites(sites)
+        self._tell_of_sites(counts)
         self.count = len(sites)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
         privacy, secret = federation.privacy, b""
@@ -163,16 +163,15 @@ class _Federated(Work):
             write_json(self.paths.federation / "privacy.json", {**said, "mechanism": how.to_dict()})
             self.records.event("privacy", epsilon=epsilon, delta=privacy.delta)
 
-    def _tell_of_sites(self, sites: Mapping[str, SplitData]) -> None:
-        """Write down which samples are where: numbers and a picture."""
+    def _tell_of_sites(self, sites: Mapping[str, Mapping[str, int]]) -> None:
+        """Write down how many samples of which class are where, which the picture is drawn from."""
         if len(sites) < self.job.federation.min_sites:
             raise RunFailed(
                 f"a round needs {self.job.federation.min_sites} sites, and there are {len(sites)}",
                 hint=f"federation.min_sites={len(sites)} or fewer",
             )
-        counts = samples_by_class(sites)
         self.paths.federation.mkdir(exist_ok=True)
-        write_json(self.paths.federation / "partition.json", counts)
+        write_json(self.paths.federation / "partition.json", sites)
 
     def _tell(self, record: Round, rounds: int) -> None:
         self.records.metrics(record.metrics, step=record.number, epoch=record.number)
@@ -190,15 +189,13 @@ class _Best:
     """The best value of ``training.checkpoint.monitor`` over the rounds."""
 
     def __init__(self, settings: Checkpoint) -> None:
-        self.monitor, self._mode = settings.monitor, settings.mode
+        self.monitor, self._settings = settings.monitor, settings
         self.value: float | None = None
 
     def consider(self, record: Round) -> bool:
         """Tell whether a round is the best so far."""
         value = record.metrics.get(self.monitor) if self.monitor else None
-        if value is None or value != value:
-            return False
-        if self.value is not None and not (value < self.value if self._mode == "min" else value > self.value):
+        if value is None or not self._settings.better(value, self.value):
             return False
         self.value = value
         return True

@@ -22,6 +22,7 @@ from typing import Any
 
 from ai4sdk.errors import DataError, EnvironmentFault
 from ai4sdk.privacy.accountant import Unit
+from ai4sdk.runs.files import sync
 
 __all__ = ["Entry", "PrivacyLedger", "Spent"]
 
@@ -191,11 +192,7 @@ class PrivacyLedger:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             if new:
-                folder = os.open(self._folder, os.O_RDONLY)
-                try:
-                    os.fsync(folder)  # else a power cut could take the file with all that is in it
-                finally:
-                    os.close(folder)
+                sync(self._folder)  # else a power cut could take the file with all that is in it
         finally:
             os.close(file)
 

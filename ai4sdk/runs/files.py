@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["append_json_line", "overwrite_json", "read_json", "read_json_lines", "write_json", "write_text"]
+__all__ = ["append_json_line", "overwrite_json", "read_json", "read_json_lines", "sync", "write_json", "write_text"]
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
@@ -59,6 +59,15 @@ def overwrite_json(path: Path, value: Any) -> None:
         if len(data) > found.st_blocks * 512:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.pwrite(descriptor, data.ljust(found.st_size), 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or what a folder says of its names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

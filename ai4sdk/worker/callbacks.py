@@ -123,10 +123,7 @@ class BestWeights:
 
     def consider(self, value: float, trainer: pl.Trainer) -> None:
         """Keep the weights if the metric has never been better; a value that is not a number never is."""
-        best = self._value
-        if value != value or (
-            best is not None and not (value < best if self._settings.mode == "min" else value > best)
-        ):
+        if not self._settings.better(value, self._value):
             return
         self._value = value
         weights = trainer.strategy.lightning_module_state_dict()  # all have to ask where each has a part

@@ -15,6 +15,7 @@ import torch
 from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 
 from ai4sdk.errors import Ai4Error, EnvironmentFault, RunFailed
+from ai4sdk.runs.files import sync
 from ai4sdk.worker.failures import disk_full
 
 __all__ = [
@@ -113,7 +114,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path, *, keep_previous
         if keep_previous:
             _keep(path)
         scratch.replace(path)
-        _sync_folder(path.parent)
+        sync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             scratch.unlink()
@@ -132,14 +133,6 @@ def _keep(path: Path) -> None:
         spare.replace(previous(path))
     except OSError as error:
         log.debug("no previous checkpoint is kept: %s", error)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _fault(path: Path, error: OSError) -> EnvironmentFault:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ai4sdk._version import __version__
 from ai4sdk.errors import RunFailed
-from ai4sdk.runs.files import write_json, write_text
+from ai4sdk.runs.files import sync, write_json, write_text
 from ai4sdk.worker.calling import Undecided, as_array, choose_call, float_type, main_tensor, moved, still
 from ai4sdk.worker.description import CODE, MODEL_FILE, WEIGHTS, Description, PackageTask
 from ai4sdk.worker.examples import Samples, raw_samples
@@ -402,11 +402,7 @@ def _flush(folder: Path) -> None:
     """Wait until every file of a folder is on the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(path)
 
 
 def _replace(folder: Path, scratch: Path) -> None:

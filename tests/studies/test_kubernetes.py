@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +10,10 @@ import pytest
 import ai4sdk
 from ai4sdk.runs.state import State
 from ai4sdk.testing.helpers import command, wait_for
+from tests.studies.calls import CODE, started, states_of
 
 pytestmark = pytest.mark.slow
 
-CODE = """
-import os, time
-
-
-def score(x=0, fails=None, until=None):
-    with open(f"mark-{x}-{time.time_ns()}", "w"):
-        pass
-    while until and not os.path.exists(until):
-        time.sleep(0.1)
-    if x == fails:
-        raise ValueError("the pond is empty")
-    return {"loss": float((x - 3) ** 2)}
-"""
 CONFIG = """
 name: call
 function: {{_target_: mine.score, x: 0}}
@@ -42,15 +29,6 @@ def calls(project: Path, kubernetes: Any) -> Path:
     (project / "mine.py").write_text(CODE)
     (project / "configs/call.yaml").write_text(CONFIG.format(mount=project))
     return project
-
-
-def started(folder: Path) -> list[str]:
-    """Each start of a point, by its x."""
-    return sorted(mark.name.split("-")[1] for mark in folder.glob("mark-*"))
-
-
-def states_of(study: ai4sdk.Study) -> Counter[str]:
-    return Counter(str(result.state) for result in study.view.results)
 
 
 def test_the_points_of_a_grid_are_jobs_and_so_many_at_once_as_are_wanted(calls: Path, kubernetes: Any) -> None:

@@ -17,22 +17,10 @@ from ai4sdk.backends.slurm import submissions
 from ai4sdk.runs.state import State, read_state, write_state
 from ai4sdk.testing import helpers
 from ai4sdk.testing.helpers import command
+from tests.studies.calls import CODE, started, states_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm, pytest.mark.timeout(900), pytest.mark.usefixtures("slurm")]
 
-CODE = """
-import os, time
-
-
-def score(x=0, fails=None, until=None):
-    with open(f"mark-{x}-{time.time_ns()}", "w"):
-        pass
-    while until and not os.path.exists(until):
-        time.sleep(0.1)
-    if x == fails and not os.path.exists("mended"):
-        raise ValueError("the pond is empty")
-    return {"loss": float((x - 3) ** 2)}
-"""
 CONFIG = """
 name: call
 function: {_target_: mine.score, x: 0}
@@ -50,15 +38,6 @@ def calls(project: Path) -> Path:
     (project / "mine.py").write_text(CODE)
     (project / "configs/call.yaml").write_text(CONFIG)
     return project
-
-
-def started(folder: Path) -> list[str]:
-    """Each start of a point, by its x."""
-    return sorted(mark.name.split("-")[1] for mark in folder.glob("mark-*"))
-
-
-def states_of(study: ai4sdk.Study) -> Counter[str]:
-    return Counter(str(result.state) for result in study.view.results)
 
 
 def job_of(study: ai4sdk.Study, number: int) -> str:

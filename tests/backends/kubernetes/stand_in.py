@@ -297,12 +297,9 @@ class StandIn:
                 for key, one in self.objects.items()
                 if key[0] == "pods" and one["metadata"]["labels"][JOB_OF] == name and one["status"]["phase"] in phases
             ]
-        for pod in pods:
-            self._signal(pod, signal.SIGTERM)
-        for pod in pods:
-            if process := self.processes.get(pod):
-                process.wait()
-            with self.lock:
+        self._end(pods)
+        with self.lock:
+            for pod in pods:
                 self.objects.pop(("pods", namespace, pod), None)
 
     def _policy(self, job: Object, pod: Object) -> str:
@@ -326,15 +323,19 @@ class StandIn:
         with self.lock:
             uid = self.objects["jobs", namespace, job]["metadata"]["uid"]
             pods = [key[2] for key, one in self.objects.items() if key[0] == "pods" and _owner(one) == uid]
+        self._end(pods)
+        with self.lock:
+            for key, one in list(self.objects.items()):
+                if _owner(one) == uid or key == ("jobs", namespace, job):
+                    del self.objects[key]
+
+    def _end(self, pods: list[str]) -> None:
+        """Terminate the containers of pods, and wait until all have ended."""
         for pod in pods:
             self._signal(pod, signal.SIGTERM)
         for pod in pods:
             if process := self.processes.get(pod):
                 process.wait()
-        with self.lock:
-            for key, one in list(self.objects.items()):
-                if _owner(one) == uid or key == ("jobs", namespace, job):
-                    del self.objects[key]
 
     # ------------------------------------------------------------ kubelet
 
