@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from ai4sdk.errors import UsageError
 
-__all__ = ["Parser", "add_runs_option", "runs_folder", "split_config"]
+__all__ = ["Parser", "add_runs_option", "add_waiting_options", "runs_folder", "split_config"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +62,13 @@ def split_config(command: str, words: Sequence[str]) -> tuple[str, list[str]]:
     named = [word for word in overrides if "=" not in word and not word.startswith(("+", "~"))]
     guess = named[0] if named else "quickstart"
     raise UsageError("which config?", hint=f"ai4sdk {command} config={guess}")
+
+
+def add_waiting_options(parser: Parser) -> None:
+    """Add --detach and --wait."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("-d", "--detach", action="store_true", help="return at once; see `ai4sdk ps`, `ai4sdk logs -f`")
+    which.add_argument("-w", "--wait", action="store_true", help="watch it to its end, though it be on a cluster")
 
 
 def add_runs_option(parser: Parser) -> None:

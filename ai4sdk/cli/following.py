@@ -5,18 +5,10 @@ from __future__ import annotations
 import sys
 
 from ai4sdk.backends.standing import current_state, is_queued
-from ai4sdk.cli.arguments import Parser
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["add_waiting_options", "follow"]
-
-
-def add_waiting_options(parser: Parser) -> None:
-    """Add --detach and --wait."""
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("-d", "--detach", action="store_true", help="return at once; see `ai4sdk ps`, `ai4sdk logs -f`")
-    which.add_argument("-w", "--wait", action="store_true", help="watch it to its end, though it be on a cluster")
+__all__ = ["follow"]
 
 
 def follow(run: RunPaths, plan: Plan, *, detach: bool, wait: bool) -> int:

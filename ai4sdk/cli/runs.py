@@ -13,9 +13,9 @@ from pathlib import Path
 
 from ai4sdk.backends.launch import cancel_run, fetch_results, resume_run, start_run
 from ai4sdk.backends.standing import Watch, current_state, current_states
-from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
+from ai4sdk.cli.arguments import Parser, add_runs_option, add_waiting_options, runs_folder
 from ai4sdk.cli.closing import headline_figures
-from ai4sdk.cli.following import add_waiting_options, follow
+from ai4sdk.cli.following import follow
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.config.project import display_path, find_project
 from ai4sdk.errors import NotFound, UsageError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ai4sdk.backends.standing import is_queued
-from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
+from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder, split_config
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
 from ai4sdk.cli.study_watch import closing_lines, next_step, standing, watch_study
@@ -31,6 +31,7 @@ from ai4sdk.studies.view import view_of
 
 if TYPE_CHECKING:
     from ai4sdk.studies.plan import StudyPlan
+    from ai4sdk.studies.ready import ReadyEngine
 
 __all__ = ["main", "run_study", "study_lines"]
 
@@ -87,16 +88,20 @@ def main(command: str, argv: Sequence[str]) -> int:
     return _show(paths, as_json=args.json, as_csv=args.csv, most=args.n)
 
 
-def run_study(config: str, overrides: Sequence[str], command: Sequence[str], *, detach: bool, wait: bool) -> int:
+def run_study(
+    words: Sequence[str], command: Sequence[str], *, detach: bool, wait: bool, engine: ReadyEngine | None = None
+) -> int:
     """Plan a study, say what it will be, and run it."""
     from ai4sdk.studies.plan import make_study
 
+    config, overrides = split_config(command[1], words)
     project = find_project()
     study = make_study(config, overrides, project, command=command)
     for line in study_lines(study, project):
         print(line, file=sys.stderr)
     with interrupts_held():
-        return _follow(start_study(study, project.root), detach=detach or (is_queued(study.first) and not wait))
+        paths = start_study(study, project.root, engine)
+        return _follow(paths, detach=detach or (is_queued(study.first) and not wait))
 
 
 def study_lines(study: StudyPlan, project: Project) -> list[str]:

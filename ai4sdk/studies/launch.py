@@ -28,6 +28,7 @@ from ai4sdk.studies.layout import README, StudyPaths
 if TYPE_CHECKING:
     from ai4sdk.planning.plan import Plan
     from ai4sdk.studies.plan import StudyPlan
+    from ai4sdk.studies.ready import ReadyEngine
 
 __all__ = ["Looks", "cancel_study", "resume_study", "start_study"]
 
@@ -37,7 +38,7 @@ _FREE_LOCK = 5.0
 """Longest time, in seconds, from writing that a study has ended to freeing its lock."""
 
 
-def start_study(study: StudyPlan, project: Path) -> StudyPaths:
+def start_study(study: StudyPlan, project: Path, engine: ReadyEngine | None = None) -> StudyPaths:
     """Make a study's folder and start its engine.
 
     Parameters
@@ -46,6 +47,8 @@ def start_study(study: StudyPlan, project: Path) -> StudyPaths:
         What to run.
     project
         Folder that relative addresses of data and the runs folder start at.
+    engine
+        One that is ready, if there is one.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def start_study(study: StudyPlan, project: Path) -> StudyPaths:
     paths = StudyPaths(folder)
     try:
         lock = fill_run(folder, {"study.json": study.to_json()}, README)
-        _set_going(paths, _Facts.of(paths), lock, lambda: study.first)
+        _set_going(paths, _Facts.of(paths), lock, lambda: study.first, engine=engine)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -227,15 +230,22 @@ class _Facts:
         return cls(project, backend, is_unattended(*how), hosts(*how))
 
 
-def _set_going(paths: StudyPaths, facts: _Facts, lock: int, plan: Callable[[], Plan], *options: str) -> None:
+def _set_going(
+    paths: StudyPaths,
+    facts: _Facts,
+    lock: int,
+    plan: Callable[[], Plan],
+    *options: str,
+    engine: ReadyEngine | None = None,
+) -> None:
     """Start a study's engine; one that only hands its points over has done so then."""
     if facts.hosted:
         backend: Any = get_backend(facts.backend)
         backend.host(plan(), paths, facts.project, lock, options)
         return
-    engine = _start_engine(paths, facts.project, lock, *options)
+    process = _start_engine(paths, facts.project, lock, *options, engine=engine)
     if facts.unattended:
-        engine.wait()
+        process.wait()
 
 
 def _first_plan(paths: StudyPaths, facts: _Facts) -> Plan:
@@ -244,10 +254,14 @@ def _first_plan(paths: StudyPaths, facts: _Facts) -> Plan:
     return read_study_file(paths.study, Project(facts.project)).first
 
 
-def _start_engine(paths: StudyPaths, project: Path, lock: int, *options: str) -> subprocess.Popen[bytes]:
-    """Start the engine in a session of its own, and hand it the study's lock."""
+def _start_engine(
+    paths: StudyPaths, project: Path, lock: int, *options: str, engine: ReadyEngine | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the engine in a session of its own, if none is ready, and hand it the study's lock."""
     try:
         with open(paths.log("engine"), "ab") as log:
+            if engine is not None and engine.hand_over(paths, project, lock, log.fileno(), options):
+                return engine.process
             return subprocess.Popen(
                 [sys.executable, "-P", "-m", "ai4sdk.studies", str(paths.root), str(lock), *options],
                 stdin=subprocess.DEVNULL,

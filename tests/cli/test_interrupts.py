@@ -51,13 +51,16 @@ def test_what_hangs_while_it_starts_can_be_left_by_a_second_interrupt():
 def test_a_study_that_is_interrupted_as_it_starts_does_not_go_on_unseen(function_project, monkeypatch, capsys):
     original = launch._start_engine
 
-    def start_engine(*args: object) -> object:
-        engine = original(*args)
+    def start_engine(*args: object, **options: object) -> object:
+        engine = original(*args, **options)
         interrupt()
         return engine
 
     monkeypatch.setattr(launch, "_start_engine", start_engine)
-    assert run_study("pond.yaml", ["function.boats=range(1,300)"], [], detach=False, wait=False) == 130
+    assert (
+        run_study(["config=pond.yaml", "function.boats=range(1,300)"], ["ai4sdk", "run"], detach=False, wait=False)
+        == 130
+    )
     (study,) = list_studies(function_project / "runs")
     assert study.state.state == "cancelled"
     assert study.id in capsys.readouterr().err
