@@ -53,6 +53,7 @@ def digits(folder: Path) -> tuple[Any, Any, list[str]]:
     from ai4sdk.data.module import load_data
     from ai4sdk.federated.app import make_app
     from ai4sdk.federated.learner import Learner
+    from ai4sdk.federated.memory import Memory
     from ai4sdk.federated.sites import divided
     from ai4sdk.federated.weights import state_of
     from ai4sdk.worker.instantiate import instantiate
@@ -69,7 +70,11 @@ def digits(folder: Path) -> tuple[Any, Any, list[str]]:
     data = load_data(job.learner.dataset, instantiate=instantiate, **options)
     sites, _ = divided(data, job.federation.partition)
     module = make_module(job)
-    return make_app(Learner(job, module, sites, StopRequest(), 1)), state_of(module), list(sites)
+    return (
+        make_app(Learner(job, module, sites, StopRequest(), Memory(folder / "sites"), 1)),
+        state_of(module),
+        list(sites),
+    )
 
 
 def parts(what: str, folder: Path) -> tuple[Any, Any, list[str]]:

@@ -246,6 +246,12 @@ def _federation(federation: dict[str, Any]) -> str:
     parts = [_target(federation["strategy"]), f"{sites} of one dataset ({divided['method']}{options})"]
     if federation["fraction"] < 1:
         parts.append(f"{federation['fraction']:.0%} of them a round")
+    if federation["share"] != ["*"]:
+        parts.append(f"shared are {', '.join(federation['share'])}")
+    if federation["batchnorm"] != "average":
+        parts.append(f"batch normalisation {federation['batchnorm'].replace('_', ' ')}")
+    if federation["personal"]:
+        parts.append(f"each site a module of its own (pull {federation['personal']['strength']:g})")
     return ", ".join(parts)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Message, MetricRecord
 
+from ai4sdk.federated.scaffold import CONTROL
 from ai4sdk.federated.strategies import WEIGHT_KEY
 from ai4sdk.federated.weights import Arrays, State, from_records
 
@@ -43,7 +44,9 @@ class Answer:
     metrics: dict[str, float]
 
 
-def judge(message: Message, sent: State | None, *, max_update_norm: float | None = None) -> Answer | str:
+def judge(
+    message: Message, sent: State | None, *, control: Arrays | None = None, max_update_norm: float | None = None
+) -> Answer | str:
     """Look at an answer.
 
     Parameters
@@ -52,6 +55,8 @@ def judge(message: Message, sent: State | None, *, max_update_norm: float | None
         The answer.
     sent
         The state that the site was sent, for an answer with weights; ``None`` for one of metrics alone.
+    control
+        The control variate that it was sent, if any; its change must be in the answer.
     max_update_norm
         Largest change of the weights that is taken.
 
@@ -68,11 +73,14 @@ def judge(message: Message, sent: State | None, *, max_update_norm: float | None
             return Answer(message, samples, {}, metrics)
         parameters = from_records(message.content.array_records[ARRAYS])
         buffers = from_records(message.content.array_records[BUFFERS])
+        change = from_records(message.content.array_records[CONTROL]) if control is not None else {}
     except (KeyError, TypeError, ValueError, AttributeError, EOFError) as error:
         return f"not an answer of this federation: {type(error).__name__}: {_first_line(str(error))}"
     if not samples:
         return "it trained on no sample"
-    problem = _differs(parameters, sent.parameters) or _differs(buffers, sent.buffers)
+    problem = (
+        _differs(parameters, sent.parameters) or _differs(buffers, sent.buffers) or _differs(change, control or {})
+    )
     if problem is None and max_update_norm is not None:
         norm = math.sqrt(
             sum(float(np.square(parameters[k] - v, dtype=np.float64).sum()) for k, v in sent.parameters.items())

@@ -9,16 +9,18 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from ai4sdk.federated.answers import ARRAYS, BUFFERS, METRICS
-from ai4sdk.federated.learner import Learner, Pull, Trained
+from ai4sdk.federated.learner import Learner, Order, Trained
 from ai4sdk.federated.protection import protect_own
+from ai4sdk.federated.scaffold import CONTROL
 from ai4sdk.federated.strategies import WEIGHT_KEY
 from ai4sdk.federated.weights import State, from_records, to_record
 from ai4sdk.spec.privacy import Privacy
 
-__all__ = ["CONFIG", "ROUND", "SITE", "make_app"]
+__all__ = ["CONFIG", "ROUND", "SINCE", "SITE", "make_app"]
 
-CONFIG, ROUND, SITE = "config", "server-round", "site"
-"""Names of the record of settings in a message, of the round in it, and of the site in a node's config."""
+CONFIG, ROUND, SINCE, SITE = "config", "server-round", "since", "site"
+"""Names of the record of settings in a message, of the round in it and of that in which the site's answer last counted,
+and of the site in a node's config."""
 
 
 def make_app(learner: Learner, privacy: Privacy | None = None, secret: bytes = b"") -> ClientApp:
@@ -37,28 +39,37 @@ def make_app(learner: Learner, privacy: Privacy | None = None, secret: bytes = b
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        config = _config(message)
-        pull = Pull(float(config.get("proximal-mu", 0.0)))  # what Flower's FedProx calls it
-        site, sent = str(context.node_config[SITE]), _state(message)
-        trained = learner.train(site, int(config[ROUND]), sent, pull)
-        state = trained.state
+        order = _order(message, context)
+        trained = learner.train(order)
+        state, sent = trained.state, order.state
         if privacy is not None and privacy.mode == "local":
-            state = protect_own(
-                state, sent, privacy, secret, f"{site}\0{config[ROUND]}\0{pull.strength}\0{_digest(sent)}"
-            )
+            asked = f"{order.site}\0{order.round_number}\0{order.pull}\0{_digest(sent)}"
+            state = protect_own(state, sent, privacy, secret, asked)
         arrays = {ARRAYS: to_record(state.parameters), BUFFERS: to_record(state.buffers)}
+        if trained.control is not None:
+            arrays[CONTROL] = to_record(trained.control)
         return Message(RecordDict({**arrays, METRICS: _metrics(trained)}), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        judged = learner.validate(str(context.node_config[SITE]), int(_config(message)[ROUND]), _state(message))
+        order = _order(message, context)
+        judged = learner.validate(order.site, order.round_number, order.since, order.state)
         return Message(RecordDict({METRICS: _metrics(judged)}), reply_to=message)
 
     return app
 
 
-def _config(message: Message) -> Any:
-    return message.content.config_records[CONFIG]
+def _order(message: Message, context: Context) -> Order:
+    config: Any = message.content.config_records[CONFIG]
+    control = message.content.array_records.get(CONTROL)
+    return Order(
+        site=str(context.node_config[SITE]),
+        round_number=int(config[ROUND]),
+        since=int(config.get(SINCE, 0)),
+        state=_state(message),
+        pull=float(config.get("proximal-mu", 0.0)),  # what Flower's FedProx calls it
+        control=from_records(control) if control is not None else None,
+    )
 
 
 def _state(message: Message) -> State:

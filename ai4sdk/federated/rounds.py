@@ -14,17 +14,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from ai4sdk.errors import RunFailed
 from ai4sdk.federated.answers import BUFFERS, METRICS, Answer, judge, mean_metrics
-from ai4sdk.federated.app import CONFIG, ROUND
+from ai4sdk.federated.app import CONFIG, ROUND, SINCE
 from ai4sdk.federated.availability import available
 from ai4sdk.federated.ledger import Ledger, Round
 from ai4sdk.federated.protection import protect_all
+from ai4sdk.federated.scaffold import CONTROL
 from ai4sdk.federated.strategies import load_strategy_state, strategy_state
 from ai4sdk.federated.weights import Arrays, State, average, from_records, to_record
 from ai4sdk.spec.federation import Federation
@@ -64,10 +65,18 @@ def choose(sites: Sequence[str], fraction: float, seed: int) -> list[str]:
 class _Chosen(Grid):
     """What a strategy sees of the sites: those that were chosen, and nothing to send with."""
 
-    def __init__(self, nodes: Sequence[int]) -> None:
-        self._nodes = list(nodes)
+    def __init__(self, nodes: Sequence[int], all_sites: int) -> None:
+        self._nodes, self.all_sites = list(nodes), all_sites
+        self._looks = 0
 
     def get_node_ids(self) -> Iterable[int]:
+        self._looks += 1
+        if self._looks > _MOST_LOOKS:
+            raise RunFailed(
+                f"the strategy waits for more sites than the {len(self._nodes)} that it is offered",
+                hint="federation.min_sites says how many a round needs; leave min_available_nodes and other numbers of "
+                "nodes out of federation.strategy",
+            )
         return list(self._nodes)
 
     def set_run(self, run: Any) -> None:
@@ -92,6 +101,8 @@ class _Chosen(Grid):
         raise NotImplementedError(_NOT_TO_SEND)
 
 
+_MOST_LOOKS = 5
+"""Looks at the sites in a round after which a strategy is waiting for more; Flower's look twice, and then every 3 s."""
 _NOT_TO_SEND = "a strategy returns its messages; they are sent for it"
 
 
@@ -139,6 +150,8 @@ class Server:
         self._strategy, self._grid, self._ledger, self._validate = strategy, grid, ledger, validate
         self._state = State({}, {})
         self.done: list[Round] = []
+        self.since: dict[str, int] = {}
+        """Site → the last round in which its answer counted."""
 
     @property
     def state(self) -> State:
@@ -153,6 +166,7 @@ class Server:
             self._ledger.write(record, initial, {})
             self.done, self._state = [record], initial
             return
+        self.since = {site: record.number for record in self.done for site in record.answered}
         last = self.done[-1]
         self._state, arrays = self._ledger.state(last.number)
         load_strategy_state(self._strategy, last.strategy, arrays)
@@ -186,7 +200,7 @@ class Server:
             self._state = self._aggregate(number, taken)
             metrics = mean_metrics(taken.answers.values())
             site_metrics = {site: answer.metrics for site, answer in taken.answers.items()}
-            metrics |= self._judged(number, up, site_metrics)
+            metrics |= self._judged(number, up, taken.answers, site_metrics)
         plain, arrays = strategy_state(self._strategy)
         record = Round(
             number,
@@ -201,6 +215,7 @@ class Server:
         )
         self._ledger.write(record, self._state, arrays)
         self.done.append(record)
+        self.since |= dict.fromkeys(record.answered, number)
         return record
 
     def _reachable(self, attempt: int) -> list[str]:
@@ -212,17 +227,38 @@ class Server:
         return int(np.random.SeedSequence([self._seed, number, attempt, 1]).generate_state(1)[0])
 
     def _train(self, number: int, chosen: Sequence[str]) -> _Taken:
-        offered = _Chosen([self._grid.nodes[site] for site in chosen])
+        offered = self._offer(chosen)
         messages = self._strategy.configure_train(number, to_record(self._state.parameters), ConfigRecord(), offered)
         return self._ask(number, messages, self._state)
 
-    def _ask(self, number: int, messages: Iterable[Message], sent: State | None) -> _Taken:
-        """Send messages and judge what comes back, in the order of the sites, whoever was first."""
+    def _offer(self, sites: Sequence[str]) -> _Chosen:
+        return _Chosen([self._grid.nodes[site] for site in sites], len(self._grid.nodes))
+
+    def _ask(self, number: int, messages: Iterable[Message], sent: State | None, counted: Iterable[str] = ()) -> _Taken:
+        """Send messages and judge what comes back, in the order of the sites, whoever was first.
+
+        Parameters
+        ----------
+        number
+            The round.
+        messages
+            From the strategy.
+        sent
+            The weights in them, if weights are to come back.
+        counted
+            Sites whose answers in this round counted already.
+        """
         buffers = to_record(self._state.buffers)
+        since = {self._grid.nodes[site]: last for site, last in (self.since | dict.fromkeys(counted, number)).items()}
         prepared = list(messages)
+        controls: dict[int, Arrays] = {}
         for message in prepared:
-            message.content[BUFFERS] = buffers
-            message.content.config_records.setdefault(CONFIG, ConfigRecord())[ROUND] = number
+            node, content = message.metadata.dst_node_id, message.content
+            config = ConfigRecord({**content.config_records.get(CONFIG, {}), ROUND: number, SINCE: since.get(node, 0)})
+            # A new one for each: strategies send all sites one object.
+            message.content = RecordDict({**content, BUFFERS: buffers, CONFIG: config})
+            if CONTROL in content.array_records:
+                controls[node] = from_records(content.array_records[CONTROL])
         asked = {message.metadata.dst_node_id for message in prepared}
         got: dict[int, Message] = {}
         for reply in self._grid.send_and_receive(prepared):
@@ -233,7 +269,8 @@ class Server:
                 continue
             answer: Answer | str = "it did not answer"
             if node in got:
-                answer = judge(got[node], sent, max_update_norm=self._federation.max_update_norm)
+                limit = self._federation.max_update_norm
+                answer = judge(got[node], sent, control=controls.get(node), max_update_norm=limit)
             if isinstance(answer, str):
                 taken.refused[site] = answer
                 log.warning("round %d: %s: %s", number, site, answer)
@@ -272,15 +309,16 @@ class Server:
                 )
         return {name: made[name].astype(before.dtype) for name, before in self._state.parameters.items()}
 
-    def _judged(self, number: int, sites: Sequence[str], site_metrics: dict[str, dict[str, float]]) -> dict[str, float]:
-        """Have the new weights validated; metrics of sites are added to theirs."""
+    def _judged(
+        self, number: int, sites: Sequence[str], counted: Iterable[str], site_metrics: dict[str, dict[str, float]]
+    ) -> dict[str, float]:
+        """Have the new weights validated; metrics of sites are added to theirs. ``counted`` are whose answers did."""
         found: dict[str, float] = {}
         if self._federation.evaluate in ("sites", "both"):
-            offered = _Chosen([self._grid.nodes[site] for site in sites])
             messages = self._strategy.configure_evaluate(
-                number, to_record(self._state.parameters), ConfigRecord(), offered
+                number, to_record(self._state.parameters), ConfigRecord(), self._offer(sites)
             )
-            taken = self._ask(number, messages, None)
+            taken = self._ask(number, messages, None, counted)
             found |= mean_metrics(taken.answers.values())
             for site, answer in taken.answers.items():
                 site_metrics[site] = {**site_metrics.get(site, {}), **answer.metrics}

@@ -31,6 +31,9 @@ _OURS: dict[str, Any] = {
 }
 """Arguments of Flower's strategies that leave the choice of sites to us."""
 
+_ARRAY = np.ndarray | np.generic
+"""Sums of arrays without dimensions are NumPy's scalars."""
+
 
 def make_strategy(target: Target) -> Strategy:
     """Make the strategy of a federation.
@@ -52,6 +55,8 @@ def make_strategy(target: Target) -> Strategy:
     takes = inspect.signature(kind).parameters
     made = instantiate({**{k: v for k, v in _OURS.items() if k in takes}, **config}, key="federation.strategy")
     assert isinstance(made, Strategy)
+    for name in _OURS.keys() & vars(made).keys() - takes.keys() - config.keys():  # a class of the user's passes them on
+        setattr(made, name, _OURS[name])
     return made
 
 
@@ -67,18 +72,18 @@ def strategy_state(strategy: Strategy) -> tuple[dict[str, Any], Arrays]:
     for name, value in values.items():
         if value is None or isinstance(value, bool | int | float | str):
             plain[name] = {"value": value}
-        elif isinstance(value, np.ndarray):
+        elif isinstance(value, _ARRAY):
             plain[name] = {"array": True}
-            arrays[name] = value
+            arrays[name] = np.asarray(value)
         elif isinstance(value, ArrayRecord):
             plain[name] = {"record": list(value)}
             arrays |= {f"{name}.{key}": array for key, array in from_records(value).items()}
-        elif isinstance(value, Mapping) and value and all(isinstance(part, np.ndarray) for part in value.values()):
+        elif isinstance(value, Mapping) and value and all(isinstance(part, _ARRAY) for part in value.values()):
             plain[name] = {"mapping": list(value)}
-            arrays |= {f"{name}.{key}": array for key, array in value.items()}
-        elif isinstance(value, list) and value and all(isinstance(part, np.ndarray) for part in value):
+            arrays |= {f"{name}.{key}": np.asarray(array) for key, array in value.items()}
+        elif isinstance(value, list) and value and all(isinstance(part, _ARRAY) for part in value):
             plain[name] = {"list": len(value)}
-            arrays |= {f"{name}.{index}": array for index, array in enumerate(value)}
+            arrays |= {f"{name}.{index}": np.asarray(array) for index, array in enumerate(value)}
     return plain, arrays
 
 

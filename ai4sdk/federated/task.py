@@ -16,15 +16,17 @@ from ai4sdk.data.module import SplitData
 from ai4sdk.errors import RunFailed
 from ai4sdk.federated.app import make_app
 from ai4sdk.federated.inline import InlineGrid
-from ai4sdk.federated.learner import Learner
+from ai4sdk.federated.learner import Learner, own_part
 from ai4sdk.federated.ledger import Ledger, Round
+from ai4sdk.federated.memory import Memory
 from ai4sdk.federated.participation import participation
 from ai4sdk.federated.pool import PoolGrid
 from ai4sdk.federated.protection import refuse_buffers
 from ai4sdk.federated.rounds import Server
+from ai4sdk.federated.sharing import Sharing
 from ai4sdk.federated.sites import divided, split_data
 from ai4sdk.federated.strategies import make_strategy
-from ai4sdk.federated.weights import State, load_state, state_of
+from ai4sdk.federated.weights import Arrays, State, average, load_state
 from ai4sdk.planning.plan import Plan
 from ai4sdk.privacy.accountant import promise
 from ai4sdk.privacy.budget import Entry, PrivacyLedger
@@ -72,14 +74,16 @@ class _Federated(Work):
             {key: splits.parts[key] for key in splits.parts if key == "val"}, splits.loader, splits.collate
         )
         alone = len(sites) == 1
-        learner = Learner(job, self.module, sites, self.stop, max(1, self.threads // len(sites)))
-        server = Learner(job, self.module, {ALL: every}, self.stop, self.threads if alone else 1)
+        self.memory = Memory(self.paths.federation / "sites")
+        self.sharing = Sharing(self.module, federation.share, federation.batchnorm)
+        learner = Learner(job, self.module, sites, self.stop, self.memory, max(1, self.threads // len(sites)))
+        server = Learner(job, self.module, {ALL: every}, self.stop, self.memory, self.threads if alone else 1)
         self._tell_of_sites(counts)
         self.count = len(sites)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
         privacy, secret = federation.privacy, b""
         if privacy is not None:
-            refuse_buffers(state_of(self.module))
+            refuse_buffers(self.sharing.shared_of(self.module))
             secret = read_secret(self.paths.federation / ".secret")
             self._account(privacy, federation.rounds or 0, done=False)
         with self._grid(make_app(learner, privacy, secret), list(sites)) as grid:
@@ -90,7 +94,7 @@ class _Federated(Work):
                     make_strategy(federation.strategy),
                     grid,
                     Ledger(self.paths.federation),
-                    lambda number, state: server.validate(ALL, number, state).metrics,
+                    lambda number, state: server.validate(ALL, number, 0, state).metrics,
                     secret,
                 ),
                 list(sites),
@@ -118,7 +122,7 @@ class _Federated(Work):
         """Do what is left of the rounds, and keep the best and the last weights."""
         job, rounds = self.job, self.job.federation.rounds
         assert rounds is not None  # planning writes it out
-        server.begin(state_of(self.module))
+        server.begin(self.sharing.shared_of(self.module))
         if len(server.done) > 1:
             self.records.event("resumed", round=server.done[-1].number)
         best = _Best(job.training.checkpoint)
@@ -126,7 +130,7 @@ class _Federated(Work):
         for record in server.done:
             newest_is_best = best.consider(record)
         if newest_is_best:  # it may have been written down, and its weights not
-            self._save(self.paths.best_checkpoint, server.state, server.done[-1])
+            self._save(self.paths.best_checkpoint, server)
         while len(server.done) <= rounds:
             if job.training.early_stopping and stopped_early(server.done, job.training.early_stopping):
                 reason = "early stopping"
@@ -136,8 +140,8 @@ class _Federated(Work):
             self._tell(record, rounds)
             require_logged(watched_metrics(job), {name for known in server.done for name in known.metrics})
             if best.consider(record):
-                self._save(self.paths.best_checkpoint, server.state, record)
-        self._save(self.paths.last_checkpoint, server.state, server.done[-1])
+                self._save(self.paths.best_checkpoint, server)
+        self._save(self.paths.last_checkpoint, server)
         took_part = participation((record.answered for record in server.done[1:]), sites)
         write_json(self.paths.federation / "participation.json", asdict(took_part))
         if job.federation.privacy is not None:
@@ -180,9 +184,19 @@ class _Federated(Work):
             round=record.number, rounds=rounds, sites=len(record.answered), of_sites=self.count, metrics=record.metrics
         )
 
-    def _save(self, path: Path, state: State, record: Round) -> None:
-        load_state(self.module, state)
-        write_checkpoint({"state_dict": self.module.state_dict(), "round": record.number}, path)
+    def _save(self, path: Path, server: Server) -> None:
+        load_state(self.module, server.state)
+        load_state(self.module, State(self._mean_of_own(server), {}))
+        write_checkpoint({"state_dict": self.module.state_dict(), "round": server.done[-1].number}, path)
+
+    def _mean_of_own(self, server: Server) -> Arrays:
+        """Return the mean of what sites have of parts that do not travel: what a new site would begin with."""
+        if not self.sharing.own:
+            return {}
+        samples = {site: count for record in server.done for site, count in record.answered.items()}
+        kept = {site: own_part(self.memory.load(site, since)) for site, since in server.since.items()}
+        parts = {site: own for site, own in kept.items() if own}
+        return average(list(parts.values()), [samples[site] for site in parts], self.sharing.own_of(self.module))
 
 
 class _Best:

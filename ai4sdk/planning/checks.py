@@ -12,6 +12,7 @@ from typing import Any
 
 from ai4sdk.planning.targets import TargetReport, check_target, nearest_name, parameters
 from ai4sdk.spec import Job, KubernetesBackend, Section, TargetDataset
+from ai4sdk.spec.federation import STRATEGIES
 from ai4sdk.spec.job import SECTIONS_OF_A_TRAINING
 from ai4sdk.spec.scale import scale_of
 from ai4sdk.spec.target import HYDRA_KEYS
@@ -413,6 +414,19 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
             yield Finding(key, f"nobody measures {metric}", "federation.evaluate=both")
 
 
+def _federation_keeps_what_it_can(job: Job, search: list[Path]) -> Iterator[Finding]:
+    federation = job.federation
+    if job.training.mode != "federated" or job.function is not None:
+        return
+    if not federation.shares_all and federation.evaluate in ("server", "both"):
+        key = "federation.share" if "*" not in federation.share else "federation.batchnorm"
+        message = f"the server has not all of the module, as {key} leaves parts at the sites, and cannot judge it"
+        yield Finding("federation.evaluate", message, "federation.evaluate=sites")
+    if federation.strategy.target == STRATEGIES["scaffold"] and federation.privacy is not None:
+        message = "SCAFFOLD also sends how gradients changed, which no noise is added to"
+        yield Finding("federation.privacy", message, "another federation.strategy, such as fedavg or fedprox")
+
+
 _MEANS = ("FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad")
 """Strategies of Flower that take the mean of what sites send, so that it is known how far one site moves it."""
 
@@ -462,6 +476,7 @@ _CHECKS: tuple[Callable[[Job, list[Path]], Iterator[Finding]], ...] = (
     _learning_rate_can_be_scaled,
     _federation_is_as_long_as_said,
     _federation_can_train_so,
+    _federation_keeps_what_it_can,
     _privacy_can_be_promised,
     _unfreezing_leaves_something,
 )

@@ -26,6 +26,7 @@ STRATEGIES = {
     "multikrum": "flwr.serverapp.strategy.MultiKrum",
     "bulyan": "flwr.serverapp.strategy.Bulyan",
     "qfedavg": "flwr.serverapp.strategy.QFedAvg",
+    "scaffold": "ai4sdk.federated.scaffold.Scaffold",
 }
 """Strategies that may be called by a short name."""
 
@@ -51,6 +52,13 @@ class Strategy(Target):
         return {**data, "_target_": STRATEGIES.get(name.lower(), name)}
 
 
+class Personal(Section):
+    """A module of its own that each site trains beside the global one (Ditto, Li et al. 2021, arXiv:2012.04221)."""
+
+    strength: float = Field(default=0.1, ge=0)
+    """Strength of the pull of its weights towards the global ones, lambda in the paper; with 0 it learns alone."""
+
+
 class Federation(Section):
     """Rounds of training at sites and aggregation by a server; used with ``training.mode: federated``.
 
@@ -72,6 +80,17 @@ class Federation(Section):
 
     strategy: Strategy = Field(default={"_target_": "fedavg"}, validate_default=True)
     """How what sites send is made into one module."""
+
+    share: list[str] = Field(default=["*"], min_length=1)
+    """Patterns of the names of parameters and buffers that travel, such as ``backbone.*``. Others stay at each site,
+    which trains them for itself. Those that ``training.freeze`` freezes never travel."""
+
+    batchnorm: Literal["average", "local", "local_statistics"] = "average"
+    """What becomes of batch normalisation: ``average`` treats its weights like all others and averages its statistics;
+    with ``local`` both stay at each site (FedBN), with ``local_statistics`` the statistics do (SiloBN)."""
+
+    personal: Personal | None = None
+    """Each site also trains a module of its own, pulled towards the global one (Ditto). Nothing for none."""
 
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of the sites that train in a round, chosen anew each time."""
@@ -105,3 +124,8 @@ class Federation(Section):
         if (self.local_epochs is None) == (self.local_steps is None):
             raise ValueError("a round is either local_epochs or local_steps long; give one, and null for the other")
         return self
+
+    @property
+    def shares_all(self) -> bool:
+        """Whether all that is trained travels."""
+        return "*" in self.share and self.batchnorm == "average"

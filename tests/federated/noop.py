@@ -16,6 +16,7 @@ from ai4sdk.federated.app import CONFIG, ROUND, SITE
 from ai4sdk.federated.inline import InlineGrid
 from ai4sdk.federated.ledger import Ledger
 from ai4sdk.federated.rounds import Server
+from ai4sdk.federated.scaffold import CONTROL
 from ai4sdk.federated.strategies import WEIGHT_KEY, make_strategy
 from ai4sdk.federated.weights import Arrays, State, from_records, to_record
 from ai4sdk.spec.federation import Federation
@@ -44,6 +45,8 @@ def app_of(change: Change = lambda site, number, answer: None) -> ClientApp:
         counted = {name: np.asarray(value + 1) for name, value in buffers.items()}
         metrics = MetricRecord({"train_loss": float(number), WEIGHT_KEY: 10})
         answer = RecordDict({ARRAYS: to_record(moved), BUFFERS: to_record(counted), METRICS: metrics})
+        if CONTROL in message.content.array_records:
+            answer[CONTROL] = to_record({name: moved[name] - arrays[name] for name in arrays})
         return Message(change(site, number, answer) or answer, reply_to=message)
 
     @app.evaluate()

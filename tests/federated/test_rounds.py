@@ -243,3 +243,25 @@ def test_sites_are_chosen_by_the_seed_and_all_have_their_turn() -> None:
     assert {site for seed in range(50) for site in choose(sites, 0.3, seed)} == set(sites)
     assert choose(sites, 0.01, 1) != []
     assert choose([], 0.5, 1) == []
+
+
+class Passing(FedAvg):
+    """A strategy that knows nothing of its base's arguments."""
+
+    def __init__(self, step: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.step = step
+
+
+def test_a_strategy_that_passes_arguments_on_is_content_with_one_site(tmp_path: Path) -> None:
+    record = server_of(tmp_path, 1, strategy={"_target_": f"{__name__}.Passing", "step": 0.5}).round()
+    assert list(record.answered) == ["site-1"]
+
+
+def test_a_strategy_that_waits_for_more_sites_is_told_so_instead_of_hanging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flwr.serverapp.strategy.strategy_utils.sleep", lambda _: None)
+    server = server_of(tmp_path, 2, strategy={"_target_": "fedavg", "min_available_nodes": 3})
+    with pytest.raises(RunFailed, match="waits for more sites than the 2 that it is offered"):
+        server.round()

@@ -87,7 +87,8 @@ def test_a_rank_that_fails_in_another_pod_ends_all_and_gives_the_reason(pond: Pa
     with pytest.raises(RunFailed, match="the pond is empty") as caught:
         run.wait(timeout=300)
     assert caught.value.exit_code == 4
-    assert (began(pond, 0), began(pond, 1)) == (1, 1)
+    assert began(pond, 1) == 1
+    assert began(pond, 0) <= 1  # the other may have failed before it came to that
     assert kubernetes.get("jobs")[0]["status"]["conditions"][0]["reason"] == "PodFailurePolicy"
 
 
