@@ -284,7 +284,7 @@ def test_a_hydra_sweeper_goes_on_after_a_kill_with_the_points_it_had(calls):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["no JSON", "no such point"])
 def test_a_ledger_damaged_in_the_middle_is_told_with_its_line_and_left_alone(calls, capfd, how):
-    study = ai4sdk.study("call", "function.x=range(5)", "+function.pause=0.2", wait=False)
+    study = ai4sdk.study("call", "function.x=range(20)", "+function.pause=0.2", wait=False)
     wait_until(lambda: some_ended(study, 3))
     study.cancel()
     lines = study.paths.ledger.read_bytes().splitlines(keepends=True)
