@@ -9,6 +9,7 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from ai4sdk.federated.answers import ARRAYS, BUFFERS, METRICS
+from ai4sdk.federated.compression import Compression, compress
 from ai4sdk.federated.learner import Learner, Order, Trained
 from ai4sdk.federated.protection import protect_own
 from ai4sdk.federated.scaffold import CONTROL
@@ -23,7 +24,9 @@ CONFIG, ROUND, SINCE, SITE = "config", "server-round", "since", "site"
 and of the site in a node's config."""
 
 
-def make_app(learner: Learner, privacy: Privacy | None = None, secret: bytes = b"") -> ClientApp:
+def make_app(
+    learner: Learner, privacy: Privacy | None = None, secret: bytes = b"", compression: Compression = "none"
+) -> ClientApp:
     """Make the app that trains and validates as the server's messages say.
 
     Parameters
@@ -34,6 +37,8 @@ def make_app(learner: Learner, privacy: Privacy | None = None, secret: bytes = b
         The section; with ``mode: local`` updates leave with noise.
     secret
         What that noise is drawn with.
+    compression
+        How updates are made smaller, noise and all.
     """
     app = ClientApp()
 
@@ -45,7 +50,9 @@ def make_app(learner: Learner, privacy: Privacy | None = None, secret: bytes = b
         if privacy is not None and privacy.mode == "local":
             asked = f"{order.site}\0{order.round_number}\0{order.pull}\0{_digest(sent)}"
             state = protect_own(state, sent, privacy, secret, asked)
-        arrays = {ARRAYS: to_record(state.parameters), BUFFERS: to_record(state.buffers)}
+        drawn_with = f"{learner.seed}\0{order.site}\0{order.round_number}"
+        packed = compress(state.parameters, sent.parameters, compression, drawn_with)
+        arrays = {name: to_record(part) for name, part in packed.items()} | {BUFFERS: to_record(state.buffers)}
         if trained.control is not None:
             arrays[CONTROL] = to_record(trained.control)
         return Message(RecordDict({**arrays, METRICS: _metrics(trained)}), reply_to=message)

@@ -221,6 +221,11 @@ class Learner:
         quiet = {"logger": False, "enable_checkpointing": False, "max_epochs": 1, "max_steps": -1}
         return trainer_of({**options, **quiet, **length})
 
+    @property
+    def seed(self) -> int:
+        """The job's seed."""
+        return self._job.seed
+
     def _seed(self, site: str, round_number: int, purpose: int, module: pl.LightningModule, data: SplitData) -> None:
         """Seed everything random; the first site's first round draws what a training in one place would draw."""
         number = self._numbers[site]

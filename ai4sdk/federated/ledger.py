@@ -51,6 +51,8 @@ class Round:
         How often the round was begun until there were enough answers.
     strategy
         The strategy's plain values.
+    traffic
+        Bytes that went down to each site that was asked, and up from it, of all tries: its own validation, too.
     """
 
     number: int
@@ -62,6 +64,7 @@ class Round:
     site_metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     tries: int = 1
     strategy: dict[str, Any] = field(default_factory=dict)
+    traffic: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Ledger:

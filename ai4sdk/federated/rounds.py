@@ -23,6 +23,7 @@ from ai4sdk.errors import RunFailed
 from ai4sdk.federated.answers import BUFFERS, METRICS, Answer, judge, mean_metrics
 from ai4sdk.federated.app import CONFIG, ROUND, SINCE
 from ai4sdk.federated.availability import available
+from ai4sdk.federated.compression import expand, size_of
 from ai4sdk.federated.ledger import Ledger, Round
 from ai4sdk.federated.protection import protect_all
 from ai4sdk.federated.scaffold import CONTROL
@@ -149,6 +150,7 @@ class Server:
         self._federation, self._seed = federation, seed
         self._strategy, self._grid, self._ledger, self._validate = strategy, grid, ledger, validate
         self._state = State({}, {})
+        self._traffic: dict[str, list[int]] = {}
         self.done: list[Round] = []
         self.since: dict[str, int] = {}
         """Site → the last round in which its answer counted."""
@@ -180,6 +182,7 @@ class Server:
             If there were too few answers, however often it was tried, or the strategy cannot use them.
         """
         number = len(self.done)
+        self._traffic = {}
         for attempt in range(1, self._federation.retries + 2):
             up = self._reachable(attempt)
             chosen = choose(up, self._federation.fraction, self._seed_of(number, attempt))
@@ -212,6 +215,7 @@ class Server:
             site_metrics,
             attempt,
             plain,
+            self._traffic,
         )
         self._ledger.write(record, self._state, arrays)
         self.done.append(record)
@@ -251,6 +255,7 @@ class Server:
         buffers = to_record(self._state.buffers)
         since = {self._grid.nodes[site]: last for site, last in (self.since | dict.fromkeys(counted, number)).items()}
         prepared = list(messages)
+        names = {node: site for site, node in self._grid.nodes.items()}
         controls: dict[int, Arrays] = {}
         for message in prepared:
             node, content = message.metadata.dst_node_id, message.content
@@ -259,24 +264,36 @@ class Server:
             message.content = RecordDict({**content, BUFFERS: buffers, CONFIG: config})
             if CONTROL in content.array_records:
                 controls[node] = from_records(content.array_records[CONTROL])
+            self._count(names[node], size_of(message.content), 0)
         asked = {message.metadata.dst_node_id for message in prepared}
         got: dict[int, Message] = {}
         for reply in self._grid.send_and_receive(prepared):
-            got.setdefault(reply.metadata.src_node_id, reply)  # the first answer of a site counts
+            node = reply.metadata.src_node_id
+            if node in asked and not reply.has_error():
+                self._count(names[node], 0, size_of(reply.content))
+            got.setdefault(node, reply)  # the first answer of a site counts
         taken = _Taken({}, {})
         for site, node in self._grid.nodes.items():
             if node not in asked:
                 continue
             answer: Answer | str = "it did not answer"
             if node in got:
-                limit = self._federation.max_update_norm
-                answer = judge(got[node], sent, control=controls.get(node), max_update_norm=limit)
+                answer = self._judge(got[node], sent, controls.get(node))
             if isinstance(answer, str):
                 taken.refused[site] = answer
                 log.warning("round %d: %s: %s", number, site, answer)
             else:
                 taken.answers[site] = answer
         return taken
+
+    def _judge(self, message: Message, sent: State | None, control: Arrays | None) -> Answer | str:
+        if sent is not None and (problem := expand(message, sent.parameters, self._federation.compression)):
+            return problem
+        return judge(message, sent, control=control, max_update_norm=self._federation.max_update_norm)
+
+    def _count(self, site: str, down: int, up: int) -> None:
+        before = self._traffic.get(site, [0, 0])
+        self._traffic[site] = [before[0] + down, before[1] + up]
 
     def _aggregate(self, number: int, taken: _Taken) -> State:
         answers = list(taken.answers.values())

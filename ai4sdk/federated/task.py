@@ -86,7 +86,7 @@ class _Federated(Work):
             refuse_buffers(self.sharing.shared_of(self.module))
             secret = read_secret(self.paths.federation / ".secret")
             self._account(privacy, federation.rounds or 0, done=False)
-        with self._grid(make_app(learner, privacy, secret), list(sites)) as grid:
+        with self._grid(make_app(learner, privacy, secret, federation.compression), list(sites)) as grid:
             self._rounds(
                 Server(
                     federation,
@@ -178,7 +178,9 @@ class _Federated(Work):
         write_json(self.paths.federation / "partition.json", sites)
 
     def _tell(self, record: Round, rounds: int) -> None:
-        self.records.metrics(record.metrics, step=record.number, epoch=record.number)
+        down, up = (sum(parts) for parts in zip(*record.traffic.values(), strict=True)) if record.traffic else (0, 0)
+        traffic = {"traffic/down_bytes": float(down), "traffic/up_bytes": float(up)}
+        self.records.metrics({**record.metrics, **traffic}, step=record.number, epoch=record.number)
         self.records.event("round", number=record.number, sites=len(record.answered), refused=record.refused)
         self.records.progress.update(
             round=record.number, rounds=rounds, sites=len(record.answered), of_sites=self.count, metrics=record.metrics

@@ -92,6 +92,10 @@ class Federation(Section):
     personal: Personal | None = None
     """Each site also trains a module of its own, pulled towards the global one (Ditto). Nothing for none."""
 
+    compression: Literal["none", "float16", "int8"] = "none"
+    """How what sites send is made smaller: the change of each weight in 16 bits, or in 8 with the largest change of
+    each array beside it, rounded up or down by chance. What goes to the sites stays whole."""
+
     fraction: float = Field(default=1.0, gt=0, le=1)
     """Share of the sites that train in a round, chosen anew each time."""
 

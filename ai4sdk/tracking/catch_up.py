@@ -13,6 +13,7 @@ from ai4sdk.studies.layout import StudyPaths
 from ai4sdk.tracking.ledger import Ledger, ending_of, read_ledger, unsent_records
 from ai4sdk.tracking.outcome import files_at_end, points_of
 from ai4sdk.tracking.settings import Settings, read_settings
+from ai4sdk.tracking.sites import unsent_rounds
 
 __all__ = ["SyncReport", "count_pending", "pending", "sync"]
 
@@ -90,6 +91,7 @@ def count_pending(paths: RunPaths, ledger: Ledger, parent: str | None = None) ->
         pending.
     """
     count = unsent_records(paths, ledger.offset) + int(ledger.described and ledger.parent != parent)
+    count += unsent_rounds(paths.federation, ledger)
     if isinstance(paths, StudyPaths):
         for point in points_of(paths):
             count += count_pending(point, _ledger_of(point, ledger.uri), ledger.run_id)

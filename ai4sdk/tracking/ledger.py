@@ -35,6 +35,10 @@ class Ledger:
         Whether parameters, tags, datasets and environment have arrived.
     files
         Path inside the run directory → size and modification time (ns) of the file that was uploaded.
+    sites
+        Site of a federation → MLflow's id of its run.
+    rounds
+        Rounds of a federation that have arrived, the initial one among them.
     scores
         Digest of the evaluation's figures that have arrived.
     model
@@ -61,6 +65,8 @@ class Ledger:
     offset: int = 0
     described: bool = False
     files: dict[str, list[int]] = field(default_factory=dict)
+    sites: dict[str, str] = field(default_factory=dict)
+    rounds: int = 0
     scores: str | None = None
     model: dict[str, Any] | None = None
     registered: dict[str, str] | None = None

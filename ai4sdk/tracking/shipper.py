@@ -13,6 +13,7 @@ from ai4sdk.tracking.ledger import Ledger, ending_of, read_ledger, write_ledger
 from ai4sdk.tracking.machine import MachineLoad
 from ai4sdk.tracking.outcome import files_at_end, files_at_start, scores_of
 from ai4sdk.tracking.settings import Redactor, Settings
+from ai4sdk.tracking.sites import SitesShipper, unsent_rounds
 from ai4sdk.tracking.tail import Batch, MetricsTail, Tail
 
 __all__ = ["Shipper"]
@@ -114,6 +115,8 @@ class Shipper:
         if at_end and state is not None and state.state.ended and self._ledger.ending != ending_of(state):
             self._send_outcome(state, problems)
             self._recorder.end(state)
+            if self._ledger.sites:
+                self._try(problems, self._sites().end, state)
             if not problems:
                 self._ledger.ending, self._ledger.finished = ending_of(state), True
             self._save()
@@ -146,6 +149,8 @@ class Shipper:
     def _send_records(self, problems: list[str], *, at_end: bool) -> None:
         """Send what the run appended since the last round."""
         self._send_metrics()
+        if unsent_rounds(self._paths.federation, self._ledger):
+            self._try(problems, self._sites().send)
         if not at_end:
             self.sample()
         self._send_load()
@@ -161,6 +166,9 @@ class Shipper:
             self._ledger.offset = batch.end
             self.progress = time.monotonic()
             self._save()
+
+    def _sites(self) -> SitesShipper:
+        return SitesShipper(self._recorder, self._ledger, self._paths.federation)
 
     def sample(self) -> None:
         """Take the machine's load if it is time to."""

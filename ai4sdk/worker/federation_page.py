@@ -11,6 +11,7 @@ from ai4sdk.data.partition_chart import partition_chart
 from ai4sdk.runs.drawing import DRAWING_STYLE, drawing, element, label, polyline
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.page import escaped, figure_text, section, table
+from ai4sdk.spec.units import format_size
 
 __all__ = ["FEDERATION_STYLE", "federation_section"]
 
@@ -76,17 +77,31 @@ def _table(counts: Mapping[str, Mapping[str, int]], rounds: Rounds) -> str:
         for site, why in record["refused"].items():
             refused.setdefault(site, []).append(why)
     names = sorted({name for metrics in last.values() for name in metrics})
+    traffic = _traffic(rounds)
     rows = [
         [
             escaped(site),
             f"{sum(classes.values()):,}",
             f"{took_part[site]:,}",
             _refusals(refused.get(site, [])),
+            *(format_size(count) for count in traffic.get(site, (0, 0))),
             *(figure_text(last.get(site, {}).get(name)) for name in names),
         ]
         for site, classes in list(counts.items())[:MOST_SITES]
     ]
-    return table(["site", "samples", "rounds", "refused", *(f"{escaped(name)}, last" for name in names)], rows)
+    return table(
+        ["site", "samples", "rounds", "refused", "down", "up", *(f"{escaped(name)}, last" for name in names)], rows
+    )
+
+
+def _traffic(rounds: Rounds) -> dict[str, tuple[int, int]]:
+    """Return the bytes that went to each site and came from it; records of older versions have none."""
+    sums: dict[str, tuple[int, int]] = {}
+    for record in rounds:
+        for site, (down, up) in record.get("traffic", {}).items():
+            before = sums.get(site, (0, 0))
+            sums[site] = before[0] + down, before[1] + up
+    return sums
 
 
 def _refusals(reasons: Sequence[str]) -> str:
