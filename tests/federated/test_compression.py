@@ -12,10 +12,13 @@ from flwr.app import Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ai4sdk
 from ai4sdk.federated.answers import ARRAYS, BUFFERS
 from ai4sdk.federated.compression import SCALES, compress, expand, size_of
 from ai4sdk.federated.inline import InlineGrid
 from ai4sdk.federated.weights import Arrays, from_records, to_record
+from ai4sdk.runs.files import read_json
+from ai4sdk.testing.helpers import weights
 from tests.federated.noop import INITIAL, app_of, server_of
 
 InlineGrid(app_of(), ["site"])  # within which messages can be made
@@ -150,3 +153,17 @@ def test_large_updates_shrink_as_promised() -> None:
 
     assert size("float16") < 0.51 * size("none")
     assert size("int8") < 0.26 * size("none")
+
+
+@pytest.mark.slow
+def test_a_module_learns_as_well_from_updates_in_eight_bits(project: Path) -> None:
+    common = ("tracking.kind=none", "training.mode=federated", "++federation.partition.sites=2", "module.width=64")
+    plain = ai4sdk.run("train", *common, "training.max_epochs=4")
+    small = ai4sdk.run("train", *common, "training.max_epochs=4", "++federation.compression=int8")
+    last, other = (read_json(run.paths.federation / "00004/round.json") for run in (plain, small))
+    assert other["metrics"]["val_loss"] == pytest.approx(last["metrics"]["val_loss"], rel=0.1)
+    assert weights(small) != weights(plain)
+    for site, (down, up) in other["traffic"].items():
+        assert down == last["traffic"][site][0]
+        assert up < last["traffic"][site][1]
+    assert "traffic/up_bytes" in small.paths.metrics.read_text()
