@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ai4sdk.backends.base import Submission
 from ai4sdk.backends.registry import get_backend
@@ -23,6 +24,9 @@ from ai4sdk.runs.state import State, add_event, hold_lock, read_state, write_sta
 from ai4sdk.runs.store import create_run, fill_run
 
 __all__ = ["cancel_run", "fetch_results", "make_run", "requeue_run", "resume_run", "start_run"]
+
+_dumped: dict[tuple[str, str], str] = {}
+_MOST_DUMPED = 1000
 
 _FREE_LOCK = 5.0
 """Longest time, in seconds, from writing that a run has ended to freeing its lock."""
@@ -254,8 +258,18 @@ def _not_resumed(run: RunPaths, error: OSError) -> EnvironmentFault:
 
 def _files(plan: Plan) -> dict[str, str]:
     """Return the texts a run directory begins with."""
-    config = dump_yaml(plan.job)
+    config = "".join(_dump_section(name, section) for name, section in plan.job.items())
     return {"plan.json": plan.to_json(), "config.yaml": config}
+
+
+def _dump_section(name: str, section: Any) -> str:
+    """Return a section as YAML; the points of a study share most of theirs, and writing YAML is slow."""
+    key = name, repr(section)
+    if key not in _dumped:
+        if len(_dumped) >= _MOST_DUMPED:
+            _dumped.clear()
+        _dumped[key] = dump_yaml({name: section})
+    return _dumped[key]
 
 
 def _snapshot(plan: Plan) -> CodeSnapshot:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.runs.display import html_table
@@ -76,14 +76,17 @@ class Plan(_Part):
     python: str
     created: dict[str, Any] = Field(default_factory=dict)
     code: dict[str, Any]
+    _as_job: Job | None = PrivateAttr(None)
 
     def to_json(self) -> str:
         """Return the plan as the text of a JSON file; the code archive comes last."""
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+        return self.model_dump_json(indent=2) + "\n"
 
     def as_job(self) -> Job:
         """Return the job as typed sections."""
-        return Job.model_validate(self.job)
+        if self._as_job is None:
+            self._as_job = Job.model_validate(self.job)
+        return self._as_job
 
     def __repr__(self) -> str:
         tasks = ", ".join(task.name for task in self.tasks)

@@ -17,6 +17,7 @@ from typing import Any
 
 from ai4sdk.backends.base import Ended, Pool, PoolBackend
 from ai4sdk.backends.launch import make_run, requeue_run
+from ai4sdk.backends.local.spare import drop_spare
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.config.encode import texts_of
 from ai4sdk.config.keys import nearest
@@ -89,6 +90,8 @@ def execute(paths: StudyPaths, lock: int, *, failed_too: bool = False, look: boo
         if not look:
             write_state(paths, state)
         study = read_study_file(paths.study, Project(Path.cwd()))
+        if study.job["backend"]["kind"] != "local":
+            drop_spare()
         unattended = _is_unattended(study)
         if not unattended:
             records = _ship_records(paths, study)

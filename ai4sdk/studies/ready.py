@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ai4sdk.backends.local.spare import FROM_THE_START
 from ai4sdk.studies.layout import StudyPaths
 
 __all__ = ["ReadyEngine", "ready_engine", "wait_for_study"]
@@ -42,6 +43,7 @@ class ReadyEngine:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # one that dies is replaced by one that has a log
                     start_new_session=True,
+                    env={**os.environ, **FROM_THE_START},  # its zygote has to have them from the start
                 )
         except BaseException:
             self._connection.close()
@@ -85,12 +87,14 @@ def wait_for_study() -> tuple[StudyPaths, int, list[str]] | None:
         The study, the descriptor that holds its lock, and options; ``None`` if there will be none. The process is then
         in the project's folder, and its output goes to the study's log.
     """
+    from ai4sdk.backends.local.spare import fork_spare
     from ai4sdk.planning.plan import Plan, TaskPlan
     from ai4sdk.spec import Job
     from ai4sdk.spec.base import complete
 
     for model in (Job, Plan, TaskPlan):
         complete(model)
+    fork_spare()
     with socket.socket(fileno=os.dup(0)) as connection:
         try:
             message, descriptors, _, _ = socket.recv_fds(connection, _LONGEST_MESSAGE, 2)

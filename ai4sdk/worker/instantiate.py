@@ -41,11 +41,9 @@ def instantiate(config: Mapping[str, Any], *, key: str = "", partial: bool = Fal
     EnvironmentFault
         If a package is missing, or memory or disk is full.
     """
-    options: dict[str, Any] = {"_convert_": "all"}
-    if partial:
-        options["_partial_"] = True
+    options = {"_convert_": "all", **({"_partial_": True} if partial else {})}
     try:
-        return _hydra_instantiate(resolve_secrets(config), **options)
+        return _hydra_instantiate({**resolve_secrets(config), **options})  # faster than as arguments, which are merged
     except InstantiationException as error:
         raise _explained(error, config, key) from (error.__cause__ or error)
 

@@ -67,18 +67,49 @@ def main(arguments: Sequence[str]) -> None:
     arguments
         Descriptor of the socket, seconds from telling a worker to stop to killing it, and names of modules.
     """
-    connection = socket.socket(fileno=int(arguments[0]))
-    start_logging()
-    _import(arguments[2:])
+    _serve(socket.socket(fileno=int(arguments[0])), float(arguments[1]), arguments[2:])
+
+
+def wait_for_orders(connection: socket.socket) -> None:
+    """Serve a pool until it is gone, once it says how, in a process that was forked before anybody knew.
+
+    Parameters
+    ----------
+    connection
+        The socket. The first message is ``{"env", "folder", "log", "grace", "modules"}``; there is none if nobody needs
+        a zygote.
+    """
+    _make_ready()
+    message = connection.recv(_LONGEST_MESSAGE)
+    if not message:
+        return
+    orders = json.loads(message)
+    output = os.open(orders["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+    os.chdir(orders["folder"])
+    os.environ.update(orders["env"])
+    _serve(connection, orders["grace"], orders["modules"])
+
+
+def _make_ready() -> None:
+    """Do once what every worker would do."""
     for model in (TaskPlan, Plan, Job):
         complete(model)  # building a validator takes longer than a small task
     instantiate({"_target_": "builtins.dict"})  # what OmegaConf imports and remembers at its first use
+
+
+def _serve(connection: socket.socket, grace: float, modules: Sequence[str]) -> None:
+    start_logging()
+    _import(modules)
+    _make_ready()
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:  # of Python's; the threads of numerical libraries come back in the child by themselves
         log.warning("%s was started by an import: workers start cold, for a fork would lack it", ", ".join(threads))
     gc.collect()
     gc.freeze()  # no collection in a worker touches, and thereby copies, what they all share
-    _Zygote(connection, grace=float(arguments[1]), cold=bool(threads)).serve()
+    _Zygote(connection, grace=grace, cold=bool(threads)).serve()
 
 
 def _import(modules: Sequence[str]) -> None:

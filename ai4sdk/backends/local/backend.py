@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ai4sdk.backends.base import Command, Pool, Submission
 from ai4sdk.backends.local.orphans import kill_orphan
+from ai4sdk.backends.local.spare import FROM_THE_START
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_json, write_text
@@ -37,10 +38,7 @@ class LocalBackend:
                 env={
                     "OMP_NUM_THREADS": str(task.threads),
                     "OMP_WAIT_POLICY": "passive",
-                    "PYTHONHASHSEED": "0",
-                    "PYTHONUNBUFFERED": "1",
-                    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-                    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
+                    **FROM_THE_START,
                     **backend["env"],
                 },
                 log=str(run.log(task.name)),

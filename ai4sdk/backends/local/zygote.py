@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ai4sdk.backends.local.spare import Forked, take_spare
 from ai4sdk.processes import die_with_parent, signal_group
 
 __all__ = ["Zygote"]
@@ -21,7 +22,7 @@ _LONGEST_MESSAGE = 2**16
 
 
 class Zygote:
-    """Starts a zygote.
+    """Starts a zygote, or gives its orders to one that was forked before.
 
     Parameters
     ----------
@@ -46,6 +47,13 @@ class Zygote:
         self.env = env
         self.modules = modules
         self.ready = False
+        self._process: subprocess.Popen[bytes] | Forked
+        if spare := take_spare(env):
+            self._process, self.connection = spare.process, spare.connection
+            orders = {"env": dict(env), "folder": str(folder), "log": str(log), "grace": grace, "modules": [*modules]}
+            with contextlib.suppress(ConnectionError):  # `hear` will tell
+                self.connection.send(json.dumps(orders).encode())
+            return
         self.connection, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs, open(log, "ab") as output:
