@@ -259,6 +259,13 @@ def _privacy(federation: dict[str, Any]) -> str:
     from ai4sdk.privacy.spending import spends
 
     privacy = Privacy.model_validate(federation["privacy"])
+    if privacy.mode == "record":
+        noise = (
+            f"noise {privacy.noise_multiplier:.3g}" if privacy.noise_multiplier else "the noise that each site needs"
+        )
+        most = f"epsilon {privacy.epsilon:g} at most" if privacy.epsilon else "epsilon as each site's size comes to"
+        what = f"record, {noise}, gradients up to {privacy.clipping_norm:g}"
+        return f"{what}: {most} at delta {privacy.delta:g} for a record"
     spent = f"epsilon {spends(privacy, federation['rounds']):.3g} at delta {privacy.delta:g} for a whole site"
     return f"{privacy.mode} noise {privacy.noise_multiplier:.3g}, updates up to {privacy.clipping_norm:g}: {spent}"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from flwr.app import Context, Message, MetricRecord, RecordDict
@@ -48,8 +47,7 @@ def make_app(
         trained = learner.train(order)
         state, sent = trained.state, order.state
         if privacy is not None and privacy.mode == "local":
-            asked = f"{order.site}\0{order.round_number}\0{order.pull}\0{_digest(sent)}"
-            state = protect_own(state, sent, privacy, secret, asked)
+            state = protect_own(state, sent, privacy, secret, f"{order.site}\0{order.question}")
         drawn_with = f"{learner.seed}\0{order.site}\0{order.round_number}"
         packed = compress(state.parameters, sent.parameters, compression, drawn_with)
         arrays = {name: to_record(part) for name, part in packed.items()} | {BUFFERS: to_record(state.buffers)}
@@ -83,14 +81,6 @@ def _state(message: Message) -> State:
     return State(
         from_records(message.content.array_records[ARRAYS]), from_records(message.content.array_records[BUFFERS])
     )
-
-
-def _digest(state: State) -> str:
-    found = hashlib.sha256()
-    for name, array in sorted({**state.parameters, **state.buffers}.items()):
-        found.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()
 
 
 def _metrics(trained: Trained) -> MetricRecord:

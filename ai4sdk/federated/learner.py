@@ -22,9 +22,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ai4sdk.data.module import SplitData
+from ai4sdk.federated.dp_sgd import PrivateRecords, private_loader, require_mean_loss
 from ai4sdk.federated.memory import Memory
 from ai4sdk.federated.sharing import Sharing
-from ai4sdk.federated.weights import Arrays, State, load_state, state_of
+from ai4sdk.federated.weights import Arrays, State, digest_of, load_state, state_of
 from ai4sdk.spec import Job
 from ai4sdk.worker.callbacks import plain_metrics
 from ai4sdk.worker.optimizers import configure_optimizers
@@ -69,6 +70,11 @@ class Order:
     pull: float = 0.0
     control: Arrays | None = None
 
+    @property
+    def question(self) -> str:
+        """What tells this order from others to the same site: noise must be another one for each."""
+        return f"{self.round_number}\0{self.pull}\0{digest_of(self.state)}"
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -110,6 +116,8 @@ class Learner:
     threads
         How many a site computes with. Sums of large layers depend on it in their last digits, so it must not depend on
         where a site happens to be trained.
+    private
+        How the records of a site are protected, where they are.
     """
 
     def __init__(
@@ -120,7 +128,9 @@ class Learner:
         stop: StopRequest,
         memory: Memory,
         threads: int,
+        private: PrivateRecords | None = None,
     ) -> None:
+        self._private, self._tried = private, False
         self._job, self._module, self._sites, self._stop, self._threads = job, module, dict(sites), stop, threads
         self._memory, self._sharing = memory, Sharing(module, job.federation.share, job.federation.batchnorm)
         self._numbers = {name: number for number, name in enumerate(self._sites)}
@@ -173,9 +183,19 @@ class Learner:
             "max_steps": -1 if federation.local_steps is None else federation.local_steps,
             "limit_val_batches": 0,
         }
-        trainer = self._trainer(length, [callback])
+        loader: Any = data.train_dataloader()
+        callbacks: list[Callback] = [callback]
+        if self._private is not None and purpose == _TRAIN:  # a module of the site's own does not leave it
+            if not self._tried:
+                require_mean_loss(copy.deepcopy(self._module), data)
+                self._tried = True
+            size = data.loader.batch_size
+            private = self._private.of_training(order.site, order.question, _size(data, "train"), size)
+            loader = private_loader(data, private.batches)
+            callbacks.insert(0, private)  # what strategies add to gradients is not made of data
+        trainer = self._trainer(length, callbacks)
         self._seed(order.site, order.round_number, purpose, module, data)
-        trainer.fit(module, train_dataloaders=data.train_dataloader())
+        trainer.fit(module, train_dataloaders=loader)
         return _of_epochs(plain_metrics(trainer))
 
     def validate(self, site: str, round_number: int, since: int, state: State) -> Trained:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -13,8 +14,9 @@ import torch
 from flwr.clientapp import ClientApp
 
 from ai4sdk.data.module import SplitData
-from ai4sdk.errors import RunFailed
+from ai4sdk.errors import ConfigError, RunFailed
 from ai4sdk.federated.app import make_app
+from ai4sdk.federated.dp_sgd import PrivateRecords
 from ai4sdk.federated.inline import InlineGrid
 from ai4sdk.federated.learner import Learner, own_part
 from ai4sdk.federated.ledger import Ledger, Round
@@ -31,9 +33,10 @@ from ai4sdk.planning.plan import Plan
 from ai4sdk.privacy.accountant import promise
 from ai4sdk.privacy.budget import Entry, PrivacyLedger
 from ai4sdk.privacy.noise import read_secret
-from ai4sdk.privacy.spending import mechanism, spends
+from ai4sdk.privacy.spending import Account, mechanism, record_account, spends
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths, privacy_folder
+from ai4sdk.spec import Job
 from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.training import Checkpoint, EarlyStopping
 from ai4sdk.worker.callbacks import require_logged
@@ -76,16 +79,21 @@ class _Federated(Work):
         alone = len(sites) == 1
         self.memory = Memory(self.paths.federation / "sites")
         self.sharing = Sharing(self.module, federation.share, federation.batchnorm)
-        learner = Learner(job, self.module, sites, self.stop, self.memory, max(1, self.threads // len(sites)))
         server = Learner(job, self.module, {ALL: every}, self.stop, self.memory, self.threads if alone else 1)
         self._tell_of_sites(counts)
         self.count = len(sites)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
-        privacy, secret = federation.privacy, b""
+        privacy, secret, private = federation.privacy, b"", None
         if privacy is not None:
             refuse_buffers(self.sharing.shared_of(self.module))
             secret = read_secret(self.paths.federation / ".secret")
-            self._account(privacy, federation.rounds or 0, done=False)
+            self.accounts = record_accounts(job, sites) if privacy.mode == "record" else {}
+            self._account(privacy, dict.fromkeys(sites, federation.rounds or 0), done=False)
+            if self.accounts:
+                noise = {site: account.mechanism.noise_multiplier for site, account in self.accounts.items()}
+                private = PrivateRecords(privacy, noise, secret)
+        threads = max(1, self.threads // len(sites))
+        learner = Learner(job, self.module, sites, self.stop, self.memory, threads, private)
         with self._grid(make_app(learner, privacy, secret, federation.compression), list(sites)) as grid:
             self._rounds(
                 Server(
@@ -145,23 +153,33 @@ class _Federated(Work):
         took_part = participation((record.answered for record in server.done[1:]), sites)
         write_json(self.paths.federation / "participation.json", asdict(took_part))
         if job.federation.privacy is not None:
-            self._account(job.federation.privacy, len(server.done) - 1, done=True)
+            asked = Counter(site for record in server.done for site in record.sites)
+            made = asked if self.accounts else dict.fromkeys(sites, len(server.done) - 1)
+            self._account(job.federation.privacy, made, done=True)
         ended = {"reason": reason, "rounds": len(server.done) - 1, "best": best.value, "monitor": best.monitor}
         write_json(fit_marker(self.paths), {"finished": True, **ended})
         self.records.event("fit ended", **ended)
 
-    def _account(self, privacy: Privacy, rounds: int, *, done: bool) -> None:
-        """Reserve what the rounds may spend, or write down what they did; refuse more than there is."""
-        how, epsilon = mechanism(privacy), spends(privacy, rounds)
+    def _account(self, privacy: Privacy, rounds: Mapping[str, int], *, done: bool) -> None:
+        """Reserve what the rounds of each site may spend, or write down what they did; refuse more than there is."""
+        most = max(rounds.values(), default=0)
+        each: dict[str, float] = {}
+        if self.accounts:
+            each = {site: account.spends(privacy, rounds[site]) for site, account in self.accounts.items()}
+            worst = max(each, key=lambda site: each[site])
+            how, epsilon = self.accounts[worst].mechanism, each[worst]
+        else:
+            how, epsilon = mechanism(privacy), spends(privacy, most)
         ledger = PrivacyLedger(privacy_folder(self.paths.root.parent))
-        entry = Entry(self.paths.id, "site", how.to_dict(), rounds, epsilon, privacy.delta, done)
+        entry = Entry(self.paths.id, how.unit, how.to_dict(), most, epsilon, privacy.delta, done)
         fingerprint = self.plan.data["dataset"]["fingerprint"]
         ledger.write(fingerprint, entry, budget=None if done else privacy.budget)
         if done:
             said = {
                 "epsilon": epsilon,
                 "delta": privacy.delta,
-                "rounds": rounds,
+                "rounds": most,
+                **({"sites": each} if each else {}),
                 "means": promise(how, epsilon, privacy.delta),
             }
             write_json(self.paths.federation / "privacy.json", {**said, "mechanism": how.to_dict()})
@@ -199,6 +217,32 @@ class _Federated(Work):
         kept = {site: own_part(self.memory.load(site, since)) for site, since in server.since.items()}
         parts = {site: own for site, own in kept.items() if own}
         return average(list(parts.values()), [samples[site] for site in parts], self.sharing.own_of(self.module))
+
+
+def record_accounts(job: Job, sites: Mapping[str, SplitData]) -> dict[str, Account]:
+    """Return what each site does that protects its records, with the noise that it needs.
+
+    Raises
+    ------
+    RunFailed
+        If no noise is enough for a site, or the noise that is said is not.
+    """
+    federation, found, alike = job.federation, {}, {}
+    privacy, rounds = federation.privacy, federation.rounds
+    assert privacy is not None  # who asks has looked
+    assert rounds is not None  # planning writes it out
+    for site, data in sites.items():
+        samples: int = len(data.parts["train"])  # type: ignore[arg-type] # a dataset with a length, as was looked at
+        size = data.loader.batch_size
+        steps = federation.local_steps or (federation.local_epochs or 1) * -(-samples // min(size, samples))
+        try:
+            if samples not in alike:
+                alike[samples] = record_account(privacy, samples, size, steps, rounds)
+        except ConfigError as error:
+            problem = error.problems[0]
+            raise RunFailed(f"{site}, with {samples} records: {problem.message}", hint=problem.fix) from None
+        found[site] = alike[samples]
+    return found
 
 
 class _Best:

@@ -6,6 +6,7 @@ whatever the strategy: an optimizer on the server, or a median, would make varia
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from flwr.app import Array, ArrayRecord
 from torch import Tensor, nn
 
-__all__ = ["Arrays", "State", "average", "from_records", "load_state", "state_of", "to_record"]
+__all__ = ["Arrays", "State", "average", "digest_of", "from_records", "load_state", "state_of", "to_record"]
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 
@@ -53,6 +54,15 @@ def state_of(module: nn.Module) -> State:
         elif name not in every:
             buffers[name] = _array(value)
     return State(parameters, buffers)
+
+
+def digest_of(state: State) -> str:
+    """Return a digest of every value of a state."""
+    found = hashlib.sha256()
+    for name, array in sorted({**state.parameters, **state.buffers}.items()):
+        found.update(f"{name}\0{array.dtype}\0{array.shape}\0".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
 
 
 def load_state(module: nn.Module, state: State) -> None:

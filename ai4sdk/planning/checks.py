@@ -14,6 +14,7 @@ from ai4sdk.planning.targets import TargetReport, check_target, nearest_name, pa
 from ai4sdk.spec import Job, KubernetesBackend, Section, TargetDataset
 from ai4sdk.spec.federation import STRATEGIES
 from ai4sdk.spec.job import SECTIONS_OF_A_TRAINING
+from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.scale import scale_of
 from ai4sdk.spec.target import HYDRA_KEYS
 
@@ -436,11 +437,7 @@ def _privacy_can_be_promised(job: Job, search: list[Path]) -> Iterator[Finding]:
     if job.training.mode != "federated" or job.function is not None or privacy is None:
         return
     if privacy.mode == "record":
-        yield Finding(
-            "federation.privacy.mode",
-            "noise on the gradients of single records is not offered yet",
-            "federation.privacy.mode=local, which protects whole sites, and so their records",
-        )
+        yield from _records_can_be_protected(job, privacy)
     elif privacy.sampling != "none":
         yield Finding(
             "federation.privacy.sampling",
@@ -454,6 +451,19 @@ def _privacy_can_be_promised(job: Job, search: list[Path]) -> Iterator[Finding]:
             f"how much noise {job.federation.strategy.target.rpartition('.')[2]} needs is not known",
             f"federation.strategy=fedavg, or another mean ({', '.join(_MEANS)}); or federation.privacy.mode=local",
         )
+
+
+def _records_can_be_protected(job: Job, privacy: Privacy) -> Iterator[Finding]:
+    """Find what gradients of single records cannot be had with."""
+    if privacy.sampling != "poisson":
+        message = "batches are drawn so that each record is in one by itself, with the same chance"
+        yield Finding("federation.privacy.sampling", message, "federation.privacy.sampling=poisson, or leave it out")
+    if job.training.accumulate_grad_batches > 1:
+        message = "noise is added to each batch, so that accumulated ones would each have it"
+        yield Finding("training.accumulate_grad_batches", message, "a larger dataset.loader.batch_size instead")
+    if job.training.precision.startswith("16"):
+        message = "losses are scaled in 16 bits, and so would be the gradients that are clipped"
+        yield Finding("training.precision", message, "training.precision=bf16-mixed or 32-true")
 
 
 def _unfreezing_leaves_something(job: Job, search: list[Path]) -> Iterator[Finding]:

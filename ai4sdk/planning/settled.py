@@ -75,6 +75,8 @@ def _spend(privacy: Privacy, federation: dict[str, Any], fingerprint: str | None
     from ai4sdk.privacy.spending import mechanism, spends, with_noise
 
     rounds = federation["rounds"]
+    if privacy.mode == "record":  # each site finds its noise, which depends on how many records it has
+        return _reserve(privacy, rounds, fingerprint, folder)
     try:
         privacy = with_noise(privacy, rounds)
         if privacy.budget is not None and fingerprint is not None:
@@ -87,4 +89,20 @@ def _spend(privacy: Privacy, federation: dict[str, Any], fingerprint: str | None
     except EnvironmentFault as error:
         return [Finding("federation.privacy", error.message, error.hint)]
     federation["privacy"] = privacy.model_dump(mode="json", by_alias=True)
+    return []
+
+
+def _reserve(privacy: Privacy, rounds: int, fingerprint: str | None, folder: Path) -> list[Finding]:
+    """Refuse what the dataset's budget does not allow, where epsilon is said; else it is known when sites are."""
+    from ai4sdk.privacy.budget import Entry, PrivacyLedger
+
+    if privacy.budget is None or privacy.epsilon is None or fingerprint is None:
+        return []
+    try:
+        entry = Entry("", "record", {}, rounds, privacy.epsilon, privacy.delta)
+        PrivacyLedger(folder).refuse_over(privacy.budget, fingerprint, entry)
+    except DataError as error:
+        return [Finding("federation.privacy.budget", error.message, error.hint)]
+    except EnvironmentFault as error:
+        return [Finding("federation.privacy", error.message, error.hint)]
     return []

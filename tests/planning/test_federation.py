@@ -99,7 +99,7 @@ def test_the_noise_that_an_epsilon_needs_is_in_the_plan(project: Path) -> None:
     [
         (("++federation.privacy={mode: central, epsilon: 1, noise_multiplier: 0.5}",), "more than 1"),
         (("++federation.privacy={mode: central}",), "give noise_multiplier, or epsilon"),
-        (("++federation.privacy={mode: record, epsilon: 1}",), "not offered yet"),
+        (("++federation.privacy={mode: record, epsilon: 1, sampling: fixed}",), "with the same chance"),
         (("++federation.privacy={mode: central, epsilon: 1, sampling: poisson}",), "federation.privacy.sampling=none"),
         ((PRIVATE, "++federation.strategy=fedmedian"), "how much noise FedMedian needs is not known"),
         (("++federation.privacy={mode: central, epsilon: 3, budget: 2}",), "budget"),
