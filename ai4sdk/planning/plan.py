@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.runs.display import html_table
@@ -76,7 +77,11 @@ class Plan(_Part):
     python: str
     created: dict[str, Any] = Field(default_factory=dict)
     code: dict[str, Any]
-    _as_job: Job | None = PrivateAttr(None)
+
+    @cached_property
+    def typed_job(self) -> Job:
+        """The job as typed sections, made once."""
+        return Job.model_validate(self.job)
 
     def to_json(self) -> str:
         """Return the plan as the text of a JSON file; the code archive comes last."""
@@ -84,9 +89,7 @@ class Plan(_Part):
 
     def as_job(self) -> Job:
         """Return the job as typed sections."""
-        if self._as_job is None:
-            self._as_job = Job.model_validate(self.job)
-        return self._as_job
+        return self.typed_job
 
     def __repr__(self) -> str:
         tasks = ", ".join(task.name for task in self.tasks)
