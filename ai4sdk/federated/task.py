@@ -22,7 +22,7 @@ from ai4sdk.federated.memory import Memory
 from ai4sdk.federated.participation import participation
 from ai4sdk.federated.pool import PoolGrid
 from ai4sdk.federated.protection import refuse_buffers
-from ai4sdk.federated.rounds import Server
+from ai4sdk.federated.rounds import Server, SitesGrid
 from ai4sdk.federated.sharing import Sharing
 from ai4sdk.federated.sites import divided, split_data
 from ai4sdk.federated.strategies import make_strategy
@@ -43,7 +43,7 @@ from ai4sdk.worker.signals import StopRequest
 from ai4sdk.worker.task import open_task
 from ai4sdk.worker.train import fit_marker, quiet_lightning, watched_metrics
 
-__all__ = ["execute"]
+__all__ = ["ALL", "Federated", "account", "execute", "tell_spent"]
 
 log = logging.getLogger(__name__)
 
@@ -56,10 +56,20 @@ def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
     quiet_lightning()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     with open_task(plan, paths, task, stop) as opened:
-        _Federated(opened).do()
+        federation = opened.job.federation
+        if federation.join is not None:
+            from ai4sdk.federated.deploy.site import Site
+
+            Site(opened).do()
+        elif federation.listen is not None:
+            from ai4sdk.federated.deploy.coordinator import Coordinator
+
+            Coordinator(opened).do()
+        else:
+            Federated(opened).do()
 
 
-class _Federated(Work):
+class Federated(Work):
     """The phases of a federation that is rehearsed on this machine."""
 
     def fit(self) -> None:
@@ -79,13 +89,12 @@ class _Federated(Work):
         learner = Learner(job, self.module, sites, self.stop, self.memory, max(1, self.threads // len(sites)))
         server = Learner(job, self.module, {ALL: every}, self.stop, self.memory, self.threads if alone else 1)
         self._tell_of_sites(counts)
-        self.count = len(sites)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
         privacy, secret = federation.privacy, b""
         if privacy is not None:
             refuse_buffers(self.sharing.shared_of(self.module))
             secret = read_secret(self.paths.federation / ".secret")
-            self._account(privacy, federation.rounds or 0, done=False)
+            account(self, privacy, federation.rounds or 0, done=False)
         with self._grid(make_app(learner, privacy, secret), list(sites)) as grid:
             self._rounds(
                 Server(
@@ -97,7 +106,7 @@ class _Federated(Work):
                     lambda number, state: server.validate(ALL, number, 0, state).metrics,
                     secret,
                 ),
-                list(sites),
+                grid,
             )
 
     def prepare(self) -> None:
@@ -118,7 +127,7 @@ class _Federated(Work):
             return nullcontext(InlineGrid(app, sites))
         return PoolGrid(app, sites, processes, self.stop)
 
-    def _rounds(self, server: Server, sites: Sequence[str]) -> None:
+    def _rounds(self, server: Server, grid: SitesGrid) -> None:
         """Do what is left of the rounds, and keep the best and the last weights."""
         job, rounds = self.job, self.job.federation.rounds
         assert rounds is not None  # planning writes it out
@@ -137,35 +146,21 @@ class _Federated(Work):
                 break
             self.stop.check()
             record = server.round()
-            self._tell(record, rounds)
+            self._tell(record, rounds, len(grid.nodes))
             require_logged(watched_metrics(job), {name for known in server.done for name in known.metrics})
             if best.consider(record):
                 self._save(self.paths.best_checkpoint, server)
         self._save(self.paths.last_checkpoint, server)
-        took_part = participation((record.answered for record in server.done[1:]), sites)
+        took_part = participation((record.answered for record in server.done[1:]), list(grid.nodes))
         write_json(self.paths.federation / "participation.json", asdict(took_part))
         if job.federation.privacy is not None:
-            self._account(job.federation.privacy, len(server.done) - 1, done=True)
+            self._spent(job.federation.privacy, len(server.done) - 1)
         ended = {"reason": reason, "rounds": len(server.done) - 1, "best": best.value, "monitor": best.monitor}
         write_json(fit_marker(self.paths), {"finished": True, **ended})
         self.records.event("fit ended", **ended)
 
-    def _account(self, privacy: Privacy, rounds: int, *, done: bool) -> None:
-        """Reserve what the rounds may spend, or write down what they did; refuse more than there is."""
-        how, epsilon = mechanism(privacy), spends(privacy, rounds)
-        ledger = PrivacyLedger(privacy_folder(self.paths.root.parent))
-        entry = Entry(self.paths.id, "site", how.to_dict(), rounds, epsilon, privacy.delta, done)
-        fingerprint = self.plan.data["dataset"]["fingerprint"]
-        ledger.write(fingerprint, entry, budget=None if done else privacy.budget)
-        if done:
-            said = {
-                "epsilon": epsilon,
-                "delta": privacy.delta,
-                "rounds": rounds,
-                "means": promise(how, epsilon, privacy.delta),
-            }
-            write_json(self.paths.federation / "privacy.json", {**said, "mechanism": how.to_dict()})
-            self.records.event("privacy", epsilon=epsilon, delta=privacy.delta)
+    def _spent(self, privacy: Privacy, rounds: int) -> None:
+        account(self, privacy, rounds, done=True)
 
     def _tell_of_sites(self, sites: Mapping[str, Mapping[str, int]]) -> None:
         """Write down how many samples of which class are where, which the picture is drawn from."""
@@ -177,11 +172,11 @@ class _Federated(Work):
         self.paths.federation.mkdir(exist_ok=True)
         write_json(self.paths.federation / "partition.json", sites)
 
-    def _tell(self, record: Round, rounds: int) -> None:
+    def _tell(self, record: Round, rounds: int, sites: int) -> None:
         self.records.metrics(record.metrics, step=record.number, epoch=record.number)
         self.records.event("round", number=record.number, sites=len(record.answered), refused=record.refused)
         self.records.progress.update(
-            round=record.number, rounds=rounds, sites=len(record.answered), of_sites=self.count, metrics=record.metrics
+            round=record.number, rounds=rounds, sites=len(record.answered), of_sites=sites, metrics=record.metrics
         )
 
     def _save(self, path: Path, server: Server) -> None:
@@ -197,6 +192,25 @@ class _Federated(Work):
         kept = {site: own_part(self.memory.load(site, since)) for site, since in server.since.items()}
         parts = {site: own for site, own in kept.items() if own}
         return average(list(parts.values()), [samples[site] for site in parts], self.sharing.own_of(self.module))
+
+
+def account(work: Work, privacy: Privacy, rounds: int, *, done: bool) -> None:
+    """Reserve what the rounds may spend of a dataset, or write down what they did; refuse more than there is."""
+    how, epsilon = mechanism(privacy), spends(privacy, rounds)
+    ledger = PrivacyLedger(privacy_folder(work.paths.root.parent))
+    entry = Entry(work.paths.id, "site", how.to_dict(), rounds, epsilon, privacy.delta, done)
+    fingerprint = work.plan.data["dataset"]["fingerprint"]
+    ledger.write(fingerprint, entry, budget=None if done else privacy.budget)
+    if done:
+        tell_spent(work, privacy, rounds)
+
+
+def tell_spent(work: Work, privacy: Privacy, rounds: int) -> None:
+    """Write down what rounds have spent, and what that means."""
+    how, epsilon = mechanism(privacy), spends(privacy, rounds)
+    said = {"epsilon": epsilon, "delta": privacy.delta, "rounds": rounds, "means": promise(how, epsilon, privacy.delta)}
+    write_json(work.paths.federation / "privacy.json", {**said, "mechanism": how.to_dict()})
+    work.records.event("privacy", epsilon=epsilon, delta=privacy.delta)
 
 
 class _Best:
