@@ -30,7 +30,7 @@ class Listen(Section):
     deadline: Span = Field(default=3600.0, gt=0)
     """How long a round waits for answers; later ones are discarded."""
 
-    gone_after: Span = Field(default=30.0, ge=1)
+    gone_after: Span = Field(default=30.0, ge=10)
     """How long a site may be silent before a round does not wait for it any more. Sites are heard of every few
     seconds, also while they train."""
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.supercore.task_identity import TaskIdentity
 
 from ai4sdk.errors import EnvironmentFault, RunInterrupted
 from ai4sdk.federated.app import CONFIG, ROUND, SITE
@@ -132,7 +131,6 @@ class _Serving:
     def _answer(self, message: Message) -> Message:
         began, node = time.monotonic(), int(self._client.node.node_id)
         run = message.metadata.run_id
-        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run, node, 0
         answer, error = answered(self._app, message, Context(run, node, {SITE: self._site}, RecordDict(), {}))
         if answer is None:  # what an error says may be data; its kind is enough
             answer = Message(Error(_FAILED, f"{type(error).__name__}; the site's log says more"), reply_to=message)

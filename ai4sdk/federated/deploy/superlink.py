@@ -150,8 +150,14 @@ class SuperLink(FleetServicer):
             return {site: self._nodes[site] for site in self._registry.sites() if site in self._nodes}
 
     def is_up(self, node: int) -> bool:
-        """Tell whether a site has joined, and was heard of a moment ago."""
-        return node in self._active and time.monotonic() - self._heard.get(node, 0.0) < self._gone_after
+        """Tell whether a site has joined, was heard of a moment ago, and is still admitted."""
+        if node not in self._active or time.monotonic() - self._heard.get(node, 0.0) >= self._gone_after:
+            return False
+        now = time.time()
+        return any(
+            entry.state(now) == "valid" and entry.key is not None and self._keys.get(entry.key) == node
+            for entry in self._registry.entries()
+        )
 
     # Serving
 
@@ -306,7 +312,7 @@ class SuperLink(FleetServicer):
                 if time.monotonic() >= until or not context.is_active():
                     return PullMessagesResponse()
                 self.changed.wait(_LOOK)
-            self.gate.still_admitted(context)
+                self.gate.still_admitted(context)
             if not context.is_active():
                 return PullMessagesResponse()
             self._remove_answer(letter)  # half of one, of a site that broke off
