@@ -37,14 +37,18 @@ class Deployed:
         How many.
     gone_after
         Seconds of silence after which a site is gone; less than YAML may say.
+    host
+        Address to listen at.
     listen
         Settings of the section.
     """
 
-    def __init__(self, folder: Path, sites: int = 4, gone_after: float = 20.0, **listen: Any) -> None:
-        self.folder, self.gone_after = folder, gone_after
+    def __init__(
+        self, folder: Path, sites: int = 4, gone_after: float = 20.0, host: str = "127.0.0.1", **listen: Any
+    ) -> None:
+        self.folder, self.gone_after, self.host = folder, gone_after, host
         if not (folder / "tls").exists():
-            write_certificates(folder / "tls", ["localhost", "127.0.0.1"])
+            write_certificates(folder / "tls", ["localhost", host])
         self.registry = Registry(folder / "tokens.json")
         self.names = [f"site-{number}" for number in range(1, sites + 1)]
         self.tokens: dict[str, str] = {}
@@ -62,7 +66,7 @@ class Deployed:
         self.link = SuperLink(self.registry, {"terms": {}}, self.gone_after)
         self.grid = DeployedGrid(self.link, self.settings, StopRequest())
         files = (self.folder / "tls/server.pem", self.folder / "tls/server.key")
-        self.port = self.link.start(f"127.0.0.1:{port}", *read_certificate(*files))
+        self.port = self.link.start(f"{self.host}:{port}", *read_certificate(*files))
 
     def server(self, **federation: Any) -> Server:
         """Make what does the rounds."""
@@ -75,7 +79,7 @@ class Deployed:
         """Connect as a site, with its token and key or another's."""
         private = load_or_make_key(self.folder / f"{key or site}.key")
         authority = (self.folder / "tls/ca.pem").read_bytes()
-        return SiteClient(f"localhost:{self.port}", authority, token or self.tokens[site], private)
+        return SiteClient(f"{self.host}:{self.port}", authority, token or self.tokens[site], private)
 
     def join(self, site: str, app: ClientApp | None = None, patience: float = 30.0) -> None:
         """Have a site take part, in a thread."""

@@ -211,12 +211,12 @@ def test_messages_of_another_site_are_neither_read_nor_answered(coordinator: Dep
         run, node = ours.metadata.run_id, int(hostile.node.node_id)
 
         head = PullObjectRequest(node=hostile.node, run_id=run, object_id=theirs.metadata.message_id)
-        with pytest.raises(Refused, match="no part of a message to this site"):
+        with pytest.raises(Forgotten, match="no part of a message to this site"):
             hostile._call(hostile._stub.PullObject, head)
         confirm = ConfirmMessageReceivedRequest(
             node=hostile.node, run_id=run, message_object_id=theirs.metadata.message_id
         )
-        with pytest.raises(Refused, match="no message to this site"):
+        with pytest.raises(Forgotten, match="no message to this site"):
             hostile._call(hostile._stub.ConfirmMessageReceived, confirm)
 
         forged = app_of()(theirs, Context(run, node, {SITE: "site-1"}, RecordDict(), {}))
@@ -227,7 +227,7 @@ def test_messages_of_another_site_are_neither_read_nor_answered(coordinator: Dep
         with pytest.raises(Refused, match="no message of this site"):
             hostile.push(answer)
         part = PushObjectRequest(node=hostile.node, run_id=run, object_id="0" * 64, object_content=b"x", session_id="")
-        with pytest.raises(Refused, match="no part of an answer"):
+        with pytest.raises(Forgotten, match="no part of an answer"):
             hostile._call(hostile._stub.PushObject, part)
         two_heads = PushMessagesRequest(node=hostile.node)
         with pytest.raises(Refused, match="one message at a time"):

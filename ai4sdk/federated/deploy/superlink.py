@@ -52,6 +52,8 @@ MOST_BYTES = 8 * 2**20
 _POLL = 20.0
 """Longest time that a site waits for a message before it asks again."""
 _LOOK = 1.0
+_NOT_NOW = grpc.StatusCode.FAILED_PRECONDITION
+"""For what may be of a message that was given up: an honest site then joins again."""
 
 
 @dataclass
@@ -326,14 +328,14 @@ class SuperLink(FleetServicer):
         """Give a site a part of its message."""
         letter = self._letters.get(request.node.node_id)
         if letter is None or request.object_id not in letter.objects or request.run_id != self.run_id:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "it is no part of a message to this site")
+            context.abort(_NOT_NOW, "it is no part of a message to this site")
         return super().PullObject(request, context)
 
     def ConfirmMessageReceived(self, request: Any, context: grpc.ServicerContext) -> Any:
         """Take note; the message stays until its answer is there, as the site may lose it."""
         letter = self._letters.get(request.node.node_id)
         if letter is None or request.message_object_id != letter.message.metadata.message_id:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "it is no message to this site")
+            context.abort(_NOT_NOW, "it is no message to this site")
         return ConfirmMessageReceivedResponse()
 
     def PushMessages(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -369,7 +371,7 @@ class SuperLink(FleetServicer):
         """Take a part of a site's answer."""
         letter = self._letters.get(request.node.node_id)
         if letter is None or request.object_id not in letter.missing or request.run_id != self.run_id:
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "it is no part of an answer of this site")
+            context.abort(_NOT_NOW, "it is no part of an answer of this site")
             raise AssertionError("abort raises")
         with self.changed:
             letter.got_bytes += len(request.object_content)
