@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from ai4sdk.cli.arguments import Parser, add_waiting_options
-from ai4sdk.cli.run_one import run_one
+from ai4sdk.backends.launch import start_run
+from ai4sdk.cli.arguments import Parser, add_waiting_options, split_config
+from ai4sdk.cli.following import follow
+from ai4sdk.cli.interrupts import interrupts_held
+from ai4sdk.cli.plan import warnings_of
+from ai4sdk.config.load import load_job
+from ai4sdk.config.project import find_project
 from ai4sdk.errors import UsageError
+from ai4sdk.planning.build import make_plan
+from ai4sdk.spec import TargetDataset
 
 EPILOG = """\
 actions:
@@ -29,6 +39,7 @@ ACTIONS = {
     "join": ("ai4sdk.cli.federated_join", "join"),
 }
 """Action → module and function that does it."""
+NO_DATA = "ai4sdk.federated.deploy.nothing.NoData"
 
 
 def main(command: str, argv: Sequence[str]) -> int:
@@ -54,8 +65,6 @@ def certificates(command: str, argv: Sequence[str]) -> int:
     parser.add_argument("folder", metavar="FOLDER", help="gets ca.pem (for sites), server.pem and server.key")
     parser.add_argument("names", nargs="+", metavar="NAME", help="host names and IP addresses of the coordinator")
     args = parser.parse(argv)
-    from pathlib import Path
-
     from ai4sdk.federated.deploy.certificates import write_certificates
 
     write_certificates(Path(args.folder), args.names)
@@ -77,19 +86,29 @@ def server(command: str, argv: Sequence[str]) -> int:
     parser.add_argument("--address", default="0.0.0.0:9443", metavar="HOST:PORT", help="default: 0.0.0.0:9443")
     parser.add_argument("--certificate", required=True, metavar="FILE", help="certificate of this server (PEM)")
     parser.add_argument("--key", required=True, metavar="FILE", help="its private key (PEM)")
+    parser.add_argument("--no-data", action="store_true", help="the coordinator has no dataset; only sites evaluate")
     add_waiting_options(parser)
     args = parser.parse(argv)
     listen = {"address": args.address, "certificate": absolute(args.certificate), "key": absolute(args.key)}
     real = ["++federation.partition=null", "++federation.join=null", f"++federation.listen={mapping(listen)}"]
-    args.overrides = [*real, *args.overrides]
-    args.plan, args.after = None, []
-    return run_one(args, ["ai4sdk", command, *argv])
+    config, overrides = split_config(command, args.overrides)
+    project = find_project()
+    none = [f"++dataset._target_={NO_DATA}"] if args.no_data else []
+    loaded = load_job(config, [*real, *overrides, *none], project)
+    if loaded.job.sweep.axes:
+        raise UsageError(f"{config} has axes; sites cannot be asked for a study", hint="give each axis one value")
+    if args.no_data:  # what else the config says of a dataset, is for sites
+        job = loaded.job.model_copy(update={"dataset": TargetDataset(target=NO_DATA)})
+        loaded = replace(loaded, job=job)
+    plan = make_plan(loaded, command=["ai4sdk", command, *argv])
+    for warning in warnings_of(plan):
+        print(f"warning: {warning}", file=sys.stderr)
+    with interrupts_held():
+        return follow(start_run(plan, project.root), plan, detach=args.detach, wait=args.wait)
 
 
 def absolute(path: str) -> str:
     """Return a path that means the same wherever the run is."""
-    from pathlib import Path
-
     return str(Path(path).expanduser().absolute())
 
 
@@ -99,4 +118,4 @@ def mapping(values: dict[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'" if "\\" in text or "'" in text else f"'{text}'"
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

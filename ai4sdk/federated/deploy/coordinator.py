@@ -11,6 +11,7 @@ from ai4sdk.data.module import SplitData
 from ai4sdk.errors import RunFailed
 from ai4sdk.federated.deploy.certificates import read_certificate
 from ai4sdk.federated.deploy.grid import DeployedGrid
+from ai4sdk.federated.deploy.nothing import NoData
 from ai4sdk.federated.deploy.superlink import SuperLink
 from ai4sdk.federated.deploy.tokens import Registry, federation_folder
 from ai4sdk.federated.learner import Learner
@@ -26,6 +27,8 @@ from ai4sdk.federated.weights import Arrays, State
 from ai4sdk.privacy.noise import read_secret
 from ai4sdk.runs.files import write_json
 from ai4sdk.spec.privacy import Privacy
+from ai4sdk.worker.package import write_package
+from ai4sdk.worker.report import write_report
 from ai4sdk.worker.train import fit_marker
 
 __all__ = ["Coordinator"]
@@ -72,19 +75,63 @@ class Coordinator(Federated):
         finally:
             link.stop()
 
+    def evaluate(self) -> None:
+        """Judge the global module, where the coordinator has samples."""
+        if not isinstance(self.data.datamodule, NoData):
+            super().evaluate()
+            return
+        write_report(self.paths)
+        log.info("the coordinator has no dataset: the metrics of the sites are the evaluation")
+
+    def package(self) -> None:
+        """Write the package of the global module; without samples its ``example_input_array`` says what it takes."""
+        if not isinstance(self.data.datamodule, NoData):
+            super().package()
+            return
+        if self.module.example_input_array is None:
+            log.warning(
+                "there is no package, as nothing says what the module takes: set self.example_input_array in it, or "
+                "give the coordinator a dataset; the weights are in %s",
+                self.paths.checkpoints,
+            )
+            self.records.event("not packaged", reason="no example of an input")
+            return
+        self._load_trained()
+        write_package(
+            self.paths.package,
+            module=self.module,
+            module_target=self.job.learner.module.as_config(),
+            task=self.job.task,
+            class_names=self.job.evaluation.class_names,
+            example_input=self.module.example_input_array,
+            code=self.paths.code,
+            code_paths=self.plan.code["paths"],
+            plan_digest=self.plan.digest,
+            run_id=self.paths.id,
+            packages=self.plan.packages,
+            name=self.job.name,
+            description=self.job.description,
+        )
+        self.records.event("packaged")
+
     def _terms(self) -> dict[str, object]:
         """Return what sites are told of the federation."""
-        return {"run": self.paths.id, "name": self.job.name, "description": self.job.description, **self._agreed()}
-
-    def _agreed(self) -> dict[str, object]:
-        return {"terms": self.plan.terms}
+        job = self.job
+        return {
+            "run": self.paths.id,
+            "name": job.name,
+            "description": job.description,
+            "terms": self.plan.terms,
+            "classes": self._class_names,
+            "columns": self.data.column_names,
+        }
 
     def _validate(self) -> Callable[[int, State], dict[str, float]] | None:
         """Return what judges a state by the coordinator's own validation samples, where that is asked for."""
         if self.job.federation.evaluate not in ("server", "both"):
             return None
-        splits = split_data(self.data)
-        if "val" not in splits.parts:
+        splits = None if isinstance(self.data.datamodule, NoData) else split_data(self.data)
+        if splits is None or "val" not in splits.parts:
             raise RunFailed(
                 "the coordinator is to validate, and has no validation samples", hint="federation.evaluate=sites"
             )

@@ -8,7 +8,7 @@ import logging
 from ai4sdk.data.module import SplitData
 from ai4sdk.errors import DataError
 from ai4sdk.federated.app import make_app
-from ai4sdk.federated.deploy.agreement import require_agreed
+from ai4sdk.federated.deploy.agreement import require_agreed, require_alike
 from ai4sdk.federated.deploy.connection import connect
 from ai4sdk.federated.deploy.serving import serve
 from ai4sdk.federated.learner import Learner
@@ -66,6 +66,8 @@ class Site(Work):
         def agree() -> None:
             told = client.terms()
             require_agreed(told, self.plan.terms, join)
+            require_alike("classes", told.get("classes"), self._class_names)
+            require_alike("columns", told.get("columns"), self.data.column_names)
             numbers[join.site] = int(told["number"])
 
         def tell(kind: str, number: int, seconds: float) -> None:
