@@ -238,12 +238,7 @@ def _rounds(federation: dict[str, Any]) -> str:
 
 
 def _federation(federation: dict[str, Any]) -> str:
-    divided = federation["partition"]
-    sites = _count(len(divided["groups"]), "site") if divided["groups"] else ""
-    sites = sites or (_count(divided["sites"], "site") if divided["sites"] else "a site for each value")
-    how = {key: divided[key] for key in ("alpha", "sizes", "classes", "column") if divided[key] is not None}
-    options = "".join(f", {key} {value}" for key, value in how.items())
-    parts = [_target(federation["strategy"]), f"{sites} of one dataset ({divided['method']}{options})"]
+    parts = [_target(federation["strategy"]), _sites(federation)]
     if federation["fraction"] < 1:
         parts.append(f"{federation['fraction']:.0%} of them a round")
     if federation["share"] != ["*"]:
@@ -253,6 +248,19 @@ def _federation(federation: dict[str, Any]) -> str:
     if federation["personal"]:
         parts.append(f"each site a module of its own (pull {federation['personal']['strength']:g})")
     return ", ".join(parts)
+
+
+def _sites(federation: dict[str, Any]) -> str:
+    if (join := federation["join"]) is not None:
+        return f"as {join['site']}, led by {join['address']}"
+    if (listen := federation["listen"]) is not None:
+        return f"at least {_count(federation['min_sites'], 'site')} that join at {listen['address']}"
+    divided = federation["partition"]
+    sites = _count(len(divided["groups"]), "site") if divided["groups"] else ""
+    sites = sites or (_count(divided["sites"], "site") if divided["sites"] else "a site for each value")
+    how = {key: divided[key] for key in ("alpha", "sizes", "classes", "column") if divided[key] is not None}
+    options = "".join(f", {key} {value}" for key, value in how.items())
+    return f"{sites} of one dataset ({divided['method']}{options})"
 
 
 def _privacy(federation: dict[str, Any]) -> str:

@@ -51,6 +51,10 @@ class InlineGrid(Grid):
         """Site → node id."""
         return {str(context.node_config[SITE]): number for number, context in self._contexts.items()}
 
+    def gather(self, count: int) -> list[str]:
+        """Return all sites, which are always there."""
+        return list(self.nodes)
+
     def set_run(self, run: Run) -> None:
         """Take another run's description."""
         self._run = run

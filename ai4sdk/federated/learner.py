@@ -118,6 +118,9 @@ class Learner:
         where a site happens to be trained.
     private
         How the records of a site are protected, where they are.
+    numbers
+        Site → its number, which its random numbers follow from; by default its place among ``sites``. It may be filled
+        later, before the first training.
     """
 
     def __init__(
@@ -129,17 +132,18 @@ class Learner:
         memory: Memory,
         threads: int,
         private: PrivateRecords | None = None,
+        numbers: Mapping[str, int] | None = None,
     ) -> None:
         self._private, self._tried = private, False
         self._job, self._module, self._sites, self._stop, self._threads = job, module, dict(sites), stop, threads
         self._memory, self._sharing = memory, Sharing(module, job.federation.share, job.federation.batchnorm)
-        self._numbers = {name: number for number, name in enumerate(self._sites)}
+        self._numbers = numbers if numbers is not None else {name: i for i, name in enumerate(self._sites)}
         self._began_with = random_state()
 
     def train(self, order: Order) -> Trained:
         """Train a site's part of a round, and keep what the site keeps."""
         torch.set_num_threads(self._threads)
-        kept = self._memory.load(order.site, order.since)
+        kept = self._kept(order.site, order.since, control=order.control is not None)
         module, data = self._module_of(order.state, kept), self._sites[order.site]
         callback = _LocalTraining(self._stop, order.round_number)
         if order.pull:
@@ -161,6 +165,11 @@ class Learner:
         if keep:
             self._memory.save(order.site, order.round_number, keep, since=order.since)
         return Trained(self._sharing.shared_of(module), _size(data, "train"), metrics, change)
+
+    def _kept(self, site: str, since: int, *, control: bool = False) -> Arrays:
+        """Return what a site kept; where sites keep nothing, nothing is looked for."""
+        keeps = control or bool(self._sharing.own) or self._job.federation.personal is not None
+        return self._memory.load(site, since if keeps else 0)
 
     def _train_personal(self, order: Order, kept: Arrays) -> Arrays:
         """Train the site's own module, pulled towards the global weights that it was sent."""
@@ -207,7 +216,7 @@ class Learner:
         samples = _size(self._sites[site], "val")
         if not samples:
             return Trained(State({}, {}), 0, {})
-        kept = self._memory.load(site, since)
+        kept = self._kept(site, since)
         metrics = self._judge(site, round_number, self._module_of(state, kept))
         if self._job.federation.personal is not None and since:
             own = self._judge(site, round_number, self._personal_of(state, kept))

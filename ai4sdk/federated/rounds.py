@@ -42,7 +42,11 @@ class SitesGrid(Protocol):
 
     @property
     def nodes(self) -> Mapping[str, int]:
-        """Site → node id, of the sites that can be reached now."""
+        """Site → node id, of all sites that are known."""
+        ...
+
+    def gather(self, count: int) -> list[str]:
+        """Return the sites that can be reached now, after waiting for so many of them where sites are real."""
         ...
 
     @property
@@ -225,7 +229,8 @@ class Server:
     def _reachable(self, attempt: int) -> list[str]:
         """Return the sites that are up; time goes on with every try, also those of rounds before."""
         now = sum(record.tries for record in self.done[1:]) + attempt
-        return available(self._federation.availability, list(self._grid.nodes), now, self._seed)
+        there = self._grid.gather(self._federation.min_sites)
+        return available(self._federation.availability, there, now, self._seed)
 
     def _seed_of(self, number: int, attempt: int) -> int:
         return int(np.random.SeedSequence([self._seed, number, attempt, 1]).generate_state(1)[0])
@@ -253,9 +258,11 @@ class Server:
             Sites whose answers in this round counted already.
         """
         buffers = to_record(self._state.buffers)
-        since = {self._grid.nodes[site]: last for site, last in (self.since | dict.fromkeys(counted, number)).items()}
+        nodes = self._grid.nodes
+        latest = self.since | dict.fromkeys(counted, number)
+        since = {nodes[site]: last for site, last in latest.items() if site in nodes}
         prepared = list(messages)
-        names = {node: site for site, node in self._grid.nodes.items()}
+        names = {node: site for site, node in nodes.items()}
         controls: dict[int, Arrays] = {}
         for message in prepared:
             node, content = message.metadata.dst_node_id, message.content
@@ -273,7 +280,7 @@ class Server:
                 self._count(names[node], 0, size_of(reply.content))
             got.setdefault(node, reply)  # the first answer of a site counts
         taken = _Taken({}, {})
-        for site, node in self._grid.nodes.items():
+        for site, node in nodes.items():
             if node not in asked:
                 continue
             answer: Answer | str = "it did not answer"

@@ -14,9 +14,9 @@ import torch
 from flwr.clientapp import ClientApp
 
 from ai4sdk.data.module import SplitData
-from ai4sdk.errors import ConfigError, RunFailed
+from ai4sdk.errors import RunFailed
+from ai4sdk.federated.accounting import Spending
 from ai4sdk.federated.app import make_app
-from ai4sdk.federated.dp_sgd import PrivateRecords
 from ai4sdk.federated.inline import InlineGrid
 from ai4sdk.federated.learner import Learner, own_part
 from ai4sdk.federated.ledger import Ledger, Round
@@ -24,19 +24,15 @@ from ai4sdk.federated.memory import Memory
 from ai4sdk.federated.participation import participation
 from ai4sdk.federated.pool import PoolGrid
 from ai4sdk.federated.protection import refuse_buffers
-from ai4sdk.federated.rounds import Server
+from ai4sdk.federated.rounds import Server, SitesGrid
 from ai4sdk.federated.sharing import Sharing
 from ai4sdk.federated.sites import divided, split_data
 from ai4sdk.federated.strategies import make_strategy
 from ai4sdk.federated.weights import Arrays, State, average, load_state
 from ai4sdk.planning.plan import Plan
-from ai4sdk.privacy.accountant import promise
-from ai4sdk.privacy.budget import Entry, PrivacyLedger
 from ai4sdk.privacy.noise import read_secret
-from ai4sdk.privacy.spending import Account, mechanism, record_account, spends
 from ai4sdk.runs.files import write_json
-from ai4sdk.runs.layout import RunPaths, privacy_folder
-from ai4sdk.spec import Job
+from ai4sdk.runs.layout import RunPaths
 from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.training import Checkpoint, EarlyStopping
 from ai4sdk.worker.callbacks import require_logged
@@ -46,7 +42,7 @@ from ai4sdk.worker.signals import StopRequest
 from ai4sdk.worker.task import open_task
 from ai4sdk.worker.train import fit_marker, quiet_lightning, watched_metrics
 
-__all__ = ["execute"]
+__all__ = ["ALL", "Federated", "execute"]
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +55,20 @@ def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
     quiet_lightning()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     with open_task(plan, paths, task, stop) as opened:
-        _Federated(opened).do()
+        federation = opened.job.federation
+        if federation.join is not None:
+            from ai4sdk.federated.deploy.site import Site
+
+            Site(opened).do()
+        elif federation.listen is not None:
+            from ai4sdk.federated.deploy.coordinator import Coordinator
+
+            Coordinator(opened).do()
+        else:
+            Federated(opened).do()
 
 
-class _Federated(Work):
+class Federated(Work):
     """The phases of a federation that is rehearsed on this machine."""
 
     def fit(self) -> None:
@@ -81,17 +87,14 @@ class _Federated(Work):
         self.sharing = Sharing(self.module, federation.share, federation.batchnorm)
         server = Learner(job, self.module, {ALL: every}, self.stop, self.memory, self.threads if alone else 1)
         self._tell_of_sites(counts)
-        self.count = len(sites)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
         privacy, secret, private = federation.privacy, b"", None
         if privacy is not None:
             refuse_buffers(self.sharing.shared_of(self.module))
             secret = read_secret(self.paths.federation / ".secret")
-            self.accounts = record_accounts(job, sites) if privacy.mode == "record" else {}
-            self._account(privacy, dict.fromkeys(sites, federation.rounds or 0), done=False)
-            if self.accounts:
-                noise = {site: account.mechanism.noise_multiplier for site, account in self.accounts.items()}
-                private = PrivateRecords(privacy, noise, secret)
+            self.spending = Spending(self, privacy, sites)
+            self.spending.reserve(federation.rounds or 0)
+            private = self.spending.private_records(secret)
         threads = max(1, self.threads // len(sites))
         learner = Learner(job, self.module, sites, self.stop, self.memory, threads, private)
         with self._grid(make_app(learner, privacy, secret, federation.compression), list(sites)) as grid:
@@ -105,7 +108,7 @@ class _Federated(Work):
                     lambda number, state: server.validate(ALL, number, 0, state).metrics,
                     secret,
                 ),
-                list(sites),
+                grid,
             )
 
     def prepare(self) -> None:
@@ -126,7 +129,7 @@ class _Federated(Work):
             return nullcontext(InlineGrid(app, sites))
         return PoolGrid(app, sites, processes, self.stop)
 
-    def _rounds(self, server: Server, sites: Sequence[str]) -> None:
+    def _rounds(self, server: Server, grid: SitesGrid) -> None:
         """Do what is left of the rounds, and keep the best and the last weights."""
         job, rounds = self.job, self.job.federation.rounds
         assert rounds is not None  # planning writes it out
@@ -145,45 +148,23 @@ class _Federated(Work):
                 break
             self.stop.check()
             record = server.round()
-            self._tell(record, rounds)
+            self._tell(record, rounds, len(grid.nodes))
             require_logged(watched_metrics(job), {name for known in server.done for name in known.metrics})
             if best.consider(record):
                 self._save(self.paths.best_checkpoint, server)
         self._save(self.paths.last_checkpoint, server)
-        took_part = participation((record.answered for record in server.done[1:]), sites)
+        took_part = participation((record.answered for record in server.done[1:]), list(grid.nodes))
         write_json(self.paths.federation / "participation.json", asdict(took_part))
         if job.federation.privacy is not None:
-            asked = Counter(site for record in server.done for site in record.sites)
-            made = asked if self.accounts else dict.fromkeys(sites, len(server.done) - 1)
-            self._account(job.federation.privacy, made, done=True)
+            self._tell_spent(job.federation.privacy, server.done)
         ended = {"reason": reason, "rounds": len(server.done) - 1, "best": best.value, "monitor": best.monitor}
         write_json(fit_marker(self.paths), {"finished": True, **ended})
         self.records.event("fit ended", **ended)
 
-    def _account(self, privacy: Privacy, rounds: Mapping[str, int], *, done: bool) -> None:
-        """Reserve what the rounds of each site may spend, or write down what they did; refuse more than there is."""
-        most = max(rounds.values(), default=0)
-        each: dict[str, float] = {}
-        if self.accounts:
-            each = {site: account.spends(privacy, rounds[site]) for site, account in self.accounts.items()}
-            worst = max(each, key=lambda site: each[site])
-            how, epsilon = self.accounts[worst].mechanism, each[worst]
-        else:
-            how, epsilon = mechanism(privacy), spends(privacy, most)
-        ledger = PrivacyLedger(privacy_folder(self.paths.root.parent))
-        entry = Entry(self.paths.id, how.unit, how.to_dict(), most, epsilon, privacy.delta, done)
-        fingerprint = self.plan.data["dataset"]["fingerprint"]
-        ledger.write(fingerprint, entry, budget=None if done else privacy.budget)
-        if done:
-            said = {
-                "epsilon": epsilon,
-                "delta": privacy.delta,
-                "rounds": most,
-                **({"sites": each} if each else {}),
-                "means": promise(how, epsilon, privacy.delta),
-            }
-            write_json(self.paths.federation / "privacy.json", {**said, "mechanism": how.to_dict()})
-            self.records.event("privacy", epsilon=epsilon, delta=privacy.delta)
+    def _tell_spent(self, privacy: Privacy, rounds: Sequence[Round]) -> None:
+        """Write down what the rounds have spent."""
+        asked = Counter(site for record in rounds for site in record.sites)
+        self.spending.settle(asked if privacy.mode == "record" else {site: len(rounds) - 1 for site in asked})
 
     def _tell_of_sites(self, sites: Mapping[str, Mapping[str, int]]) -> None:
         """Write down how many samples of which class are where, which the picture is drawn from."""
@@ -195,13 +176,13 @@ class _Federated(Work):
         self.paths.federation.mkdir(exist_ok=True)
         write_json(self.paths.federation / "partition.json", sites)
 
-    def _tell(self, record: Round, rounds: int) -> None:
+    def _tell(self, record: Round, rounds: int, sites: int) -> None:
         down, up = (sum(parts) for parts in zip(*record.traffic.values(), strict=True)) if record.traffic else (0, 0)
         traffic = {"traffic/down_bytes": float(down), "traffic/up_bytes": float(up)}
         self.records.metrics({**record.metrics, **traffic}, step=record.number, epoch=record.number)
         self.records.event("round", number=record.number, sites=len(record.answered), refused=record.refused)
         self.records.progress.update(
-            round=record.number, rounds=rounds, sites=len(record.answered), of_sites=self.count, metrics=record.metrics
+            round=record.number, rounds=rounds, sites=len(record.answered), of_sites=sites, metrics=record.metrics
         )
 
     def _save(self, path: Path, server: Server) -> None:
@@ -217,32 +198,6 @@ class _Federated(Work):
         kept = {site: own_part(self.memory.load(site, since)) for site, since in server.since.items()}
         parts = {site: own for site, own in kept.items() if own}
         return average(list(parts.values()), [samples[site] for site in parts], self.sharing.own_of(self.module))
-
-
-def record_accounts(job: Job, sites: Mapping[str, SplitData]) -> dict[str, Account]:
-    """Return what each site does that protects its records, with the noise that it needs.
-
-    Raises
-    ------
-    RunFailed
-        If no noise is enough for a site, or the noise that is said is not.
-    """
-    federation, found, alike = job.federation, {}, {}
-    privacy, rounds = federation.privacy, federation.rounds
-    assert privacy is not None  # who asks has looked
-    assert rounds is not None  # planning writes it out
-    for site, data in sites.items():
-        samples: int = len(data.parts["train"])  # type: ignore[arg-type] # a dataset with a length, as was looked at
-        size = data.loader.batch_size
-        steps = federation.local_steps or (federation.local_epochs or 1) * -(-samples // min(size, samples))
-        try:
-            if samples not in alike:
-                alike[samples] = record_account(privacy, samples, size, steps, rounds)
-        except ConfigError as error:
-            problem = error.problems[0]
-            raise RunFailed(f"{site}, with {samples} records: {problem.message}", hint=problem.fix) from None
-        found[site] = alike[samples]
-    return found
 
 
 class _Best:

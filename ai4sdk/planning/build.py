@@ -129,7 +129,16 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
         python=f"{sys.version_info.major}.{sys.version_info.minor}",
         created=parts.created,
         code=code["snapshot"],
+        terms=_terms(job, search),
     )
+
+
+def _terms(job: Job, search: list[Path]) -> dict[str, Any]:
+    if job.training.mode != "federated" or (job.federation.listen is None and job.federation.join is None):
+        return {}
+    from ai4sdk.planning.terms import terms_of
+
+    return terms_of(job, search)
 
 
 def _shared_data(

@@ -388,9 +388,19 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
     if job.training.mode != "federated" or job.function is not None:
         return
     training, hardware = job.training, job.hardware
-    if job.federation.partition is None:
-        yield Finding("federation.partition", "the sites are not said", "++federation.partition.sites=4")
-    else:
+    real = [name for name in ("listen", "join") if getattr(job.federation, name) is not None]
+    if job.federation.partition is None and not real:
+        fix = "++federation.partition.sites=4 rehearses it; `ai4sdk federated server` waits for real ones"
+        yield Finding("federation.partition", "the sites are not said", fix)
+    if len(real) + (job.federation.partition is not None) > 1:
+        yield Finding(
+            f"federation.{real[0]}",
+            "a federation is rehearsed (partition), led (listen) or joined (join), one of them",
+            f"~federation.{real[0]} rehearses it; federation.partition=null is for real sites",
+        )
+    if real and job.federation.availability.kind != "always":
+        yield Finding("federation.availability", "outages are simulated in rehearsals only", "~federation.availability")
+    if job.federation.partition is not None:
         sites = job.federation.partition.sites
         if sites is not None and sites < job.federation.min_sites:
             yield Finding(

@@ -76,6 +76,8 @@ class Plan(_Part):
     packages: dict[str, str]
     python: str
     created: dict[str, Any] = Field(default_factory=dict)
+    terms: dict[str, Any] = Field(default_factory=dict)
+    """What coordinator and sites agree to, where sites are real; see `ai4sdk.planning.terms`."""
     code: dict[str, Any]
 
     @cached_property

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from ai4sdk.spec.availability import AlwaysAvailable, Availability
 from ai4sdk.spec.base import Section, field_that_changes_nothing
+from ai4sdk.spec.deployment import Join, Listen
 from ai4sdk.spec.partition import Partition
 from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.target import Target
@@ -68,6 +69,12 @@ class Federation(Section):
 
     partition: Partition | None = None
     """How one dataset is divided among sites, to rehearse a federation on this machine."""
+
+    listen: Listen | None = field_that_changes_nothing(default=None)
+    """Where the coordinator of real sites waits for them, in place of ``partition``."""
+
+    join: Join | None = field_that_changes_nothing(default=None)
+    """How a site takes part in the federation of a coordinator elsewhere, in place of ``partition``."""
 
     rounds: int | None = Field(default=None, ge=1)
     """Rounds; nothing for as many as ``training.max_epochs`` or ``max_steps`` has of them."""

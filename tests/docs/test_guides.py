@@ -15,6 +15,18 @@ README = DOCS.parent / "README.md"
 FENCE = re.compile(r"^```(\w+)?(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?://)([^)#]+)")
 
+COORDINATOR = """
+PORT=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+COORDINATOR=localhost:$PORT
+mkdir elsewhere; cd elsewhere
+ai4sdk federated certificates tls localhost
+ai4sdk federated token issue north --out ../north.token
+ai4sdk federated server config=quickstart training=federated training.max_epochs=2 tracking=none --no-data \
+  --address 127.0.0.1:$PORT --certificate tls/server.pem --key tls/server.key --detach
+cd ..; cp elsewhere/tls/ca.pem .
+until ai4sdk federated show $COORDINATOR --site north --token-file north.token --ca ca.pem 2> /dev/null; do sleep 1; done
+"""
+
 
 def blocks(page: Path) -> list[tuple[str, str | None, str]]:
     return [(language, file or None, text) for language, file, text in FENCE.findall(page.read_text(encoding="utf-8"))]
@@ -32,6 +44,8 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         "sweep-and-search",
         "from-one-gpu-to-many",
         "rehearse-a-federation",
+        "federate-between-institutions",
+        "join-as-a-site",
         pytest.param("slurm", marks=pytest.mark.slurm),
         "on-kubernetes",
         pytest.param("on-ray", marks=pytest.mark.ray),
@@ -47,6 +61,8 @@ def test_a_guides_commands_work_as_written(name, tmp_path, request):
     if name == "on-kubernetes":
         request.getfixturevalue("kubernetes")
     script = ["set -e"]
+    if name == "join-as-a-site":  # somebody else coordinates
+        script.append(COORDINATOR)
     for number, (language, file, text) in enumerate(blocks(DOCS / "guides" / f"{name}.md")):
         if file is not None:
             script.append(f"mkdir -p $(dirname {file})\ncat > {file} <<'END_OF_FILE'\n{text}END_OF_FILE")

@@ -1,0 +1,1 @@
+"""A federation of real sites: who is admitted, what may pass, and how messages travel."""

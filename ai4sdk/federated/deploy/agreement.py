@@ -1,0 +1,92 @@
+"""Whether a coordinator's terms are those that a site has, and has agreed to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ai4sdk.errors import DataError, EnvironmentFault, UsageError
+from ai4sdk.planning.plan import digest_of
+from ai4sdk.planning.terms import differences
+from ai4sdk.spec.deployment import Join
+
+__all__ = ["require_agreed", "require_alike", "require_equal", "terms_told"]
+
+
+def terms_told(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the terms in what a coordinator tells; their digest is computed, not believed.
+
+    Raises
+    ------
+    EnvironmentFault
+        If there are none.
+    """
+    terms = told.get("terms")
+    if not isinstance(terms, dict) or not isinstance(terms.get("federation"), dict):
+        raise EnvironmentFault(
+            "what the coordinator tells of its federation is not understood",
+            hint="have both sides install the same version of ai4sdk",
+        )
+    decided = {name: value for name, value in terms.items() if name != "digest"}
+    return {**decided, "digest": digest_of(decided)}
+
+
+def require_equal(terms: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    """Refuse terms that are not what this site would do by its own config and code.
+
+    Raises
+    ------
+    UsageError
+        With what differs.
+    """
+    if terms["digest"] == ours["digest"]:
+        return
+    lines = differences(terms, ours)
+    raise UsageError(
+        "this site's config is not the coordinator's:\n  " + "\n  ".join(lines[:20]),
+        hint="take the coordinator's config and code, or set these values; `code` is of the files that the module "
+        "is made of",
+    )
+
+
+def require_agreed(told: Mapping[str, Any], ours: Mapping[str, Any], join: Join) -> None:
+    """Refuse terms that the site's operator has not agreed to, or a token that is for another site.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the coordinator has changed them, or takes this site for another.
+    UsageError
+        If they are not what this site would do.
+    """
+    terms = terms_told(told)
+    if told.get("site") != join.site:
+        raise EnvironmentFault(
+            f"the token is for {told.get('site')}, not for {join.site}", hint=f"--site {told.get('site')}"
+        )
+    if terms["digest"] != join.approved:
+        raise EnvironmentFault(
+            f"the coordinator's terms are {terms['digest']} now; this site agreed to {join.approved}",
+            hint="look at them with `ai4sdk federated show`, and join again",
+        )
+    require_equal(terms, ours)
+
+
+def require_alike(what: str, theirs: Sequence[str] | None, ours: Sequence[str] | None) -> None:
+    """Refuse data with other classes or columns than the coordinator's, for which weights would mean other things.
+
+    Raises
+    ------
+    DataError
+        If both are known, and differ.
+    """
+    if theirs is not None and ours is not None and list(theirs) != list(ours):
+        raise DataError(
+            f"the {what} of this site's data are {_some(ours)}; the coordinator's are {_some(theirs)}",
+            hint="bring them into the same order and under the same names; a class that this site has no sample of "
+            "takes a dataset of your own code that numbers it",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(str(name) for name in names[:12]) + (", …" if len(names) > 12 else "")

@@ -1,0 +1,182 @@
+"""Real sites: the rounds of a rehearsal over TLS, with sites, a coordinator and connections that break."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from flwr.app import RecordDict
+
+from ai4sdk.errors import RunFailed, RunInterrupted
+from ai4sdk.federated.deploy.client import Forgotten
+from ai4sdk.testing.helpers import wait_for
+from tests.federated.deployed import deployed
+from tests.federated.noop import app_of, bits, server_of
+
+
+@pytest.mark.parametrize("strategy", ["fedadam", "scaffold"])
+def test_the_weights_are_those_of_a_rehearsal(tmp_path: Path, strategy: str) -> None:
+    alone = server_of(tmp_path / "alone", 4, strategy=strategy)
+    with deployed(tmp_path) as coordinator:
+        for site in reversed(coordinator.names):
+            coordinator.join(site)
+        server = coordinator.server(strategy=strategy)
+        for _ in range(3):
+            record = server.round()
+            alone.round()
+            assert record.answered == dict.fromkeys(coordinator.names, 10)
+        assert bits(server.state) == bits(alone.state)
+    assert coordinator.errors == {}
+
+
+def test_a_site_that_is_killed_with_a_message_gets_it_again_when_it_is_back(tmp_path: Path) -> None:
+    alone = server_of(tmp_path / "alone", 2)
+    with deployed(tmp_path, 2) as coordinator:
+        coordinator.join("site-2")
+        with coordinator.client("site-1") as killed:  # it pulls a message, and is never heard of again
+            killed.activate()
+            server = coordinator.server()
+            done: list[object] = []
+            rounds = threading.Thread(target=lambda: done.append(server.round()))
+            rounds.start()
+            assert killed.pull(lambda: None) is not None
+        coordinator.join("site-1")
+        rounds.join(15)
+        assert done == [alone.round()]
+        server.round()
+        alone.round()
+        assert bits(server.state) == bits(alone.state)
+
+
+def test_an_answer_of_which_half_arrived_is_made_again(tmp_path: Path) -> None:
+    alone = server_of(tmp_path / "alone", 1)
+    with deployed(tmp_path, 1) as coordinator:
+        with coordinator.client("site-1") as killed:
+            killed.activate()
+            server = coordinator.server()
+            done: list[object] = []
+            rounds = threading.Thread(target=lambda: done.append(server.round()))
+            rounds.start()
+            message = killed.pull(lambda: None)
+            assert message is not None
+            from flwr.app import Context
+
+            from ai4sdk.federated.app import SITE
+
+            answer = app_of()(message, Context(1, int(killed.node.node_id), {SITE: "site-1"}, RecordDict(), {}))
+            killed._stub.PushObject = lambda *_, **__: (_ for _ in ()).throw(ConnectionError)  # type: ignore[method-assign]
+            with pytest.raises(ConnectionError):
+                killed.push(answer)
+        coordinator.join("site-1")
+        rounds.join(15)
+        assert done == [alone.round()]
+
+
+def test_a_coordinator_that_is_killed_goes_on_with_the_sites_that_were_there(tmp_path: Path) -> None:
+    alone = server_of(tmp_path / "alone", 3, strategy="fedadam")
+    with deployed(tmp_path, 3) as coordinator:
+        for site in coordinator.names:
+            coordinator.join(site)
+        server = coordinator.server(strategy="fedadam")
+        server.round()
+        port = coordinator.port
+        coordinator.link.stop()  # nobody is told of it
+        coordinator.start(port)
+        server = coordinator.server(strategy="fedadam")
+        assert len(server.done) == 2
+        server.round()
+        for _ in range(2):
+            alone.round()
+        assert bits(server.state) == bits(alone.state)
+    assert coordinator.errors == {}
+
+
+def test_a_site_that_is_gone_is_not_waited_for_and_the_quorum_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ai4sdk.federated.deploy.serving._HEARTBEAT", 0.2)
+    with deployed(tmp_path, 3, gone_after=1.0, wait=1.0, deadline=30.0) as coordinator:
+        for site in ("site-1", "site-2"):
+            coordinator.join(site)
+        with coordinator.client("site-3") as gone:
+            gone.activate()
+            server = coordinator.server(min_sites=2, retries=0, evaluate="none")
+            assert coordinator.grid.gather(3)
+            began = time.monotonic()
+            record = server.round()
+        assert set(record.answered) == {"site-1", "site-2"}
+        assert "gone" in record.refused["site-3"]
+        assert time.monotonic() - began < 10
+        assert "site-3" not in server.round().up
+        coordinator.stops["site-1"].ask()  # an orderly end is known at once
+        wait_for(lambda: not coordinator.threads[0].is_alive(), 10)
+        with pytest.raises(RunFailed, match="0 of the 2 answers"):
+            server.round()
+
+
+def test_a_late_answer_is_discarded_and_the_site_takes_part_in_the_next_round(tmp_path: Path) -> None:
+    slow = threading.Event()
+
+    def change(site: str, number: int, answer: RecordDict) -> None:
+        if number == 1:
+            slow.wait(10)
+
+    with deployed(tmp_path, 2, deadline=1.5) as coordinator:
+        coordinator.join("site-1")
+        coordinator.join("site-2", app_of(change))
+        server = coordinator.server(min_sites=1, evaluate="none")
+        coordinator.grid.gather(2)
+        record = server.round()
+        assert list(record.answered) == ["site-1"]
+        assert "within 1.5 s" in record.refused["site-2"]
+        slow.set()
+        assert set(server.round().answered) == {"site-1", "site-2"}
+
+
+def test_nobody_waits_for_ever(tmp_path: Path) -> None:
+    with deployed(tmp_path, 2, wait=0.5) as coordinator:
+        server = coordinator.server(min_sites=1, retries=1)
+        with pytest.raises(RunFailed, match="round 1: 0 of the 1 answers that it needs, after 2 tries"):
+            server.round()
+        coordinator.join("site-1", patience=1.0)
+        coordinator.grid.gather(1)
+        coordinator.link.stop()
+        coordinator.threads[0].join(20)
+        error = coordinator.errors["site-1"]
+        assert isinstance(error, RunInterrupted)
+        assert "out of reach" in str(error)
+        coordinator.start(coordinator.port)
+
+
+def test_what_a_site_says_of_an_error_is_its_kind_only(tmp_path: Path) -> None:
+    def change(site: str, number: int, answer: RecordDict) -> None:
+        raise ValueError("Jane Doe, born 1961")
+
+    with deployed(tmp_path, 1) as coordinator:
+        coordinator.join("site-1", app_of(change))
+        server = coordinator.server(retries=0)
+        with pytest.raises(RunFailed, match="ValueError; the site's log says more") as caught:
+            server.round()
+        assert "Jane" not in str(caught.value)
+
+
+def test_a_site_of_before_a_restart_is_unknown_and_joins_again(tmp_path: Path) -> None:
+    with deployed(tmp_path, 1) as coordinator, coordinator.client("site-1") as client:
+        before = client.activate()
+        port = coordinator.port
+        coordinator.link.stop()
+        coordinator.start(port)
+
+        def known() -> bool:
+            try:
+                client.heartbeat()
+            except Forgotten:
+                return False
+            except Exception:  # noqa: BLE001 - the channel connects again
+                return True
+            return True
+
+        wait_for(lambda: not known(), 10)
+        assert client.activate() != before

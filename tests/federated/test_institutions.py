@@ -1,0 +1,166 @@
+"""Four institutions and a coordinator, each a project and processes of its own, over TLS."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ai4sdk
+from ai4sdk.testing.helpers import wait_for, weights
+from ai4sdk.testing.project import write_project
+
+SITES = ["east", "north", "south", "west"]
+CODE = """
+import time
+
+import torch
+from net import Net as Plain
+from torch.utils.data import Dataset
+
+
+class Part(Dataset):
+    def __init__(self, rows):
+        self.rows = rows
+        self.hospital = [row[0] for row in rows]
+        self.targets = [row[2] for row in rows]
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return torch.tensor(self.rows[index][1]), self.rows[index][2]
+
+
+def patients(site=None):
+    draw = torch.Generator().manual_seed(1)
+    parts = {"train": [], "val": [], "test": []}
+    for number in range(240):
+        hospital = ["east", "north", "south", "west"][number % 4 if number % 3 else 0]
+        x = torch.randn(2, generator=draw).tolist()
+        row = (hospital, x, int(x[0] + x[1] / 2 > 0.3))
+        if site in (None, hospital):
+            parts[["train", "train", "train", "val", "test"][number // 4 % 5]].append(row)
+    return {name: Part(rows) for name, rows in parts.items()}
+
+
+class Net(Plain):
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.1)
+        return super().training_step(batch, batch_idx)
+"""
+COMMON = (
+    *("training.mode=federated", "training.max_epochs=5", "tracking.kind=none", "module._target_=hospitals.Net"),
+    *("++federation.strategy=fedadam", "federation.min_sites=4", "federation.retries=5", "hardware.cpus=1"),
+)
+
+
+def data_of(site: str | None) -> str:
+    return "dataset={_target_: hospitals.patients" + (f", site: {site}" if site else "") + "}"
+
+
+class Institution:
+    """A project, and the command line in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        write_project(folder)
+        config = (folder / "configs/train.yaml").read_text().partition("dataset:")[0]
+        (folder / "configs/train.yaml").write_text(config)
+        (folder / "hospitals.py").write_text(CODE)
+
+    def do(self, *argv: str, status: int = 0) -> str:
+        environment = {**os.environ, "NO_COLOR": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "ai4sdk", *argv],
+            cwd=self.folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, f"{argv}: {done.stdout}\n{done.stderr}"
+        self.said = done.stderr
+        return done.stdout
+
+    def run(self) -> ai4sdk.Run:
+        return ai4sdk.open_run("latest", project=self.folder)
+
+    def worker(self) -> int:
+        return [int(event["pid"]) for event in self.run().events() if event["event"] == "task started"][-1]
+
+    def kill(self) -> None:
+        os.kill(self.worker(), signal.SIGKILL)
+        wait_for(lambda: self.run().status.state == "interrupted", 60)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehearsal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coordinator = Institution(tmp_path / "coordinator")
+    sites = {name: Institution(tmp_path / name) for name in SITES}
+    coordinator.do("federated", "certificates", "tls", "localhost", "127.0.0.1")
+    for name, site in sites.items():
+        coordinator.do("federated", "token", "issue", name, "--out", str(site.folder / "token"))
+    address = f"127.0.0.1:{free_port()}"
+    tls = ("--certificate", "tls/server.pem", "--key", "tls/server.key")
+    coordinator.do(
+        "federated", "server", "config=train", *COMMON, data_of(None), "--address", address, *tls, "--detach"
+    )
+    leader = coordinator.run()
+    wait_for(lambda: any(event["event"] == "listening" for event in leader.events()))
+
+    who = ("--token-file", "token", "--ca", str(coordinator.folder / "tls/ca.pem"))
+    north = sites["north"]
+    told = json.loads(north.do("federated", "show", address, "--site", "north", *who, "--json"))
+    digest = told["terms"]["digest"]
+    ask = ("federated", "join", address, "--site", "north", *who, "config=train")
+    north.do(*ask, *COMMON, data_of("north"), status=2)
+    assert f"--approve {digest}" in north.said
+    assert "leaves      after each training: the module's weights" in north.said
+    north.do(*ask, *COMMON, data_of("north"), "--approve", "sha256:" + "0" * 64, status=7)
+    north.do(*ask, *COMMON, data_of("north"), "optimizer.lr=1", "--approve", digest, status=2)
+    assert "optimizer.lr: the coordinator has 0.001, this site 1" in north.said
+    for name, site in sites.items():
+        argv = ("federated", "join", address, "--site", name, *who, "config=train", *COMMON, data_of(name))
+        site.do(*argv, "--approve", digest, "--detach")
+
+    rounds = leader.paths.federation
+    wait_for(lambda: (rounds / "00001").exists())
+    sites["south"].kill()
+    argv = ("federated", "join", address, "--site", "south", *who, "config=train", *COMMON, data_of("south"))
+    sites["south"].do(*argv, "--approve", digest, "--detach")  # goes on with the run that was killed
+    assert "going on with" in sites["south"].said
+    wait_for(lambda: (rounds / "00003").exists())
+    coordinator.kill()
+    coordinator.do("resume", leader.id, "--detach")
+    leader.wait()
+    for site in sites.values():
+        wait_for(lambda site=site: site.run().status.state == "succeeded", 60)  # type: ignore[misc]
+
+    monkeypatch.chdir(coordinator.folder)
+    divided = "++federation.partition={method: column, column: hospital}"
+    rehearsed = ai4sdk.run("train", *COMMON, data_of(None), divided)
+    assert weights(leader) == weights(rehearsed)
+    assert [event["number"] for event in leader.events() if event["event"] == "round"] == [1, 2, 3, 4, 5]
+    assert "4 sites, 5 rounds" in leader.paths.report.read_text()
+    for folder in (tmp_path / name for name in ("coordinator", *SITES)):
+        tokens = [(site.folder / "token").read_text().strip() for site in sites.values()]
+        written = [path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "token"]
+        assert not any(token.encode() in content for token in tokens for content in written)
