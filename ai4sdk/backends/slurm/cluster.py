@@ -31,7 +31,8 @@ class Cluster:
     @property
     def accounting_enforced(self) -> bool:
         """Whether accounts matter, and are known."""
-        return self.accounting is not None and "associations" in self.accounting.enforced
+        known = self.accounting
+        return known is not None and bool(known.associations) and "associations" in known.enforced
 
     @property
     def asked(self) -> str:
