@@ -75,13 +75,13 @@ def function_project(tmp_path: Path, write: Callable[..., Path], monkeypatch: py
 
 
 _SLURM_PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch")
-_SLURM_PACKAGES = "apt-get install munge slurmctld slurmd slurm-client"
+_SLURM_PACKAGES = "apt-get install munge slurmctld slurmd slurm-client slurmdbd mariadb-server"
 
 
-def _no_slurm_here() -> str | None:
-    """Say why this machine cannot have a Slurm of its own, if it cannot."""
+def _no_slurm_here(*more: str) -> str | None:
+    """Say why this machine cannot have a Slurm of its own, if it cannot; ``more`` are further programs it needs."""
     path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-    lacking = [name for name in _SLURM_PROGRAMS if shutil.which(name, path=path) is None]
+    lacking = [name for name in (*_SLURM_PROGRAMS, *more) if shutil.which(name, path=path) is None]
     if lacking:
         return f"no {', '.join(lacking)}: {_SLURM_PACKAGES}"
     return None if os.geteuid() == 0 else "Slurm's daemons are started as root here"
@@ -93,10 +93,11 @@ class Cluster:
 
     folder: Path
     port: int
+    accounting: bool = False
 
     def up(self) -> None:
         """Start what does not run."""
-        self._script("up", str(self.port))
+        self._script("up", str(self.port), *(["accounting"] if self.accounting else []))
 
     @contextmanager
     def taken_down_at_the_end(self) -> Iterator[None]:
@@ -149,18 +150,31 @@ class Cluster:
         assert done.returncode == 0, f"tests/slurm/{name} failed:\n{done.stdout}{done.stderr}"
 
 
-@pytest.fixture(scope="session")
-def slurm_cluster() -> Iterator[Cluster]:
-    """Return a real Slurm of two nodes that lives as long as the tests do. In CI it must come up."""
-    if reason := _no_slurm_here():
+@contextmanager
+def _cluster(*more: str, accounting: bool = False) -> Iterator[Cluster]:
+    if reason := _no_slurm_here(*more):
         assert not os.environ.get("CI"), f"CI must have a Slurm: {reason}"
         pytest.skip(reason)
     # Not in pytest's folder, which is root's alone: munge's daemon is another user.
     folder = Path(tempfile.mkdtemp(prefix="ai4sdk-slurm-"))
     port = 20000 + zlib.crc32(str(folder).encode()) % 800 * 10  # sessions side by side each have ports of their own
-    cluster = Cluster(folder, port)
+    cluster = Cluster(folder, port, accounting)
     with cluster.taken_down_at_the_end():
         cluster.up()
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster() -> Iterator[Cluster]:
+    """Return a real Slurm of two nodes that lives as long as the tests do. In CI it must come up."""
+    with _cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def accounting_cluster() -> Iterator[Cluster]:
+    """Return one with a database that knows accounts and qualities of service; see tests/slurm/up."""
+    with _cluster("slurmdbd", "mariadbd", accounting=True) as cluster:
         yield cluster
 
 
@@ -170,6 +184,14 @@ def slurm(slurm_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     slurm_cluster.up()
     monkeypatch.setenv("SLURM_CONF", slurm_cluster.conf)
     return slurm_cluster
+
+
+@pytest.fixture
+def accounting(accounting_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """Return the Slurm with accounting for one test, with all of its daemons up; commands find it."""
+    accounting_cluster.up()
+    monkeypatch.setenv("SLURM_CONF", accounting_cluster.conf)
+    return accounting_cluster
 
 
 @dataclass(frozen=True)

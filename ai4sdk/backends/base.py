@@ -83,7 +83,11 @@ class Submission:
 
 
 class Backend(Protocol):
-    """A place plans run at."""
+    """A place plans run at.
+
+    One that can ask its place what it has, in a few seconds, has ``compare(plan)``, too, for `ai4sdk plan`: it returns
+    the problems of the plan there, and a few words on what was compared, or why nothing was.
+    """
 
     def render(self, plan: Plan, run: RunPaths, project: Path) -> Submission:
         """Say what would be started. Pure: touches nothing, and gives the same for the same arguments."""

@@ -16,7 +16,7 @@ from ai4sdk.cli.arguments import Parser, split_config
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import Project, display_path, find_project
 from ai4sdk.config.validate import located
-from ai4sdk.errors import ConfigError, EnvironmentFault, UsageError
+from ai4sdk.errors import ConfigError, EnvironmentFault, Problem, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_text
@@ -60,6 +60,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     if args.deep and plan.job.get("function"):
         raise UsageError("--deep looks into modules, and this job calls a function", hint="leave out --deep")
     deep = _look_deep(plan, project.root, calibrate=args.calibrate) if args.deep else None
+    lacking, compared = _compare(plan)
     if args.out:
         try:
             write_text(Path(args.out), plan.to_json())
@@ -71,8 +72,10 @@ def main(command: str, argv: Sequence[str]) -> int:
         values = plan.model_dump(mode="json")
         print(json.dumps({**values, "deep": deep} if deep else values, indent=2, ensure_ascii=False))
     else:
-        for line in plan_lines(plan, project.root, deep["rows"] if deep else None):
+        for line in plan_lines(plan, project.root, deep["rows"] if deep else None, compared):
             print(line)
+    if lacking:
+        raise ConfigError(located(composition, one.key, one.message, one.fix) for one in lacking)
     if deep and deep["refused"]:
         raise ConfigError([located(composition, deep["key"], deep["refused"], deep["hint"])])
     if args.json or args.script:
@@ -95,12 +98,23 @@ def _show_study(config: str, overrides: Sequence[str], project: Project, *, as_j
         return 0
     for line in study_lines(study, project):
         print(line)
+    lacking, compared = _compare(study.first)
+    if compared:
+        print(f"  cluster: {compared}")
+    if lacking:
+        raise ConfigError(lacking)
     print(f"\n  → ai4sdk run -m {shlex.join([f'config={config}', *overrides])}")
     return 0
 
 
-def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) -> list[str]:
-    """Return a plan as a person reads it."""
+def _compare(plan: Plan) -> tuple[list[Problem], str | None]:
+    """Compare a plan with what its backend can have, if that can be asked: its problems, and what was done."""
+    compare = getattr(get_backend(plan.job["backend"]["kind"]), "compare", None)
+    return compare(plan) if compare is not None else ([], None)
+
+
+def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None, compared: str | None = None) -> list[str]:
+    """Return a plan as a person reads it; ``compared`` says what it was compared with."""
     job = plan.job
     rows: list[tuple[str, str]] = [("plan", f"{plan.name}  {plan.digest}")]
     for task in plan.tasks:
@@ -129,6 +143,7 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None) ->
     run = RunPaths(Path(project, job["runs"]) / "RUN")
     submission = get_backend(job["backend"]["kind"]).render(plan, run, project)
     rows.append(("backend", job["backend"]["kind"]))
+    rows += [("cluster", compared)] if compared else []
     rows += [("starts", _started(command)) for command in [*submission.tasks, *submission.sidecars]]
     tracking = job["tracking"]
     where = tracking["uri"] or f"sqlite in {display_path(run.root.parent)}"

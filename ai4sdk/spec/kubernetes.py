@@ -24,6 +24,11 @@ OWNED_LABELS = {
 """Labels that ai4sdk sets, and what decides them."""
 
 
+_NOT_IN_A_TRAINJOB = ("image_pull_policy", "ttl_after_finished")
+_OF_TORCHRUN = {f"PET_{name}" for name in ("NNODES", "NPROC_PER_NODE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT")}
+"""Variables that Trainer's webhook refuses, as it sets them."""
+
+
 def _like(pattern: str, what: str) -> AfterValidator:
     compiled = re.compile(pattern)
 
@@ -124,6 +129,13 @@ class KubernetesBackend(Section):
     image: Annotated[str, Field(pattern=r"^[^\s@:][^\s]*$")]
     """Container image with ai4sdk and the packages that the job imports; ``python`` must start there."""
 
+    workload: Literal["job", "trainjob"] = "job"
+    """What a run becomes: a Job, which every cluster has, or a TrainJob of Kubeflow Trainer (2.3 or newer), whose
+    administrators decide by a runtime how its pods are restarted and reach each other."""
+
+    runtime: Annotated[str, _like(_SUBDOMAIN, "name of a ClusterTrainingRuntime")] = "torch-distributed"
+    """ClusterTrainingRuntime of a TrainJob; its part that trains, and the container there, must be called ``node``."""
+
     claim: Name
     """Volume claim (PersistentVolumeClaim) that runs are kept on."""
 
@@ -206,6 +218,19 @@ class KubernetesBackend(Section):
 
     annotations: dict[Key, str] = Field(default_factory=dict)
     """Further annotations of the job and its pods."""
+
+    @model_validator(mode="after")
+    def _workload_can_say_it(self) -> KubernetesBackend:
+        fields = type(self).model_fields
+        if self.workload == "job" and self.runtime != fields["runtime"].default:
+            raise ValueError("a Job has no runtime; write workload: trainjob with it")
+        for name in _NOT_IN_A_TRAINJOB if self.workload == "trainjob" else ():
+            if getattr(self, name) != fields[name].default:
+                raise ValueError(f"a TrainJob cannot say {name}, as its runtime does; leave it out, or workload: job")
+        for source in (self.env, self.secrets, self.config_maps) if self.workload == "trainjob" else ():
+            if taken := sorted(_OF_TORCHRUN & source.keys()):
+                raise ValueError(f"Kubeflow Trainer sets {taken[0]} itself; give the variable another name")
+        return self
 
     @model_validator(mode="after")
     def _volumes_have_room(self) -> KubernetesBackend:

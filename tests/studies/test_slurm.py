@@ -144,10 +144,17 @@ def test_a_point_that_somebody_takes_from_the_queue_is_told_of_and_resumed(slurm
     assert started(calls) == ["0", "1", "2"]
 
 
-def test_what_the_cluster_refuses_is_told_with_what_to_do(slurm, calls):
+def test_what_the_cluster_does_not_have_is_told_before_there_is_a_study(slurm, calls, project):
     refused = command("run", "-m", "config=call", "function.x=1,2", "++backend.partition=fast")
     assert refused.returncode == 2
-    assert "nvalid partition" in refused.stderr
+    assert "no partition fast; there are main, urgent" in refused.stderr
+    assert not list(project.glob("runs/2*"))
+
+
+def test_what_the_cluster_refuses_is_told_with_what_to_do(slurm, calls):
+    refused = command("run", "-m", "config=call", "function.x=1,2", "++backend.directives={no-such-option: 3}")
+    assert refused.returncode == 2
+    assert "unrecognized option" in refused.stderr
     assert "ai4sdk study resume" in refused.stderr
     study = ai4sdk.open_study()
     assert {read_state(study.paths.point(number)).state for number in (0, 1)} == {State.INTERRUPTED}

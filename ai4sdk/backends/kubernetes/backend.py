@@ -31,17 +31,19 @@ _SUBMITTING = 60.0
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a run was handed to: the way there, the namespace, and the name of its Job."""
+    """Where a run was handed to: the way there, the namespace, and name and kind of its Job."""
 
     context: str | None
     namespace: str | None
     job: str
+    kind: str
 
     @classmethod
     def of(cls, run: RunPaths, state: RunState) -> _Place:
         options = read_json(run.plan)["job"]["backend"]
         namespace, _, job = (state.job or "").rpartition("/")
-        return cls(options["context"], namespace or options["namespace"], job)
+        kind = "TrainJob" if options.get("workload") == "trainjob" else "Job"
+        return cls(options["context"], namespace or options["namespace"], job, kind)
 
 
 class KubernetesBackend:
@@ -88,11 +90,11 @@ class KubernetesBackend:
             return
         place = _Place.of(run, state)
         cluster = _cluster(place.context, place.namespace, state)
-        job = cluster.jobs(place.job).get(place.job)
+        job = cluster.jobs(place.job, [place.kind]).get(place.job)
         if job is None:
             return
         _bring_log(cluster, run, state, job)
-        cluster.delete("Job", job.name, propagation_policy="Foreground")
+        cluster.delete(job.kind, job.name, propagation_policy="Foreground")
         for pod in job.pods if now else ():
             cluster.delete("Pod", pod.name, grace_period_seconds=0)
 
@@ -128,7 +130,8 @@ class KubernetesBackend:
             try:
                 if key not in clusters:
                     only = place.job if len(runs) == 1 else None
-                    clusters[key] = _looked_at(key, only)
+                    kinds = sorted({other.kind for other in places if (other.context, other.namespace) == key})
+                    clusters[key] = _looked_at(key, only, kinds)
                 answer = clusters[key]
                 if isinstance(answer, Ai4Error):
                     raise answer
@@ -150,7 +153,7 @@ class KubernetesBackend:
         if not place.job or _seen_here(run):
             return
         cluster = _cluster(place.context, place.namespace, state)
-        if job := cluster.jobs(place.job).get(place.job):
+        if job := cluster.jobs(place.job, [place.kind]).get(place.job):
             _bring_log(cluster, run, state, job)
 
     def bring_results(self, run: RunPaths, state: RunState) -> int:
@@ -199,7 +202,7 @@ def _create(cluster: Cluster, objects: Sequence[dict[str, Any]], run: RunPaths) 
     for object_ in others:
         kind, name = object_["kind"], object_["metadata"]["name"]
         try:
-            cluster.own(kind, name, job["metadata"]["name"], uid)
+            cluster.own(kind, name, job, uid)
         except Ai4Error as error:  # the run is under way; what stays behind one day does no harm
             add_event(run, "left in the cluster", kind=kind, name=name, why=error.message)
 
@@ -215,7 +218,7 @@ def _created(cluster: Cluster, job: dict[str, Any], run: RunPaths) -> str:
         ) from error
     except NotAnswering as error:
         try:
-            there = cluster.read("Job", name)
+            there = cluster.read(job["kind"], name)
         except Ai4Error:
             raise error from None
         if there is None:
@@ -239,10 +242,12 @@ def _same_cluster(cluster: Cluster, state: RunState) -> None:
         )
 
 
-def _looked_at(key: tuple[str | None, str | None], only: str | None) -> tuple[Cluster, dict[str, Job]] | Ai4Error:
+def _looked_at(
+    key: tuple[str | None, str | None], only: str | None, kinds: Sequence[str]
+) -> tuple[Cluster, dict[str, Job]] | Ai4Error:
     try:
         cluster = Cluster(*key)
-        return cluster, cluster.jobs(only)
+        return cluster, cluster.jobs(only, kinds)
     except Ai4Error as error:
         return error
 
@@ -260,6 +265,10 @@ def _standing(run: RunPaths, state: RunState, place: _Place, cluster: Cluster, j
         return _write_end(run, state, last_state(job) or verdict(job, requested=requested), job)
     if job.deleted:
         return Standing(state, f"job {job.name} is being deleted")
+    if job.kind == "TrainJob" and (word := last_state(job)) and word.state is State.FAILED:
+        # Its runtime may start a container again and again whose code is wrong; the run has ended the first time.
+        _bring_log(cluster, run, state, job)
+        return _write_end(run, state, word, job)
     if job.runs:
         return Standing(replace(state, state=State.RUNNING), f"job {job.name} is running")
     return Standing(replace(state, state=State.QUEUED, ended=None), f"job {job.name} is waiting ({job.waits})")
@@ -307,7 +316,7 @@ def _bring_log(cluster: Cluster, run: RunPaths, state: RunState, job: Job) -> No
         return
     task = read_json(run.plan)["tasks"][0]["name"]
     for index in range(job.nodes):
-        text = "".join(cluster.log(pod.name) for pod in job.pods if pod.index == index)
+        text = "".join(cluster.log(pod.name, job.kind) for pod in job.pods if pod.index == index)
         folder = run.kubernetes / f"node{index}" if index else run.kubernetes
         kept = folder / f"{state.extra.get('submission', 1)}.log"
         if kept.exists() and kept.stat().st_size >= len(text.encode()):

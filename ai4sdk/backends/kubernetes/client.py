@@ -6,11 +6,12 @@ import importlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ai4sdk.backends.kubernetes import trainjob
 from ai4sdk.backends.kubernetes.manifests import CONTAINER, MANAGED
 from ai4sdk.backends.kubernetes.observed import Job, observe
 from ai4sdk.backends.kubernetes.refusals import Asked, Missing, NotAnswering, NotYet, TooBusy, meaning
@@ -24,6 +25,8 @@ _TRIES, _WAIT = 4, 10.0
 """Times that a busy server is asked, and most seconds that it is waited for between them."""
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _JOB_OF = "batch.kubernetes.io/job-name"
+_SET_OF = "jobset.sigs.k8s.io/jobset-name"
+"""Label of pods with the name of their JobSet, which is that of its TrainJob."""
 
 
 class Cluster:
@@ -54,6 +57,7 @@ class Cluster:
         self._api = kubernetes.client.ApiClient(configuration)
         self._core = kubernetes.client.CoreV1Api(self._api)
         self._batch = kubernetes.client.BatchV1Api(self._api)
+        self._custom = kubernetes.client.CustomObjectsApi(self._api)
         self._refusals = kubernetes.client.exceptions.ApiException
 
     def create(self, object_: dict[str, Any]) -> str:
@@ -80,9 +84,9 @@ class Cluster:
         except Missing:
             return None
 
-    def own(self, kind: str, name: str, job: str, uid: str) -> None:
-        """Have an object deleted together with a Job."""
-        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": uid}
+    def own(self, kind: str, name: str, job: dict[str, Any], uid: str) -> None:
+        """Have an object deleted together with a Job or TrainJob."""
+        owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": job["metadata"]["name"], "uid": uid}
         body = {"metadata": {"ownerReferences": [owner]}}
         doing, verb = f"hand the {kind} {name} to its Job", f"patch {kind.lower()}s"
         self._ask(doing, verb, f"patch_namespaced_{_snake(kind)}", name=name, body=body)
@@ -95,33 +99,49 @@ class Cluster:
         except Missing:
             pass
 
-    def jobs(self, name: str | None = None) -> dict[str, Job]:
-        """Return the Jobs of ours that there are, or one of them, by name; two calls for all of them."""
-        ours = ",".join(f"{key}={value}" for key, value in MANAGED.items())
-        pods_of = f"{ours},{_JOB_OF}={name}" if name else ours
-        selection = {"field_selector": f"metadata.name={name}"} if name else {}
-        listed = self._ask("list its jobs", "list jobs", "list_namespaced_job", label_selector=ours, **selection)
-        pods = self._ask("list its pods", "list pods", "list_namespaced_pod", label_selector=pods_of)["items"]
-        return {
-            job["metadata"]["name"]: observe(
-                job, [pod for pod in pods if pod["metadata"]["labels"].get(_JOB_OF) == job["metadata"]["name"]]
-            )
-            for job in listed["items"]
-        }
+    def jobs(self, name: str | None = None, kinds: Collection[str] = ("Job",)) -> dict[str, Job]:
+        """Return the Jobs of ours that there are, or one of them, by name; one call for each kind, and one for pods.
 
-    def log(self, pod: str) -> str:
+        Parameters
+        ----------
+        name
+            The only one that is meant; ``kinds`` has its kind alone then.
+        kinds
+            ``Job`` and ``TrainJob``.
+        """
+        ours = ",".join(f"{key}={value}" for key, value in MANAGED.items())
+        selection = {"field_selector": f"metadata.name={name}"} if name else {}
+        found = []
+        for kind in kinds:
+            plural = f"{kind.lower()}s"
+            method = f"list_namespaced_{_snake(kind)}"
+            found += self._ask("list its jobs", f"list {plural}", method, label_selector=ours, **selection)["items"]
+        pods_of = f"{ours},{_SET_OF if 'TrainJob' in kinds else _JOB_OF}={name}" if name else ours
+        pods = self._ask("list its pods", "list pods", "list_namespaced_pod", label_selector=pods_of)["items"]
+        of: dict[str, list[dict[str, Any]]] = {}
+        for pod in pods:
+            labels = pod["metadata"]["labels"]
+            of.setdefault(labels.get(_SET_OF) or labels.get(_JOB_OF), []).append(pod)
+        return {job["metadata"]["name"]: observe(job, of.get(job["metadata"]["name"], [])) for job in found}
+
+    def log(self, pod: str, kind: str = "Job") -> str:
         """Return what a pod has printed; nothing before it has begun, and after Kubernetes has forgotten it."""
+        container = trainjob.CONTAINER if kind == "TrainJob" else CONTAINER
         try:
             with self._asking(f"read the log of {pod}", "get pods/log"):
                 answer = self._core.read_namespaced_pod_log(
-                    pod, self.namespace, container=CONTAINER, _preload_content=False, _request_timeout=_ANSWER
+                    pod, self.namespace, container=container, _preload_content=False, _request_timeout=_ANSWER
                 )
                 return bytes(answer.data).decode(errors="replace")
         except (Missing, NotYet):
             return ""
 
     def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        api = self._core if hasattr(self._core, method) else self._batch
+        if method.endswith("_train_job"):
+            verb = method.partition("_")[0].replace("read", "get")
+            api, method, arguments = self._custom, f"{verb}_namespaced_custom_object", {**arguments, **trainjob.TRAINER}
+        else:
+            api = self._core if hasattr(self._core, method) else self._batch
         answer = getattr(api, method)(namespace=self.namespace, _request_timeout=_ANSWER, **arguments)
         return dict(self._api.sanitize_for_serialization(answer))
 
@@ -195,4 +215,4 @@ def _configure(kubernetes: Any, configuration: Any, context: str | None) -> str 
 
 
 def _snake(kind: str) -> str:
-    return {"ConfigMap": "config_map"}.get(kind, kind.lower())
+    return {"ConfigMap": "config_map", "TrainJob": "train_job"}.get(kind, kind.lower())

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from ai4sdk.backends.kubernetes import security
-from ai4sdk.backends.kubernetes.names import label_value, object_name
+from ai4sdk.backends.kubernetes.names import ROOM_IN_A_SET, label_value, object_name
+from ai4sdk.backends.kubernetes.trainjob import host_of_first, train_job
 from ai4sdk.backends.kubernetes.volumes import PLAN_FOLDER, mounts_of, volumes_of
 from ai4sdk.errors import UsageError
 from ai4sdk.planning.plan import Plan, TaskPlan
@@ -40,6 +41,8 @@ _LAST_SECONDS = 30
 def manifests(plan: Plan, run: RunPaths, project: Path, *, attempt: int = 1) -> list[dict[str, Any]]:
     """Return what a run is in Kubernetes: a ConfigMap with its plan, a Job and, for several nodes, a Service.
 
+    With ``backend.workload=trainjob`` there is a TrainJob instead of the Job and the Service.
+
     Parameters
     ----------
     plan
@@ -55,7 +58,8 @@ def manifests(plan: Plan, run: RunPaths, project: Path, *, attempt: int = 1) -> 
         If the plan does not fit into a ConfigMap.
     """
     options = plan.job["backend"]
-    name = object_name(run.id, attempt)
+    in_a_set = options.get("workload") == "trainjob"
+    name = object_name(run.id, attempt, ROOM_IN_A_SET) if in_a_set else object_name(run.id, attempt)
     labels = {
         **options["labels"],
         "app.kubernetes.io/name": label_value(plan.name),
@@ -70,18 +74,25 @@ def manifests(plan: Plan, run: RunPaths, project: Path, *, attempt: int = 1) -> 
         return {"name": name, **place, "labels": {**labels, **(extra or {})}, "annotations": annotations}
 
     config = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta(), "immutable": True, "data": _data(plan)}
+    queued = meta({"kueue.x-k8s.io/queue-name": options["queue"]} if options["queue"] else None)
+    suspend = {"suspend": True} if options["queue"] else {}  # Kueue starts it once there is room for all of its pods
+    pod = _pod(plan, run, project, name, attempt)
+    if in_a_set:
+        processes = max(task.processes for task in plan.tasks)
+        made = train_job(queued, pod, labels, runtime=options["runtime"], nodes=nodes, processes=processes)
+        return [config, {**made, "spec": {**suspend, **made["spec"]}}]
     job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": meta({"kueue.x-k8s.io/queue-name": options["queue"]} if options["queue"] else None),
+        "metadata": queued,
         "spec": {
-            **({"suspend": True} if options["queue"] else {}),  # Kueue starts it once there is room for all of its pods
+            **suspend,
             **_tries(nodes, options["backoff_limit"]),
             "ttlSecondsAfterFinished": math.ceil(options["ttl_after_finished"]),
             "podFailurePolicy": {"rules": _rules()},
             "template": {
                 "metadata": {"labels": labels, "annotations": annotations},
-                "spec": _pod(plan, run, project, name, attempt),
+                "spec": pod,
             },
         },
     }
@@ -208,7 +219,8 @@ def _environment(options: dict[str, Any], name: str, nodes: int) -> list[dict[st
     }
     if nodes > 1:
         # Which pod it is Kubernetes tells by itself, as JOB_COMPLETION_INDEX.
-        variables["AI4SDK_LEADER"] = {"value": f"{name}-0.{name}:{_LEADER_PORT}"}
+        first = host_of_first(name) if options.get("workload") == "trainjob" else f"{name}-0.{name}"
+        variables["AI4SDK_LEADER"] = {"value": f"{first}:{_LEADER_PORT}"}
     return [{"name": key, **source} for key, source in variables.items()]
 
 

@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import re
 
-__all__ = ["label_value", "object_name"]
+__all__ = ["ROOM_IN_A_SET", "label_value", "object_name"]
 
-_ROOM = 44
+ROOM = 44
 """Longest name in characters; with attempt and index it is a host's name, which may have 63."""
 
 
-def object_name(run_id: str, attempt: int = 1) -> str:
+ROOM_IN_A_SET = 38
+"""The same in a JobSet, which adds the names of its part and of its pod."""
+
+
+def object_name(run_id: str, attempt: int = 1, room: int = ROOM) -> str:
     """Return the name of the Job of a run, of its Service and of its ConfigMap.
 
     Different runs have different names, and so have the attempts of a run: Kubernetes refuses what is there already.
     Where the run's id had to be changed a part of its hash tells it from others.
     """
     plain = re.sub(r"[^a-z0-9-]+", "-", run_id.lower())
-    return f"ai4-{_told_apart(plain, run_id, _ROOM)}-{attempt}"
+    return f"ai4-{_told_apart(plain, run_id, room)}-{attempt}"
 
 
 def label_value(text: str) -> str:

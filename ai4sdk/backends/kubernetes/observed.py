@@ -20,6 +20,8 @@ _DISRUPTIONS = {
     "TerminationByKubelet": "its node ended it: the node is short of something, or shuts down",
 }
 _INDEX = "batch.kubernetes.io/job-completion-index"
+CONTAINERS = ("worker", "node")
+"""Names of the container that works: in a Job, and in a TrainJob, beside which a runtime may have others."""
 _MOST = 200
 """Characters of a message of Kubernetes that are shown."""
 
@@ -85,6 +87,8 @@ class Job:
         Its pods that are still there.
     nodes
         How many of them work at once.
+    kind
+        ``Job``, or ``TrainJob``.
     """
 
     name: str
@@ -96,6 +100,7 @@ class Job:
     ended: float | None = None
     pods: tuple[Pod, ...] = ()
     nodes: int = 1
+    kind: str = "Job"
 
     def last(self, index: int = 0) -> Pod | None:
         """Return the last pod with a number; pod 0 executes the run, and others follow it."""
@@ -117,7 +122,10 @@ class Job:
             last = self.last(index)
             if last is None or last.phase not in ("Running", "Succeeded"):
                 told = f" {index} of {self.nodes}" if self.nodes > 1 else ""
-                return _missing(last, told) or f"for pod{told or 's'}; if none comes: kubectl describe job {self.name}"
+                return (
+                    _missing(last, told)
+                    or f"for pod{told or 's'}; if none comes: kubectl describe {self.kind.lower()} {self.name}"
+                )
         return "its pods end"
 
     @property
@@ -144,11 +152,11 @@ def observe(job: dict[str, Any], pods: list[dict[str, Any]]) -> Job:
     Parameters
     ----------
     job
-        A Job.
+        A Job or TrainJob.
     pods
         Its pods.
     """
-    status = job.get("status") or {}
+    status, spec = job.get("status") or {}, job.get("spec") or {}
     conditions = _conditions(status)
     end = conditions.get("Complete") or conditions.get("Failed")
     ordered = sorted(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp")))
@@ -157,11 +165,12 @@ def observe(job: dict[str, Any], pods: list[dict[str, Any]]) -> Job:
         complete="Complete" in conditions,
         failed="Failed" in conditions,
         deleted=bool(job["metadata"].get("deletionTimestamp")),
-        suspended=bool((job.get("spec") or {}).get("suspend")),
+        suspended=bool(spec.get("suspend")),
         reason=_said(conditions.get("Failed", {})),
         ended=_time((end or {}).get("lastTransitionTime")),
         pods=tuple(_pod(pod) for pod in ordered),
-        nodes=(job.get("spec") or {}).get("completions") or 1,
+        nodes=spec.get("completions") or (spec.get("trainer") or {}).get("numNodes") or 1,
+        kind=job.get("kind") or "Job",  # objects in lists of the built-in ones do not say
     )
 
 
@@ -208,8 +217,10 @@ def _pod(pod: dict[str, Any]) -> Pod:
     status = pod.get("status") or {}
     conditions = _conditions(status)
     containers = status.get("containerStatuses") or [{}]
-    container = containers[0].get("state") or {}
+    ours = next((one for one in containers if one.get("name") in CONTAINERS), containers[0])
+    container = ours.get("state") or {}
     ended = container.get("terminated") or {}
+    before = (ours.get("lastState") or {}).get("terminated") or {}  # of a container that is started again
     phase = status.get("phase", "Unknown")
     return Pod(
         name=pod["metadata"]["name"],
@@ -217,7 +228,7 @@ def _pod(pod: dict[str, Any]) -> Pod:
         waits=_waits(status, container) if phase == "Pending" else "",
         exit_code=ended.get("exitCode"),
         reason=_why(status, conditions, ended) if phase == "Failed" else "",
-        word=ended.get("message") or "",
+        word=ended.get("message") or before.get("message") or "",
         index=int((pod["metadata"].get("annotations") or {}).get(_INDEX, 0)),
     )
 

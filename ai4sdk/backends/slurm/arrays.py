@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from ai4sdk.backends.base import Standing, Submission
 from ai4sdk.backends.scheduled import handing_over, write_end
-from ai4sdk.backends.slurm import client, submissions
+from ai4sdk.backends.slurm import client, cluster, submissions
 from ai4sdk.backends.slurm.script import STOP, array_script
-from ai4sdk.errors import Ai4Error, EnvironmentFault
+from ai4sdk.errors import Ai4Error, ConfigError, EnvironmentFault
 from ai4sdk.planning.plan import Plan, read_plan_file
 from ai4sdk.runs.files import write_json, write_text
 from ai4sdk.runs.layout import RunPaths
@@ -34,6 +34,8 @@ class _Array:
     """An array job that is being filled."""
 
     file: Path
+    alike: str
+    """What its elements have in common: the script but for its names."""
     plan: Plan
     """Of its first element; the others need the same of a node."""
     elements: list[tuple[int, RunPaths]] = field(default_factory=list)
@@ -62,6 +64,7 @@ class ArrayQueue:
         self._open: dict[str, _Array] = {}
         self._full: list[_Array] = []
         self._room = 0
+        self._possible: set[str] = set()
 
     def put(self, run: RunPaths, submission: Submission, lock: int) -> None:
         """Make a run an element of an array, which `flush` submits."""
@@ -82,7 +85,7 @@ class ArrayQueue:
             self._full.append(array)
             array = None
         if array is None:
-            array = self._open[alike] = _Array(_new_file(self._study), plan)
+            array = self._open[alike] = _Array(_new_file(self._study), alike, plan)
         return array
 
     def flush(self) -> None:
@@ -90,6 +93,8 @@ class ArrayQueue:
 
         Raises
         ------
+        ConfigError
+            With everything that elements ask for and the cluster does not have; nothing is submitted then.
         UsageError
             If Slurm refuses one.
         EnvironmentFault
@@ -97,6 +102,11 @@ class ArrayQueue:
         """
         arrays, self._full, self._open = [*self._full, *self._open.values()], [], {}
         before: str | None = None
+        try:
+            self._refuse_impossible(arrays)
+        except Ai4Error as error:
+            self._take_back(arrays, error)
+            raise
         while arrays:
             try:
                 before = self._submit(arrays[0], before if self._parallel else None)
@@ -108,6 +118,16 @@ class ArrayQueue:
                 self._take_back(arrays, error)
                 raise
             del arrays[0]
+
+    def _refuse_impossible(self, arrays: Sequence[_Array]) -> None:
+        """Compare arrays with what the cluster offers, those of a kind once; raises as `flush` does."""
+        new = {array.alike: array.plan for array in arrays if array.alike not in self._possible}
+        if not new:
+            return
+        there = cluster.ask(*new.values())
+        if found := list(dict.fromkeys(one for plan in new.values() for one in there.problems(plan))):
+            raise ConfigError(found)
+        self._possible.update(new)
 
     def _submit(self, array: _Array, after: str | None) -> str:
         name, listing = array.file.stem, array.file.with_suffix(".txt")
@@ -124,10 +144,11 @@ class ArrayQueue:
 
     def _take_back(self, arrays: Sequence[_Array], error: Ai4Error) -> None:
         """Leave the elements of arrays that were not submitted interrupted."""
+        cause = "; ".join(one.message for one in error.problems) if isinstance(error, ConfigError) else error.message
         for array in arrays:
             for _, run in array.elements:
                 state = read_state(run)
-                write_end(run, state, replace(state, state=State.INTERRUPTED, cause=error.message, exit_code=5))
+                write_end(run, state, replace(state, state=State.INTERRUPTED, cause=cause, exit_code=5))
 
     def stand(self, runs: Sequence[tuple[RunPaths, RunState]]) -> list[Standing]:
         """Ask Slurm; whoever submitted earlier is gone, and what was not submitted by then never will be."""

@@ -13,10 +13,10 @@ from ai4sdk.backends.base import Command, Pool, Standing, Submission
 from ai4sdk.backends.local.backend import LocalBackend
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.scheduled import handing_over, write_end
-from ai4sdk.backends.slurm import client, dependencies, offers, submissions
+from ai4sdk.backends.slurm import client, cluster, dependencies, submissions
 from ai4sdk.backends.slurm.script import STOP, batch_script, engine_script
 from ai4sdk.backends.slurm.verdict import verdict
-from ai4sdk.errors import Ai4Error, ConfigError, UsageError
+from ai4sdk.errors import Ai4Error, ConfigError, Problem, UsageError
 from ai4sdk.planning.plan import Plan, TaskPlan, read_plan_file
 from ai4sdk.runs.files import write_json, write_text
 from ai4sdk.runs.layout import RunPaths
@@ -26,6 +26,8 @@ __all__ = ["SlurmBackend"]
 
 _SUBMITTING = 120.0
 """Longest time, in seconds, from claiming a submission to knowing its job's number."""
+_PLANNING = 5.0
+"""Longest time, in seconds, that a plan waits for what the cluster reports."""
 SLOTS = 4
 """Points at once of a search that learns, if nobody says how many: the more there are, the less it learns of each."""
 _LAST_WORD = 15.0
@@ -63,6 +65,32 @@ class SlurmBackend:
         """
         with handing_over(run, lock):
             _hand_over(run, submission.script, read_plan_file(run.root), submission)
+
+    def compare(self, plan: Plan) -> tuple[list[Problem], str]:
+        """Compare a plan with what the cluster reports, before anything is submitted.
+
+        Returns
+        -------
+        problems
+            Everything that it can never have there.
+        said
+            What was compared, or why nothing was.
+        """
+        try:
+            there = cluster.ask(plan, patience=_PLANNING)
+        except Ai4Error as error:
+            return [], f"nothing was checked: {error.message}"
+        if not there.asked:
+            return [], "nothing was checked: there is no answer from sinfo on this machine"
+        said = f"checked with {there.asked}"
+        names = [f"backend.{key}" for key in ("account", "qos") if plan.job["backend"][key] is not None]
+        if names and not there.accounting_enforced:
+            said += f"; {' and '.join(names)} unchecked, as the cluster tells of no accounting that it enforces"
+        return there.problems(plan), said
+
+    def check_study(self, plan: Plan, runs: Path) -> None:
+        """Refuse a study whose first point the cluster can never run; raises as `submit` does."""
+        _refuse_impossible(plan)
 
     def host(self, plan: Plan, study: RunPaths, project: Path, lock: int, options: Sequence[str] = ()) -> None:
         """Submit the engine of a study as a small job; raises as `submit` does.
@@ -167,8 +195,7 @@ def _refuse_twice(run: RunPaths, before: submissions.Submission | None) -> None:
 
 def _refuse_impossible(plan: Plan) -> None:
     """Refuse what the cluster can never run, all at once; Slurm names one mistake, or lets such a job wait for ever."""
-    found = offers.problems(plan, offers.read_offers(client.offered(offers.FORMAT)), client.partition_of_user())
-    if found:
+    if found := cluster.ask(plan).problems(plan):
         raise ConfigError(found)
 
 

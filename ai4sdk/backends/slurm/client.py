@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
@@ -15,16 +16,19 @@ __all__ = [
     "Job",
     "NotAnswering",
     "address_of_first",
+    "associations",
     "cancel",
     "completed",
     "counted",
     "find",
     "jobs",
     "most_elements",
+    "of_user",
     "offered",
-    "partition_of_user",
+    "qualities",
     "requeue",
     "restarts",
+    "settings",
     "submit",
     "submit_and_note",
     "tell",
@@ -168,19 +172,48 @@ def submit_and_note(
     return job
 
 
-def offered(form: str) -> str:
+def offered(form: str, patience: float | None = None) -> str:
     """Return what sinfo says of all partitions in a form; nothing where it is missing or does not know the form."""
     if shutil.which("sinfo") is None:
         return ""
     try:
-        return _ask(["sinfo", "--noheader", "--all", "--exact", f"--format={form}"])
+        return _ask(["sinfo", "--noheader", "--all", "--exact", f"--format={form}"], patience=patience or _ANSWER)
     except UsageError:
         return ""
 
 
-def partition_of_user() -> str | None:
-    """Return the partition that the user's environment names for all jobs."""
-    return os.environ.get(_FROM_ENVIRONMENT["partition"])
+def associations(form: str, patience: float | None = None) -> str:
+    """Return what sacctmgr says of this user's accounts in a form.
+
+    Raises
+    ------
+    Ai4Error
+        If there is no accounting, or it may not be looked into.
+    """
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        raise EnvironmentFault(f"user {os.geteuid()} has no name here") from None
+    which = ["show", "user", "withassoc", "where", f"name={user}", f"format={form}"]
+    return _ask(["sacctmgr", "--parsable2", "--noheader", "--readonly", *which], patience=patience or _ANSWER)
+
+
+def qualities(patience: float | None = None) -> str:
+    """Return the names of all qualities of service, a line each; raises as `associations` does."""
+    which = ["show", "qos", "format=name"]
+    return _ask(["sacctmgr", "--parsable2", "--noheader", "--readonly", *which], patience=patience or _ANSWER)
+
+
+def settings(patience: float | None = None) -> dict[str, str]:
+    """Return the cluster's own settings by their names."""
+    answer = _ask(["scontrol", "show", "config"], patience=patience or _ANSWER)
+    lines = (line.partition("=")[::2] for line in answer.splitlines())
+    return {name.strip(): value.strip() for name, value in lines}
+
+
+def of_user(option: str) -> str | None:
+    """Return what the user's environment names for all jobs as account, partition or qos."""
+    return os.environ.get(_FROM_ENVIRONMENT[option])
 
 
 def jobs(ids: Sequence[str]) -> dict[str, Job]:
@@ -232,11 +265,7 @@ def tell(*jobs: str, signal: str) -> None:
 
 def most_elements() -> int:
     """Return how many elements an array job may have on this cluster."""
-    for line in _ask(["scontrol", "show", "config"]).splitlines():
-        name, _, value = line.partition("=")
-        if name.strip() == "MaxArraySize":
-            return int(value)
-    return _MOST_ELEMENTS
+    return int(settings().get("MaxArraySize", _MOST_ELEMENTS))
 
 
 def requeue(job: str) -> None:

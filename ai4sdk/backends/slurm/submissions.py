@@ -52,7 +52,12 @@ def script_of(run: RunPaths) -> Path:
 
 def latest(run: RunPaths) -> Submission | None:
     """Return the submission that counts, ``None`` if there is none yet."""
-    numbers = [int(path.stem) for path in run.slurm.glob("*.json") if path.stem.isdecimal()]
+    try:
+        with os.scandir(run.slurm) as entries:  # a glob takes twice as long, and there may be a thousand runs
+            names = [entry.name.partition(".") for entry in entries]
+    except FileNotFoundError:
+        return None
+    numbers = [int(stem) for stem, _, kind in names if kind == "json" and stem.isdecimal()]
     if not numbers:
         return None
     file = _file(run, max(numbers))

@@ -3,6 +3,8 @@
 It is no Kubernetes. It answers as the API describes itself, for the few calls that are made here: create, get, list,
 patch and delete of Jobs, Pods, ConfigMaps and Services, and logs; with 201, 400, 401, 403, 404, 409, 422 and 429 in the
 API's words. Objects are checked against the published schemas. Its controller follows `backoffLimit`, `podFailurePolicy` and indexes;
+a TrainJob becomes the Job that Kubeflow Trainer's JobSet of the runtime ``torch-distributed`` would have, with new pods
+where containers would be started again there, and without its webhooks;
 its kubelet starts a container's command as a process of this machine, with paths of volumes replaced by folders here.
 """
 
@@ -26,17 +28,19 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
+from backends.kubernetes.crds import complaints
 from kubernetes_validate import ValidationError, validate
 
 Object = dict[str, Any]
-KINDS = {"jobs": "Job", "pods": "Pod", "configmaps": "ConfigMap", "services": "Service"}
+KINDS = {"jobs": "Job", "pods": "Pod", "configmaps": "ConfigMap", "services": "Service", "trainjobs": "TrainJob"}
 VERSION = "1.33"
 NAMESPACES = ("default", "pond")
 JOB_OF = "batch.kubernetes.io/job-name"
 INDEX = "batch.kubernetes.io/job-completion-index"
+SET_OF = "jobset.sigs.k8s.io/jobset-name"
 
 
-GROUPS = {"jobs": "batch"}
+GROUPS = {"jobs": "batch", "trainjobs": "trainer.kubeflow.org"}
 
 
 class Refused(Exception):
@@ -134,10 +138,12 @@ class StandIn:
     def admit(self, name: str) -> None:
         """Let a suspended Job begin, as Kueue does."""
         with self.lock:
-            job = next(one for key, one in self.objects.items() if key[0] == "jobs" and key[2] == name)
+            kind, job = next(
+                (key[0], one) for key, one in self.objects.items() if key[0] in ("jobs", "trainjobs") and key[2] == name
+            )
             assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"]
             job["spec"]["suspend"] = False
-        self._begin(job["metadata"]["namespace"], name)
+        (self._begin if kind == "jobs" else self._train)(job["metadata"]["namespace"], name)
 
     def refuse(self, verb: str, resource: str, code: int, reason: str, message: str, **details: Any) -> None:
         """Answer the next such call with a ``Status``."""
@@ -160,19 +166,25 @@ class StandIn:
     def create(self, resource: str, namespace: str, object_: Object) -> Object:
         self._allowed("create", resource, namespace)
         name = object_["metadata"]["name"]
+        if resource == "trainjobs":
+            for place, message in complaints(object_):
+                raise invalid(resource, name, place, message)
         try:
-            validate(copy.deepcopy(object_), VERSION, strict=True)
+            if resource != "trainjobs":
+                validate(copy.deepcopy(object_), VERSION, strict=True)
         except ValidationError as error:
             raise invalid(resource, name, ".".join(map(str, error.absolute_path)) or "<nil>", error.message) from None
         with self.lock:
             if (resource, namespace, name) in self.objects:
                 raise already_exists(resource, name)
             made = self._made(object_, namespace)
-            if resource == "jobs":
+            if resource in ("jobs", "trainjobs"):
                 made["status"] = {}
             self.objects[resource, namespace, name] = made
         if resource == "jobs" and not object_["spec"].get("suspend"):
             self._begin(namespace, name)
+        if resource == "trainjobs" and not object_["spec"].get("suspend"):
+            self._train(namespace, name)
         return made
 
     def read(self, resource: str, namespace: str, name: str) -> Object:
@@ -194,6 +206,13 @@ class StandIn:
                 and labels.items() <= one["metadata"].get("labels", {}).items()
                 and fields.get("metadata.name", name) == name
             ]
+        if resource == "trainjobs":  # as of all custom resources each item says what it is
+            return {
+                "kind": "TrainJobList",
+                "apiVersion": "trainer.kubeflow.org/v1alpha1",
+                "metadata": {},
+                "items": items,
+            }
         group = "batch/v1" if resource == "jobs" else "v1"
         return {"kind": f"{KINDS[resource]}List", "apiVersion": group, "metadata": {}, "items": items}
 
@@ -212,21 +231,25 @@ class StandIn:
             self._signal(name, signal.SIGKILL)
             with self.lock:
                 self.objects.pop((resource, namespace, name), None)
-        elif resource == "jobs":
+        elif resource in ("jobs", "trainjobs"):
             with self.lock:
                 self.objects[resource, namespace, name]["metadata"]["deletionTimestamp"] = _now()
-            threading.Thread(target=self._collect, args=(namespace, name), daemon=True).start()
+            threading.Thread(target=self._collect, args=(resource, namespace, name), daemon=True).start()
         else:
             with self.lock:
                 del self.objects[resource, namespace, name]
         return object_
 
-    def log(self, namespace: str, name: str) -> bytes:
+    def log(self, namespace: str, name: str, container: str) -> bytes:
         self._allowed("get", "pods/log", namespace)
         pod = self.read("pods", namespace, name)
+        if container != pod["spec"]["containers"][0]["name"]:
+            raise Refused(400, "BadRequest", f"container {container} is not valid for pod {name}")
         if pod["status"]["phase"] == "Pending":
             raise Refused(
-                400, "BadRequest", f'container "worker" in pod "{name}" is waiting to start: ContainerCreating'
+                400,
+                "BadRequest",
+                f'container "{pod["spec"]["containers"][0]["name"]}" in pod "{name}" is waiting to start: ContainerCreating',
             )
         return (self.folder / name / "log").read_bytes()
 
@@ -237,6 +260,34 @@ class StandIn:
         indices: list[int | None] = list(range(spec["completions"])) if "completions" in spec else [None]
         for index in indices:
             threading.Thread(target=self._control, args=(namespace, name, index), daemon=True).start()
+
+    def _train(self, namespace: str, name: str) -> None:
+        """Make the Job of a TrainJob, as its runtime and JobSet do, and end the TrainJob with it."""
+        owner = self.objects["trainjobs", namespace, name]
+        assert owner["spec"]["runtimeRef"]["name"] == "torch-distributed"
+        trainer = owner["spec"]["trainer"]
+        ((part,),) = (
+            patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+            for patch in owner["spec"]["runtimePatches"]
+        )
+        template = copy.deepcopy(part["template"]["spec"]["template"])
+        assert (part["name"], [one["name"] for one in template["spec"]["containers"]]) == ("node", ["node"])
+        template["metadata"]["labels"][SET_OF] = name
+        torchrun = {"PET_NNODES": trainer["numNodes"], "PET_NPROC_PER_NODE": trainer["numProcPerNode"]}
+        template["spec"]["containers"][0] |= {
+            **{key: trainer[key] for key in ("image", "command", "args")},
+            "env": [*trainer["env"], *({"name": key, "value": str(value)} for key, value in torchrun.items())],
+            "resources": trainer["resourcesPerNode"],
+            "terminationMessagePath": "/dev/termination-log",
+        }
+        about = {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "name": name}
+        meta = {"name": f"{name}-node-0", "ownerReferences": [{**about, "uid": owner["metadata"]["uid"]}]}
+        count = trainer["numNodes"]
+        spec = {"completions": count, "parallelism": count, "completionMode": "Indexed", "backoffLimit": 6}
+        job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta, "spec": {**spec, "template": template}}
+        with self.lock:
+            self.objects["jobs", namespace, meta["name"]] = {**self._made(job, namespace), "status": {}}
+        self._begin(namespace, meta["name"])
 
     def _control(self, namespace: str, name: str, index: int | None) -> None:
         """Keep one pod of a Job alive until it has done its work."""
@@ -274,9 +325,9 @@ class StandIn:
         if self._policy(job, pod) == "FailJob":
             name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
             return "PodFailurePolicy", f"Container worker for pod {name} failed: matching FailJob rule"
-        if index is None and failures > job["spec"]["backoffLimit"]:
+        if "backoffLimit" in job["spec"] and failures > job["spec"]["backoffLimit"]:
             return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
-        if index is not None and failures > job["spec"]["backoffLimitPerIndex"]:
+        if "backoffLimitPerIndex" in job["spec"] and failures > job["spec"]["backoffLimitPerIndex"]:
             assert job["spec"]["maxFailedIndexes"] == 0, "nobody lets others go on here"
             return "MaxFailedIndexesExceeded", "Job has exceeded the specified maximal number of failed indexes"
         return "", ""
@@ -304,7 +355,7 @@ class StandIn:
 
     def _policy(self, job: Object, pod: Object) -> str:
         code = pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"]
-        for rule in job["spec"]["podFailurePolicy"]["rules"]:
+        for rule in job["spec"].get("podFailurePolicy", {}).get("rules", []):
             wanted = [one["type"] for one in rule.get("onPodConditions", [])]
             if any(one["type"] in wanted and one["status"] == "True" for one in pod["status"]["conditions"]):
                 return str(rule["action"])
@@ -317,16 +368,25 @@ class StandIn:
         job["status"]["conditions"] = [
             {"type": kind, "status": "True", "lastTransitionTime": _now(), "reason": reason, "message": message}
         ]
+        for key, one in self.objects.items():
+            if key[0] == "trainjobs" and one["metadata"]["uid"] == _owner(job):
+                self._conclude(one, kind, "JobsFailed" if reason else "JobsCompleted", message)
 
-    def _collect(self, namespace: str, job: str) -> None:
+    def _collect(self, resource: str, namespace: str, job: str) -> None:
         """Delete a Job in the foreground: its pods first, then what it owns, and it."""
         with self.lock:
-            uid = self.objects["jobs", namespace, job]["metadata"]["uid"]
+            uid = self.objects[resource, namespace, job]["metadata"]["uid"]
+            inner = [key for key, one in self.objects.items() if key[0] == "jobs" and _owner(one) == uid]
+            for key in inner:
+                self.objects[key]["metadata"]["deletionTimestamp"] = _now()
+        for _, _, name in inner:
+            self._collect("jobs", namespace, name)
+        with self.lock:
             pods = [key[2] for key, one in self.objects.items() if key[0] == "pods" and _owner(one) == uid]
         self._end(pods)
         with self.lock:
             for key, one in list(self.objects.items()):
-                if _owner(one) == uid or key == ("jobs", namespace, job):
+                if _owner(one) == uid or key == (resource, namespace, job):
                     del self.objects[key]
 
     def _end(self, pods: list[str]) -> None:
@@ -394,8 +454,8 @@ class StandIn:
         argv = [_placed(word, places) for word in [*container["command"], *container["args"]]]
         with open(folder / "log", "wb") as log:
             process = subprocess.Popen(
-                [sys.executable, *argv[1:]],
-                cwd=_placed(container["workingDir"], places),
+                [sys.executable if word == "python" else word for word in argv],
+                cwd=_placed(container.get("workingDir", "/"), places),
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -451,7 +511,8 @@ class StandIn:
         if (index := pod["metadata"].get("annotations", {}).get(INDEX)) is not None:
             env["JOB_COMPLETION_INDEX"] = index
             # Pods have addresses of their own there. Here they differ by their ports.
-            env["AI4SDK_LEADER"] = f"127.0.0.1:{self._port(env['AI4SDK_LEADER'])}"
+            if "AI4SDK_LEADER" in env:
+                env["AI4SDK_LEADER"] = f"127.0.0.1:{self._port(env['AI4SDK_LEADER'])}"
         return env
 
     def _port(self, address: str) -> int:
@@ -511,7 +572,8 @@ def _owner(object_: Object) -> str | None:
 
 def _container(pod: Object, state: Object) -> Object:
     image = pod["spec"]["containers"][0]["image"]
-    return {"name": "worker", "image": image, "imageID": "", "ready": False, "restartCount": 0, "state": state}
+    name = pod["spec"]["containers"][0].get("name")
+    return {"name": name, "image": image, "imageID": "", "ready": False, "restartCount": 0, "state": state}
 
 
 def _placed(word: str, places: dict[str, Path]) -> str:
@@ -567,7 +629,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         resource, namespace, rest, query, _ = self._asked()
         if rest[1:] == ["log"]:
-            self._answer(lambda: self.cluster.log(namespace, rest[0]))
+            self._answer(lambda: self.cluster.log(namespace, rest[0], query["container"]))
         elif rest:
             self._answer(lambda: self.cluster.read(resource, namespace, rest[0]))
         else:

@@ -55,6 +55,29 @@ backend:
 """,
     "nodes": "training: {mode: ddp}\nhardware: {cpus: 4, gpus: 2, nodes: 3}",
 }
+TRAINJOBS = {
+    "trainjob": "backend: {workload: trainjob}",
+    "trainjob-gpus": """
+training: {mode: ddp}
+hardware: {cpus: 8, gpus: 2, nodes: 3, gpu_model: NVIDIA-A100-SXM4-80GB, memory: 64GiB, wall_time: 36h}
+backend:
+  workload: trainjob
+  runtime: our-torch
+  namespace: fisheries
+  image_pull_secrets: [registry]
+  service_account: trainer
+  node_selector: {pool: gpu}
+  tolerations: [{key: nvidia.com/gpu, operator: Exists, effect: NoSchedule}]
+  queue: gpu-queue
+  env: {LEVEL: "1e3"}
+  secrets: {S3_TOKEN: storage/token}
+  config_maps: {REGION: site/region}
+  volumes: [{claim: catches, path: /data, sub_path: "2026"}]
+  shared_memory: 8GiB
+  labels: {team: fish}
+  annotations: {example.org/note: it is "mine"}
+""",
+}
 
 
 def plan_of(text: str = "") -> Plan:
@@ -66,7 +89,7 @@ def plan_of(text: str = "") -> Plan:
 
 
 def objects_of(name: str, **kwargs: Any) -> list[dict[str, Any]]:
-    return manifests(plan_of(CASES[name]), RUN, PROJECT, **kwargs)
+    return manifests(plan_of({**CASES, **TRAINJOBS}[name]), RUN, PROJECT, **kwargs)
 
 
 def job_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
@@ -78,7 +101,7 @@ def pod_of(objects: list[dict[str, Any]]) -> dict[str, Any]:
     return pod
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *TRAINJOBS])
 def test_the_manifests_are_as_they_were_approved(project: Path, name: str) -> None:
     objects = objects_of(name)
     assert json.loads(objects[0]["data"]["plan.json"])["format"] == "ai4sdk.plan/1"
@@ -106,7 +129,7 @@ def test_the_official_client_reads_them_and_loses_nothing(project: Path, name: s
         assert api.sanitize_for_serialization(read) == object_
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *TRAINJOBS])
 def test_the_yaml_reads_back_as_what_it_was(project: Path, name: str) -> None:
     objects = objects_of(name)
     assert list(yaml.safe_load_all(to_yaml(objects))) == objects

@@ -312,6 +312,9 @@ def test_a_controller_that_does_not_answer_is_said_and_nothing_is_made_up(slurm,
     assert "Slurm does not answer" in refused.stderr
     assert "scontrol ping" in refused.stderr
     assert sorted(project.joinpath("runs").iterdir()) == before
+    planned = ai4("plan", "config=train", *JOB)
+    assert planned.returncode == 0, planned.stderr
+    assert "cluster    nothing was checked: " in planned.stdout
     slurm.up()
     assert run.cancel() is State.CANCELLED
 
