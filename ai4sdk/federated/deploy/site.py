@@ -73,7 +73,6 @@ class Site(Work):
         def tell(kind: str, number: int, seconds: float) -> None:
             nonlocal last_round
             last_round = max(last_round, number)
-            log.info("round %d: answered %s in %.1f s", number, kind, seconds)
             self.records.event("answered", message=kind, round=number, seconds=round(seconds, 3))
             self.records.progress.update(round=number, rounds=federation.rounds, sites=1, of_sites=1)
 
