@@ -5,11 +5,14 @@ from __future__ import annotations
 import gc
 import logging
 
+from flwr.app import Context, Message
+
 from ai4sdk.data.module import SplitData
 from ai4sdk.errors import DataError
 from ai4sdk.federated.app import make_app
 from ai4sdk.federated.deploy.agreement import require_agreed, require_alike
 from ai4sdk.federated.deploy.connection import connect
+from ai4sdk.federated.deploy.questions import Questions
 from ai4sdk.federated.deploy.serving import serve
 from ai4sdk.federated.learner import Learner
 from ai4sdk.federated.memory import Memory
@@ -60,8 +63,15 @@ class Site(Work):
         numbers: dict[str, int] = {}  # the coordinator tells it
         memory = Memory(self.paths.federation / "sites")
         learner = Learner(job, self.module, {join.site: data}, self.stop, memory, self.threads, numbers)
+        once = privacy is not None and privacy.mode == "local"
+        questions = Questions(self.paths.federation / "questions.json", federation.rounds or 0, once=once)
+        app = make_app(learner, privacy, secret)
         gc.freeze()
         last_round = 0
+
+        def answer(message: Message, context: Context) -> Message:
+            questions.take(message)
+            return app(message, context)
 
         def agree() -> None:
             told = client.terms()
@@ -79,7 +89,7 @@ class Site(Work):
         with connect(join.address, join.ca, join.token_file, join.key) as client:
             reason = serve(
                 client,
-                make_app(learner, privacy, secret),
+                answer,
                 join.site,
                 agree=agree,
                 check=self.stop.check,
