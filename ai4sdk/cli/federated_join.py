@@ -143,7 +143,7 @@ def _ask(connection: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str
                 f"the coordinator at {address} cannot be reached: {error}",
                 hint="look at the address, whether the port is open for outgoing connections, and at --ca",
             ) from None
-    return told, terms_told(told)
+    return {**told, "key": client.fingerprint}, terms_told(told)
 
 
 def _lines(told: Mapping[str, Any], terms: Mapping[str, Any]) -> list[str]:
@@ -156,7 +156,7 @@ def _lines(told: Mapping[str, Any], terms: Mapping[str, Any]) -> list[str]:
         part, unit = federation["local_epochs"], "epoch"
     rows = [
         ("federation", f"{told.get('name')} ({told.get('run')}) {told.get('description') or ''}".rstrip()),
-        ("this site", f"{told.get('site')}"),
+        ("this site", f"{told.get('site')}, with the key {told['key']}"),
         ("terms", terms["digest"]),
         ("module", f"{module['_target_']}({arguments})"),
         ("code", f"{terms['code']} (of this site's own copy)"),

@@ -130,6 +130,8 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
     north = sites["north"]
     told = json.loads(north.do("federated", "show", address, "--site", "north", *who, "--json"))
     digest = told["terms"]["digest"]
+    listed = json.loads(coordinator.do("federated", "token", "list", "--json"))
+    assert told["key"] == next(entry["fingerprint"] for entry in listed if entry["site"] == "north")
     ask = ("federated", "join", address, "--site", "north", *who, "config=train")
     north.do(*ask, *COMMON, data_of("north"), status=2)
     assert f"--approve {digest}" in north.said
