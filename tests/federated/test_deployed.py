@@ -199,3 +199,18 @@ def test_a_coordinator_that_asks_for_more_than_was_agreed_gets_no_answer(tmp_pat
         server.round()
         with pytest.raises(RunFailed, match="NotAgreed"):
             server.round()
+
+
+def test_a_coordinator_that_is_killed_at_the_very_end_tells_sites_that_come_back(tmp_path: Path) -> None:
+    with deployed(tmp_path, 2) as coordinator:
+        for site in coordinator.names:
+            coordinator.join(site)
+        coordinator.grid.gather(2)
+        port = coordinator.port
+        coordinator.link.stop()
+        coordinator.start(port)
+        coordinator.link.end("all rounds are made", 20.0)
+        for thread in coordinator.threads:
+            thread.join(5)
+            assert not thread.is_alive()
+    assert coordinator.errors == {}

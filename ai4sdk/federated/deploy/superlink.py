@@ -155,6 +155,9 @@ class SuperLink(FleetServicer):
         """Tell whether a site has joined, was heard of a moment ago, and is still admitted."""
         if node not in self._active or time.monotonic() - self._heard.get(node, 0.0) >= self._gone_after:
             return False
+        return self._is_admitted(node)
+
+    def _is_admitted(self, node: int) -> bool:
         now = time.time()
         return any(
             entry.state(now) == "valid" and entry.key is not None and self._keys.get(entry.key) == node
@@ -205,16 +208,19 @@ class SuperLink(FleetServicer):
         if self._server is not None:
             self._server.stop(grace=0.5).wait()
 
-    def end(self, reason: str, patience: float = 10.0) -> None:
-        """Tell sites that the federation has ended; wait a moment until those that are there know it."""
+    def end(self, reason: str, patience: float = 15.0) -> None:
+        """Tell sites that the federation has ended; wait a while until all know it, also those that just come back."""
         until = time.monotonic() + patience
         with self.changed:
             self._ended = reason
             self.changed.notify_all()
-            while time.monotonic() < until and any(
-                self.is_up(node) and node not in self._told_end for node in self._active
-            ):
+            while time.monotonic() < until:
+                unaware = [site for site, node in self.nodes().items() if node not in self._told_end]
+                unaware = [site for site in unaware if self._is_admitted(self._nodes[site])]
+                if not unaware:
+                    return
                 self.changed.wait(0.2)
+        log.warning("%s could not be told that the federation has ended", ", ".join(unaware))
 
     def _tell_terms(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         site = self.gate.entry.site
