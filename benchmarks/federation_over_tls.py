@@ -162,9 +162,10 @@ def main(grid, context):
 
 def flower(folder: Path, sites: int, rounds: int, parameters: int) -> list[float]:
     """Return the seconds that each round took with Flower's own programs."""
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-    from ai4sdk.federated.deploy.certificates import load_or_make_key, write_certificates
+    from ai4sdk.federated.deploy.certificates import write_certificates
 
     write_certificates(folder / "tls", ["localhost", "127.0.0.1"])
     app, result = folder / "app", folder / "times.json"
@@ -205,7 +206,9 @@ def flower(folder: Path, sites: int, rounds: int, parameters: int) -> list[float
         start("superlink", "flower-superlink", *tls, *link, "--disable-runtime-dependency-installation")
         _until_open(port)
         for number in range(sites):
-            key = load_or_make_key(folder / f"node-{number}.key")
+            key = ec.generate_private_key(ec.SECP384R1())
+            private = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+            (folder / f"node-{number}.key").write_bytes(private)
             (folder / f"node-{number}.pub").write_bytes(
                 key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
             )

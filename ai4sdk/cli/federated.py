@@ -16,7 +16,7 @@ from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
 from ai4sdk.config.load import load_job
 from ai4sdk.config.project import find_project
-from ai4sdk.errors import UsageError
+from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.spec import TargetDataset
 
@@ -89,6 +89,13 @@ def server(command: str, argv: Sequence[str]) -> int:
     parser.add_argument("--no-data", action="store_true", help="the coordinator has no dataset; only sites evaluate")
     add_waiting_options(parser)
     args = parser.parse(argv)
+    try:
+        from ai4sdk.federated.deploy.certificates import read_certificate
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"ai4sdk cannot do this here: {error}", hint="pip install 'ai4sdk[federated]'"
+        ) from error
+    read_certificate(Path(args.certificate), Path(args.key))
     listen = {"address": args.address, "certificate": absolute(args.certificate), "key": absolute(args.key)}
     real = ["++federation.partition=null", "++federation.join=null", f"++federation.listen={mapping(listen)}"]
     config, overrides = split_config(command, args.overrides)

@@ -143,7 +143,7 @@ def _ask(connection: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str
                 f"the coordinator at {address} cannot be reached: {error}",
                 hint="look at the address, whether the port is open for outgoing connections, and at --ca",
             ) from None
-    return told, terms_told(told)
+    return {**told, "key": client.fingerprint}, terms_told(told)
 
 
 def _lines(told: Mapping[str, Any], terms: Mapping[str, Any]) -> list[str]:
@@ -151,21 +151,28 @@ def _lines(told: Mapping[str, Any], terms: Mapping[str, Any]) -> list[str]:
     federation, training = terms["federation"], terms["training"]
     module = terms["module"]
     arguments = ", ".join(f"{name}={value}" for name, value in module.items() if not name.startswith("_"))
-    part, unit = federation["local_steps"], "steps"
+    part, unit = federation["local_steps"], "step"
     if part is None:
-        part, unit = federation["local_epochs"], "epochs"
+        part, unit = federation["local_epochs"], "epoch"
     rows = [
         ("federation", f"{told.get('name')} ({told.get('run')}) {told.get('description') or ''}".rstrip()),
-        ("this site", f"{told.get('site')}"),
+        ("this site", f"{told.get('site')}, with the key {told['key']}"),
         ("terms", terms["digest"]),
         ("module", f"{module['_target_']}({arguments})"),
         ("code", f"{terms['code']} (of this site's own copy)"),
-        ("rounds", f"{federation['rounds']}, each of {part} {unit}; at least {federation['min_sites']} sites a round"),
+        (
+            "rounds",
+            f"{federation['rounds']}, each of {_count(part, unit)}; at least {_count(federation['min_sites'], 'site')}",
+        ),
         ("strategy", federation["strategy"]["_target_"]),
         ("training", f"precision {training['precision']}, seed {terms['seed']}"),
     ]
     lines = [f"{name:11} {text}" for name, text in rows]
     return lines + [f"{'leaves' if number == 0 else '':11} {line}" for number, line in enumerate(what_leaves(terms))]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _agree(digest: str, approved: str | None) -> None:

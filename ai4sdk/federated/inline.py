@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -102,7 +102,9 @@ class InlineGrid(Grid):
         return self.pull_messages(self.push_messages(messages))
 
 
-def answered(app: ClientApp, message: Message, context: Context) -> tuple[Message | None, Exception | None]:
+def answered(
+    app: Callable[[Message, Context], Message], message: Message, context: Context
+) -> tuple[Message | None, Exception | None]:
     """Have an app answer a message; return its answer, or what it raised: that is an answer, too, as it is for real."""
     try:
         return app(message, context), None

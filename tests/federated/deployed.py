@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import grpc
-from flwr.clientapp import ClientApp
+from flwr.app import Context, Message
 
 from ai4sdk.federated.deploy.certificates import load_or_make_key, read_certificate, write_certificates
 from ai4sdk.federated.deploy.client import SiteClient
@@ -81,7 +81,7 @@ class Deployed:
         authority = (self.folder / "tls/ca.pem").read_bytes()
         return SiteClient(f"{self.host}:{self.port}", authority, token or self.tokens[site], private)
 
-    def join(self, site: str, app: ClientApp | None = None, patience: float = 30.0) -> None:
+    def join(self, site: str, app: Callable[[Message, Context], Message] | None = None, patience: float = 30.0) -> None:
         """Have a site take part, in a thread."""
         stop = self.stops[site] = StopRequest()
 

@@ -7,10 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from flwr.app import RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from ai4sdk.errors import RunFailed, RunInterrupted
+from ai4sdk.federated.app import SITE
 from ai4sdk.federated.deploy.client import Forgotten
+from ai4sdk.federated.deploy.questions import Questions
+from ai4sdk.federated.ledger import Round
 from ai4sdk.testing.helpers import wait_for
 from tests.federated.deployed import deployed
 from tests.federated.noop import app_of, bits, server_of
@@ -61,10 +64,6 @@ def test_an_answer_of_which_half_arrived_is_made_again(tmp_path: Path) -> None:
             rounds.start()
             message = killed.pull(lambda: None)
             assert message is not None
-            from flwr.app import Context
-
-            from ai4sdk.federated.app import SITE
-
             answer = app_of()(message, Context(1, int(killed.node.node_id), {SITE: "site-1"}, RecordDict(), {}))
             killed._stub.PushObject = lambda *_, **__: (_ for _ in ()).throw(ConnectionError)  # type: ignore[method-assign]
             with pytest.raises(ConnectionError):
@@ -180,3 +179,39 @@ def test_a_site_of_before_a_restart_is_unknown_and_joins_again(tmp_path: Path) -
 
         wait_for(lambda: not known(), 10)
         assert client.activate() != before
+
+
+def test_a_coordinator_that_asks_for_more_than_was_agreed_gets_no_answer(tmp_path: Path) -> None:
+    app = app_of()
+
+    def guarded(message: Message, context: Context) -> Message:
+        Questions(tmp_path / "questions.json", 2, once=True).take(message)  # as after a restart of the site
+        return app(message, context)
+
+    with deployed(tmp_path, 1) as coordinator:
+        coordinator.join("site-1", guarded)
+        server = coordinator.server(retries=0)
+        server.round()
+        server.done.pop()
+        with pytest.raises(RunFailed, match="NotAgreed"):  # the first round again, with other weights
+            server.round()
+        server.done.append(Round(1))
+        server.round()
+        with pytest.raises(RunFailed, match="NotAgreed"):
+            server.round()
+
+
+def test_a_coordinator_that_is_killed_at_the_very_end_tells_sites_that_come_back(tmp_path: Path) -> None:
+    with deployed(tmp_path, 2) as coordinator:
+        for site in coordinator.names:
+            coordinator.join(site)
+        coordinator.grid.gather(2)
+        port = coordinator.port
+        coordinator.link.stop()
+        coordinator.start(port)
+        coordinator.link.end("all rounds are made", 20.0)
+        for thread in coordinator.threads:
+            thread.join(5)
+            assert not thread.is_alive()
+    assert coordinator.errors == {}
+    assert Questions(tmp_path / "questions.json", 2, once=True).last == 2  # what was spent is known after a restart

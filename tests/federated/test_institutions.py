@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
 import socket
-import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 import ai4sdk
+from ai4sdk.cli import main
 from ai4sdk.testing.helpers import wait_for, weights
 from ai4sdk.testing.project import write_project
 
@@ -51,6 +53,10 @@ def patients(site=None):
 
 
 class Net(Plain):
+    def __init__(self, width=8):
+        super().__init__(width)
+        self.example_input_array = torch.zeros(1, 2)  # the coordinator has no data that would show it
+
     def training_step(self, batch, batch_idx):
         time.sleep(0.1)
         return super().training_step(batch, batch_idx)
@@ -77,19 +83,13 @@ class Institution:
         (folder / "hospitals.py").write_text(CODE)
 
     def do(self, *argv: str, status: int = 0) -> str:
-        environment = {**os.environ, "NO_COLOR": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "ai4sdk", *argv],
-            cwd=self.folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == status, f"{argv}: {done.stdout}\n{done.stderr}"
-        self.said = done.stderr
-        return done.stdout
+        """Type a command here; return what it printed."""
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.chdir(self.folder), redirect_stdout(out), redirect_stderr(err):
+            ended = main(argv)
+        self.said = err.getvalue()
+        assert ended == status, f"{argv}: {out.getvalue()}\n{self.said}"
+        return out.getvalue()
 
     def run(self) -> ai4sdk.Run:
         return ai4sdk.open_run("latest", project=self.folder)
@@ -130,6 +130,8 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
     north = sites["north"]
     told = json.loads(north.do("federated", "show", address, "--site", "north", *who, "--json"))
     digest = told["terms"]["digest"]
+    listed = json.loads(coordinator.do("federated", "token", "list", "--json"))
+    assert told["key"] == next(entry["fingerprint"] for entry in listed if entry["site"] == "north")
     ask = ("federated", "join", address, "--site", "north", *who, "config=train")
     north.do(*ask, *COMMON, data_of("north"), status=2)
     assert f"--approve {digest}" in north.said

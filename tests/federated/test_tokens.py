@@ -126,3 +126,10 @@ def test_certificates_of_a_rehearsal_are_made_on_request_only(tmp_path: Path) ->
         read_certificate(tmp_path / "tls/server.pem", tmp_path / "other.key")
     with pytest.raises(EnvironmentFault, match="cannot be read"):
         read_certificate(tmp_path / "tls/none.pem", tmp_path / "other.key")
+
+
+def test_a_certificate_that_expired_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ai4sdk.federated.deploy.certificates._DAYS", 0)
+    write_certificates(tmp_path, ["localhost"])
+    with pytest.raises(EnvironmentFault, match="is valid from"):
+        read_certificate(tmp_path / "server.pem", tmp_path / "server.key")

@@ -10,6 +10,7 @@ from ai4sdk.config.load import load_job
 from ai4sdk.errors import ConfigError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan
+from ai4sdk.planning.terms import differences, what_leaves
 from ai4sdk.privacy.budget import Entry, PrivacyLedger
 
 SITES = "++federation.partition.sites=3"
@@ -115,3 +116,40 @@ def test_a_plan_beyond_what_is_left_of_a_budget_is_refused(project: Path) -> Non
     PrivacyLedger(project / "runs" / "privacy").write(made.data["dataset"]["fingerprint"], spent)
     told = problem(SITES, "++federation.privacy={mode: central, epsilon: 5, budget: 8}")
     assert "of the budget of 8 only 3 is left" in told
+
+
+LISTEN = "++federation.listen={address: '0.0.0.0:9443', certificate: server.pem, key: server.key}"
+JOIN = (
+    "++federation.join={address: 'host:9443', site: north, ca: ca.pem, key: north.key, approved: 'sha256:"
+    + "0" * 64
+    + "'}"
+)
+
+
+def test_coordinator_and_site_have_the_same_terms_whatever_is_their_own(project: Path) -> None:
+    theirs = plan(LISTEN).terms
+    ours = plan(JOIN, "dataset.loader.batch_size=5", "hardware.cpus=1", "name=ours")
+    assert ours.terms == theirs
+    assert plan(SITES).terms == {}
+    for changed in ("optimizer.lr=0.5", "seed=3", "module.width=9", "++federation.share=[layers.0.*]"):
+        assert plan(JOIN, changed).terms["digest"] != theirs["digest"]
+    (project / "net.py").write_text((project / "net.py").read_text() + "\n# changed\n")
+    assert differences(theirs, plan(JOIN).terms) == [
+        f"code: the coordinator has {theirs['code']!r}, this site {plan(JOIN).terms['code']!r}"
+    ]
+
+
+def test_what_leaves_a_site_is_said(project: Path) -> None:
+    private = "++federation.privacy={mode: local, noise_multiplier: 2.0, budget: 500}"
+    terms = plan(LISTEN, private, "++federation.share=[layers.0.*]").terms
+    assert "budget" not in terms["federation"]["privacy"]
+    told = "\n".join(what_leaves(terms))
+    assert "the module's weights (layers.0.*)" in told
+    assert "added by this site, before it sends" in told
+    assert "no noise is added" in "\n".join(what_leaves(plan(LISTEN).terms))
+
+
+def test_a_federation_is_rehearsed_or_led_or_joined(project: Path) -> None:
+    assert "one of them" in problem(SITES, LISTEN)
+    assert "one of them" in problem(JOIN, LISTEN)
+    assert "in rehearsals only" in problem(LISTEN, "++federation.availability={kind: dropout, probability: 0.1}")

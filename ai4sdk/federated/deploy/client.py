@@ -6,6 +6,7 @@ Requests carry the site's token and, as Flower's nodes sign them, its public key
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -109,6 +110,11 @@ class SiteClient:
         self._lock = threading.Lock()
         self._last = datetime.datetime.fromtimestamp(0, datetime.UTC)
         self.node = Node(node_id=0)
+
+    @property
+    def fingerprint(self) -> str:
+        """The first digits of the SHA-256 of the site's public key, as the coordinator's list of tokens shows it."""
+        return hashlib.sha256(self._public).hexdigest()[:16]
 
     def __enter__(self) -> SiteClient:
         return self

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import grpc
@@ -63,6 +64,14 @@ class Nodes(Protocol):
         ...
 
 
+@dataclass
+class _Times:
+    """Signed times of a key: the latest, and those near it."""
+
+    latest: float = 0.0
+    used: dict[str, float] = field(default_factory=dict)
+
+
 class Gate(grpc.ServerInterceptor):  # type: ignore[misc] # grpc has no types
     """Refuses whatever is not a site's own business.
 
@@ -76,7 +85,7 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc] # grpc has no types
 
     def __init__(self, registry: Registry, nodes: Nodes) -> None:
         self._registry, self._nodes = registry, nodes
-        self._times: dict[tuple[str, str], float] = {}
+        self._times: dict[str, _Times] = {}
         self._lock = threading.Lock()
         self._told: dict[str, float] = {}
         self._entry: contextvars.ContextVar[Entry] = contextvars.ContextVar("entry")
@@ -138,19 +147,20 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc] # grpc has no types
         if entry.key is None:
             entry = self._registry.bind(entry.id, pem.decode())
             log.info("%s: the key %s is bound to the token %s", entry.site, entry.fingerprint, entry.id)
-        self._only_once(entry, told)
+        self._only_once(entry, told, at.timestamp())
         return entry
 
-    def _only_once(self, entry: Entry, told: str) -> None:
-        """Refuse a time that was used already: a site never signs one twice."""
-        now = time.monotonic()
+    def _only_once(self, entry: Entry, told: str, at: float) -> None:
+        """Refuse a time that was used already, or is long before others of the same key: nobody signs one twice."""
         assert entry.key is not None  # bound by now
         with self._lock:
-            if len(self._times) > _MANY:
-                self._times = {used: until for used, until in self._times.items() if until > now}
-            if self._times.get((entry.key, told), 0.0) > now:
+            times = self._times.setdefault(entry.key, _Times())
+            if told in times.used or at <= times.latest - _OUT_OF_ORDER:
                 raise NotAdmitted("the request was made before")
-            self._times[entry.key, told] = now + 2 * TOLERANCE + 1
+            times.used[told] = at
+            times.latest = max(times.latest, at)
+            while (oldest := next(iter(times.used))) != told and times.used[oldest] <= times.latest - _OUT_OF_ORDER:
+                del times.used[oldest]
 
     def _as_itself(self, handler: grpc.RpcMethodHandler, entry: Entry, method: str) -> grpc.RpcMethodHandler:
         """Have a request handled if it names the node that the site is."""
@@ -192,8 +202,10 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc] # grpc has no types
         log.warning("%s", line)
 
 
+_OUT_OF_ORDER = 60.0
+"""Seconds by which requests of a site may overtake each other."""
 _MANY = 20_000
-"""Times that are remembered before old ones are looked for."""
+"""Different refusals that are logged."""
 
 
 def _refusal(code: grpc.StatusCode, why: str) -> grpc.RpcMethodHandler:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
 
 from ai4sdk.errors import EnvironmentFault, RunInterrupted
 from ai4sdk.federated.app import CONFIG, ROUND, SITE
@@ -29,7 +28,7 @@ _FAILED = 1
 
 def serve(
     client: SiteClient,
-    app: ClientApp,
+    app: Callable[[Message, Context], Message],
     site: str,
     *,
     agree: Callable[[], None],
@@ -70,7 +69,7 @@ class _Serving:
     def __init__(
         self,
         client: SiteClient,
-        app: ClientApp,
+        app: Callable[[Message, Context], Message],
         site: str,
         agree: Callable[[], None],
         check: Callable[[], None],

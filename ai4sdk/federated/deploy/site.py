@@ -5,12 +5,15 @@ from __future__ import annotations
 import gc
 import logging
 
+from flwr.app import Context, Message
+
 from ai4sdk.data.module import SplitData
 from ai4sdk.errors import DataError
 from ai4sdk.federated.accounting import Spending
 from ai4sdk.federated.app import make_app
 from ai4sdk.federated.deploy.agreement import require_agreed, require_alike
 from ai4sdk.federated.deploy.connection import connect
+from ai4sdk.federated.deploy.questions import Questions
 from ai4sdk.federated.deploy.serving import serve
 from ai4sdk.federated.learner import Learner
 from ai4sdk.federated.memory import Memory
@@ -62,8 +65,14 @@ class Site(Work):
         numbers: dict[str, int] = {}  # the coordinator tells it
         memory = Memory(self.paths.federation / "sites")
         learner = Learner(job, self.module, {join.site: data}, self.stop, memory, self.threads, private, numbers)
+        once = privacy is not None and privacy.mode != "central"
+        questions = Questions(self.paths.federation / "questions.json", federation.rounds or 0, once=once)
+        app = make_app(learner, privacy, secret, federation.compression)
         gc.freeze()
-        last_round = 0
+
+        def answer(message: Message, context: Context) -> Message:
+            questions.take(message)
+            return app(message, context)
 
         def agree() -> None:
             told = client.terms()
@@ -73,16 +82,13 @@ class Site(Work):
             numbers[join.site] = int(told["number"])
 
         def tell(kind: str, number: int, seconds: float) -> None:
-            nonlocal last_round
-            last_round = max(last_round, number)
-            log.info("round %d: answered %s in %.1f s", number, kind, seconds)
             self.records.event("answered", message=kind, round=number, seconds=round(seconds, 3))
             self.records.progress.update(round=number, rounds=federation.rounds, sites=1, of_sites=1)
 
         with connect(join.address, join.ca, join.token_file, join.key) as client:
             reason = serve(
                 client,
-                make_app(learner, privacy, secret, federation.compression),
+                answer,
                 join.site,
                 agree=agree,
                 check=self.stop.check,
@@ -90,7 +96,7 @@ class Site(Work):
                 tell=tell,
             )
         if spending is not None:
-            spending.settle({join.site: last_round})
+            spending.settle({join.site: questions.last})
         self.records.event("fit ended", reason=reason)
         log.info("the federation has ended: %s", reason)
 

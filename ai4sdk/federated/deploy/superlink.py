@@ -135,7 +135,7 @@ class SuperLink(FleetServicer):
                 self._keys[entry.key] = self._link.create_node(
                     NOOP_FLWR_AID, NOOP_ACCOUNT_NAME, entry.key.encode(), 0, name=entry.site
                 )
-                self._nodes[entry.site] = self._keys[entry.key]
+                self._nodes.setdefault(entry.site, self._keys[entry.key])  # a new key's, when it joins
             return self._keys[entry.key]
 
     def is_node(self, number: int) -> bool:
@@ -155,6 +155,9 @@ class SuperLink(FleetServicer):
         """Tell whether a site has joined, was heard of a moment ago, and is still admitted."""
         if node not in self._active or time.monotonic() - self._heard.get(node, 0.0) >= self._gone_after:
             return False
+        return self._is_admitted(node)
+
+    def _is_admitted(self, node: int) -> bool:
         now = time.time()
         return any(
             entry.state(now) == "valid" and entry.key is not None and self._keys.get(entry.key) == node
@@ -172,7 +175,7 @@ class SuperLink(FleetServicer):
             If nobody can listen there.
         """
         server = grpc.server(
-            ThreadPoolExecutor(max(32, 4 * len(self._registry.sites()) + 16), "fleet"),
+            ThreadPoolExecutor(max(128, 4 * len(self._registry.sites()) + 64), "fleet"),
             interceptors=[self.gate, RpcErrorTranslationServerInterceptor()],
             options=[
                 ("grpc.max_receive_message_length", MOST_BYTES),
@@ -205,16 +208,19 @@ class SuperLink(FleetServicer):
         if self._server is not None:
             self._server.stop(grace=0.5).wait()
 
-    def end(self, reason: str, patience: float = 10.0) -> None:
-        """Tell sites that the federation has ended; wait a moment until those that are there know it."""
+    def end(self, reason: str, patience: float = 15.0) -> None:
+        """Tell sites that the federation has ended; wait a while until all know it, also those that just come back."""
         until = time.monotonic() + patience
         with self.changed:
             self._ended = reason
             self.changed.notify_all()
-            while time.monotonic() < until and any(
-                self.is_up(node) and node not in self._told_end for node in self._active
-            ):
+            while time.monotonic() < until:
+                unaware = [site for site, node in self.nodes().items() if node not in self._told_end]
+                unaware = [site for site in unaware if self._is_admitted(self._nodes[site])]
+                if not unaware:
+                    return
                 self.changed.wait(0.2)
+        log.warning("%s could not be told that the federation has ended", ", ".join(unaware))
 
     def _tell_terms(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         site = self.gate.entry.site
@@ -233,12 +239,13 @@ class SuperLink(FleetServicer):
                 bare = message_from_proto(message_to_proto(remove_content_from_message(message)))
                 session = self._link.start_session(self.run_id)
                 stored, missing = self._link.store_message_and_object_tree(bare, tree, session)
-                if not stored:
-                    raise AssertionError("the SuperLink does not take a message")
                 for name in missing:
                     self._link.store_object(self.run_id, session, name, objects[name].deflate())
                 size = sum(len(self._store.get(name) or b"") for name in objects)
-                letters[message.metadata.dst_node_id] = Letter(message, set(objects), 2 * size + 2**20)
+                letter = Letter(message, set(objects), 2 * size + 2**20)
+                if not stored:  # Flower's log says why
+                    letter.problem, letter.done = "the SuperLink takes no message to it", True
+                letters[message.metadata.dst_node_id] = letter
         with self.changed:
             self._letters = letters
             self.changed.notify_all()
