@@ -199,6 +199,7 @@ def test_a_coordinator_that_asks_for_more_than_was_agreed_gets_no_answer(tmp_pat
         server.round()
         with pytest.raises(RunFailed, match="NotAgreed"):
             server.round()
+    assert Questions(tmp_path / "questions.json", 2, once=True).last == 2  # what was spent is known after a restart
 
 
 def test_a_coordinator_that_is_killed_at_the_very_end_tells_sites_that_come_back(tmp_path: Path) -> None:
@@ -214,4 +215,3 @@ def test_a_coordinator_that_is_killed_at_the_very_end_tells_sites_that_come_back
             thread.join(5)
             assert not thread.is_alive()
     assert coordinator.errors == {}
-    assert Questions(tmp_path / "questions.json", 2, once=True).last == 2  # what was spent is known after a restart
