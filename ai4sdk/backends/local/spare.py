@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import subprocess
+import traceback
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
@@ -107,6 +108,7 @@ def fork_spare() -> None:
 
 
 def _become_zygote(prepare: Callable[[], None], ours: socket.socket, theirs: socket.socket) -> NoReturn:
+    status = 1
     try:
         prepare()
         os.setpgid(0, 0)
@@ -117,8 +119,11 @@ def _become_zygote(prepare: Callable[[], None], ours: socket.socket, theirs: soc
         os.close(nothing)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         importlib.import_module("ai4sdk.worker.zygote").wait_for_orders(theirs)  # by name: backends know no worker
+        status = 0
+    except BaseException:  # noqa: BLE001 - nothing of it may reach what this process was forked from
+        traceback.print_exc()
     finally:
-        os._exit(1)
+        os._exit(status)
 
 
 def take_spare(env: Mapping[str, str]) -> Spare | None:
