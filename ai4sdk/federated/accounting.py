@@ -39,7 +39,7 @@ class Spending:
     """
 
     def __init__(self, work: Work, privacy: Privacy, sites: Mapping[str, SplitData]) -> None:
-        self._work, self._privacy, self._sites = work, privacy, list(sites)
+        self._work, self._privacy = work, privacy
         self._accounts = _accounts(work.job, privacy, sites) if privacy.mode == "record" else {}
 
     def private_records(self, secret: bytes) -> PrivateRecords | None:
@@ -51,27 +51,24 @@ class Spending:
 
     def reserve(self, rounds: int) -> None:
         """Reserve what so many rounds may spend; refuse more than there is."""
-        how, epsilon, _ = self._spent(dict.fromkeys(self._sites, rounds))
+        how, epsilon, _ = self._spent(rounds)
         self._write(how, epsilon, rounds, done=False)
 
-    def settle(self, rounds: Mapping[str, int]) -> None:
-        """Write down what was spent, and what that means.
+    def settle(self, rounds: int) -> None:
+        """Write down what so many rounds spent, and what that means.
 
-        Parameters
-        ----------
-        rounds
-            Site → rounds that it was asked to train in.
+        They count for each site, whether or not its answer did: what was sent was seen. A round that was tried again asks
+        the same of a site, which answers the same.
         """
         how, epsilon, each = self._spent(rounds)
-        most = max(rounds.values(), default=0)
-        self._write(how, epsilon, most, done=True)
-        _tell(self._work, self._privacy, most, how, epsilon, each)
+        self._write(how, epsilon, rounds, done=True)
+        _tell(self._work, self._privacy, rounds, how, epsilon, each)
 
-    def _spent(self, rounds: Mapping[str, int]) -> tuple[Mechanism, float, dict[str, float]]:
+    def _spent(self, rounds: int) -> tuple[Mechanism, float, dict[str, float]]:
         """Return what was done, what it spent and, of sites that spend each for itself, what each did."""
         if not self._accounts:
-            return mechanism(self._privacy), spends(self._privacy, max(rounds.values(), default=0)), {}
-        each = {site: account.spends(self._privacy, rounds.get(site, 0)) for site, account in self._accounts.items()}
+            return mechanism(self._privacy), spends(self._privacy, rounds), {}
+        each = {site: account.spends(self._privacy, rounds) for site, account in self._accounts.items()}
         worst = max(each, key=lambda site: each[site])
         return self._accounts[worst].mechanism, each[worst], each
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -163,8 +162,7 @@ class Federated(Work):
 
     def _tell_spent(self, privacy: Privacy, rounds: Sequence[Round]) -> None:
         """Write down what the rounds have spent."""
-        asked = Counter(site for record in rounds for site in record.sites)
-        self.spending.settle(asked if privacy.mode == "record" else {site: len(rounds) - 1 for site in asked})
+        self.spending.settle(len(rounds) - 1)
 
     def _tell_of_sites(self, sites: Mapping[str, Mapping[str, int]]) -> None:
         """Write down how many samples of which class are where, which the picture is drawn from."""

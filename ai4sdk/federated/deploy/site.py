@@ -96,7 +96,7 @@ class Site(Work):
                 tell=tell,
             )
         if spending is not None:
-            spending.settle({join.site: questions.last})
+            spending.settle(questions.last)
         self.records.event("fit ended", reason=reason)
         log.info("the federation has ended: %s", reason)
 
