@@ -57,8 +57,8 @@ class Spending:
     def settle(self, rounds: int) -> None:
         """Write down what so many rounds spent, and what that means.
 
-        They count for each site, whether or not its answer did: what was sent was seen. A round that was tried again asks
-        the same of a site, which answers the same.
+        They count for each site, whether or not its answer did: what was sent was seen. A round that was tried again
+        asks the same of a site, which answers the same.
         """
         how, epsilon, each = self._spent(rounds)
         self._write(how, epsilon, rounds, done=True)
