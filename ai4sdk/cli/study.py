@@ -164,11 +164,14 @@ def _list(folder: Path) -> int:
     if not studies:
         print(f"no studies in {display_path(folder)}\n  → ai4sdk run -m config=quickstart optimizer.lr=1e-2,1e-3")
         return 0
-    width = max(len(study.id) for study in studies)
+    width, code = max(len(study.id) for study in studies), 0
     for study in studies:
-        text = standing(view_of(StudyPaths(study.paths.root)))
+        try:
+            text = standing(view_of(StudyPaths(study.paths.root)))
+        except UsageError as error:  # one that is damaged must not hide the others
+            text, code = error.message, error.exit_code
         print(f"{study.id:{width}}  {study.state.state:11}  {text}".rstrip())
-    return 0
+    return code
 
 
 def _strict(value: Any) -> Any:

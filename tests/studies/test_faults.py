@@ -301,6 +301,13 @@ def test_a_ledger_damaged_in_the_middle_is_told_with_its_line_and_left_alone(cal
     assert f"points.jsonl:{middle + 1} is no record" in (study.status.cause or "")
     assert study.paths.ledger.read_bytes() == b"".join(lines)
     assert not study.paths.log("engine").read_text()
+    other = ai4sdk.study("call", "function.x=100,101")
+    capfd.readouterr()
+    assert main(["study", "list"]) == 2
+    listed = capfd.readouterr().out.splitlines()
+    assert f"points.jsonl:{middle + 1} is no record" in listed[0]
+    assert listed[1].startswith(other.id)
+    assert "2 of 2 points" in listed[1]
 
 
 @pytest.mark.slow
