@@ -75,13 +75,17 @@ def _spend(privacy: Privacy, federation: dict[str, Any], fingerprint: str | None
     from ai4sdk.privacy.spending import mechanism, spends, with_noise
 
     rounds = federation["rounds"]
-    if privacy.mode == "record":  # each site finds its noise, which depends on how many records it has
-        return _reserve(privacy, rounds, fingerprint, folder)
+    entry: Entry | None = None
     try:
-        privacy = with_noise(privacy, rounds)
+        if privacy.mode != "record":
+            privacy = with_noise(privacy, rounds)
         if privacy.budget is not None and fingerprint is not None:
-            entry = Entry("", "site", mechanism(privacy).to_dict(), rounds, spends(privacy, rounds), privacy.delta)
-            PrivacyLedger(folder).refuse_over(privacy.budget, fingerprint, entry)
+            if privacy.mode != "record":
+                entry = Entry("", "site", mechanism(privacy).to_dict(), rounds, spends(privacy, rounds), privacy.delta)
+            elif privacy.epsilon is not None:  # each site finds its noise, which depends on how many records it has
+                entry = Entry("", "record", {}, rounds, privacy.epsilon, privacy.delta)
+            if entry is not None:
+                PrivacyLedger(folder).refuse_over(privacy.budget, fingerprint, entry)
     except ConfigError as error:
         return [Finding(f"federation.privacy.{found.key}", found.message, found.fix) for found in error.problems]
     except DataError as error:
@@ -89,20 +93,4 @@ def _spend(privacy: Privacy, federation: dict[str, Any], fingerprint: str | None
     except EnvironmentFault as error:
         return [Finding("federation.privacy", error.message, error.hint)]
     federation["privacy"] = privacy.model_dump(mode="json", by_alias=True)
-    return []
-
-
-def _reserve(privacy: Privacy, rounds: int, fingerprint: str | None, folder: Path) -> list[Finding]:
-    """Refuse what the dataset's budget does not allow, where epsilon is said; else it is known when sites are."""
-    from ai4sdk.privacy.budget import Entry, PrivacyLedger
-
-    if privacy.budget is None or privacy.epsilon is None or fingerprint is None:
-        return []
-    try:
-        entry = Entry("", "record", {}, rounds, privacy.epsilon, privacy.delta)
-        PrivacyLedger(folder).refuse_over(privacy.budget, fingerprint, entry)
-    except DataError as error:
-        return [Finding("federation.privacy.budget", error.message, error.hint)]
-    except EnvironmentFault as error:
-        return [Finding("federation.privacy", error.message, error.hint)]
     return []

@@ -214,13 +214,13 @@ class Recorder:
 
     # -- metrics
 
-    def send(self, points: Iterable[Point], **linked: str | None) -> None:
-        """Send values of metrics; those that already arrived change nothing."""
+    def send(self, points: Iterable[Point], *, run_id: str | None = None, **linked: str | None) -> None:
+        """Send values of metrics, of this run or of one below it; those that already arrived change nothing."""
         from mlflow.entities import Metric
 
         metrics = [Metric(point.name, point.value, point.time, point.step, **linked) for point in points]
         for some in chunks(metrics, METRICS_A_CALL):
-            self.client.log_batch(self.run_id, metrics=some)
+            self.client.log_batch(run_id or self.run_id, metrics=some)
 
     # -- files
 

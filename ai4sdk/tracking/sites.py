@@ -12,8 +12,9 @@ from ai4sdk.runs.files import read_json
 from ai4sdk.runs.state import RunState
 from ai4sdk.tracking.ledger import Ledger
 from ai4sdk.tracking.names import ValidNames
-from ai4sdk.tracking.recorder import RUN_TAG, STATUS, Recorder, chunks
+from ai4sdk.tracking.recorder import RUN_TAG, STATUS, Recorder
 from ai4sdk.tracking.settings import KIND_TAG, PARENT_TAG
+from ai4sdk.tracking.tail import Point
 
 __all__ = ["MOST_SITES", "SITE_TAG", "SitesShipper", "unsent_rounds"]
 
@@ -23,8 +24,6 @@ MOST_SITES = 50
 """Sites that have a run each; a federation of more is told of by its own run, its report and its rounds."""
 
 SITE_TAG = "ai4sdk.site"
-
-_METRICS_A_CALL = 1000
 
 
 class SitesShipper:
@@ -55,7 +54,10 @@ class SitesShipper:
                     log.info("more than %d sites: they have no runs of their own in MLflow", MOST_SITES)
             else:
                 for site in sites:
-                    self._send_figures(self._run_of(site, time), _figures(record, site), int(record["number"]), time)
+                    names = ValidNames()
+                    figures = sorted(_figures(record, site).items())
+                    points = [Point(names(name), value, time, int(record["number"])) for name, value in figures]
+                    self._recorder.send(points, run_id=self._run_of(site, time))
             self._ledger.rounds = int(record["number"]) + 1
 
     def end(self, state: RunState) -> None:
@@ -78,14 +80,6 @@ class SitesShipper:
                 run = client.create_run(self._ledger.experiment_id, start_time=time, tags=tags, run_name=site)
             self._ledger.sites[site] = run.info.run_id
         return self._ledger.sites[site]
-
-    def _send_figures(self, run: str, figures: Mapping[str, float], step: int, time: int) -> None:
-        from mlflow.entities import Metric
-
-        names = ValidNames()
-        metrics = [Metric(names(name), value, time, step) for name, value in sorted(figures.items())]
-        for some in chunks(metrics, _METRICS_A_CALL):
-            self._recorder.client.log_batch(run, metrics=some)
 
 
 def unsent_rounds(folder: Path, ledger: Ledger) -> int:

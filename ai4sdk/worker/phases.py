@@ -192,16 +192,21 @@ class Work:
         """Write the model package."""
         self._load_trained()
         scores = read_json(self.paths.scores)
+        self.write_package(
+            preprocessing=self.data.preprocessing,
+            task=scores["task"],
+            column_names=self.data.column_names,
+            example_input=self._example(),
+            scores=scores,
+        )
+
+    def write_package(self, **known: Any) -> None:
+        """Write the package with what is known of the data, and what follows from the plan."""
         write_package(
             self.paths.package,
             module=self.module,
             module_target=self.job.learner.module.as_config(),
-            preprocessing=self.data.preprocessing,
-            task=scores["task"],
             class_names=self._class_names,
-            column_names=self.data.column_names,
-            example_input=self._example(),
-            scores=scores,
             code=self.paths.code,
             code_paths=self.plan.code["paths"],
             plan_digest=self.plan.digest,
@@ -209,6 +214,7 @@ class Work:
             packages=self.plan.packages,
             name=self.job.name,
             description=self.job.description,
+            **known,
         )
         self.records.event("packaged")
 

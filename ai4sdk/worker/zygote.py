@@ -67,6 +67,7 @@ def main(arguments: Sequence[str]) -> None:
     arguments
         Descriptor of the socket, seconds from telling a worker to stop to killing it, and names of modules.
     """
+    _make_ready()
     _serve(socket.socket(fileno=int(arguments[0])), float(arguments[1]), arguments[2:])
 
 
@@ -103,7 +104,6 @@ def _make_ready() -> None:
 def _serve(connection: socket.socket, grace: float, modules: Sequence[str]) -> None:
     start_logging()
     _import(modules)
-    _make_ready()
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:  # of Python's; the threads of numerical libraries come back in the child by themselves
         log.warning("%s was started by an import: workers start cold, for a fork would lack it", ", ".join(threads))

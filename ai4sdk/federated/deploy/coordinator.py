@@ -28,7 +28,6 @@ from ai4sdk.federated.weights import Arrays, State
 from ai4sdk.privacy.noise import read_secret
 from ai4sdk.runs.files import write_json
 from ai4sdk.spec.privacy import Privacy
-from ai4sdk.worker.package import write_package
 from ai4sdk.worker.report import write_report
 from ai4sdk.worker.train import fit_marker
 
@@ -98,22 +97,7 @@ class Coordinator(Federated):
             self.records.event("not packaged", reason="no example of an input")
             return
         self._load_trained()
-        write_package(
-            self.paths.package,
-            module=self.module,
-            module_target=self.job.learner.module.as_config(),
-            task=self.job.task,
-            class_names=self.job.evaluation.class_names,
-            example_input=self.module.example_input_array,
-            code=self.paths.code,
-            code_paths=self.plan.code["paths"],
-            plan_digest=self.plan.digest,
-            run_id=self.paths.id,
-            packages=self.plan.packages,
-            name=self.job.name,
-            description=self.job.description,
-        )
-        self.records.event("packaged")
+        self.write_package(task=self.job.task, example_input=self.module.example_input_array)
 
     def _terms(self) -> dict[str, object]:
         """Return what sites are told of the federation."""
