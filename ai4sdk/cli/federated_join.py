@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,10 @@ The token is read from --token-file, from standard input with `--token-file -`, 
 """
 
 
+_TRIES, _PAUSE = 3, 0.5
+"""How often a coordinator is tried to be reached, and seconds between."""
+
+
 def show(command: str, argv: Sequence[str]) -> int:
     """Print what a federation asks of a site."""
     parser = _parser(command, "Show what a federation asks of a site, without joining it.")
@@ -73,7 +79,9 @@ def join(command: str, argv: Sequence[str]) -> int:
     joined = {**connection, "site": args.site, "approved": terms["digest"]}
     own = ["++federation.partition=null", "++federation.listen=null", "++training.init_from=null"]
     own.append(f"++federation.join={mapping({name: value for name, value in joined.items() if value is not None})}")
-    plan = make_plan(load_job(config, [*own, *overrides], project), command=["ai4sdk", command, *argv])
+    loaded = load_job(config, [*own, *overrides], project)
+    loaded = replace(loaded, job=loaded.job.at(args.site))
+    plan = make_plan(loaded, command=["ai4sdk", command, *argv])
     print("\n".join(_lines(told, terms)), file=sys.stderr)
     require_equal(terms, plan.terms)
     _agree(terms["digest"], args.approve)
@@ -132,7 +140,7 @@ def _ask(connection: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str
     client: SiteClient = connect(address, ca, connection["token_file"], key)
     with client:
         try:
-            told = client.terms()
+            told = _terms(client, Unreachable)
         except (Refused, Forgotten, Ended) as error:
             raise EnvironmentFault(
                 f"the coordinator refuses this site: {error}",
@@ -144,6 +152,16 @@ def _ask(connection: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str
                 hint="look at the address, whether the port is open for outgoing connections, and at --ca",
             ) from None
     return {**told, "key": client.fingerprint}, terms_told(told)
+
+
+def _terms(client: SiteClient, unreachable: type[Exception]) -> Mapping[str, Any]:
+    """Ask for the terms; a connection that breaks while it is made is tried again, so that nobody has to type it."""
+    for _ in range(_TRIES - 1):
+        try:
+            return client.terms()
+        except unreachable:
+            time.sleep(_PAUSE)
+    return client.terms()
 
 
 def _lines(told: Mapping[str, Any], terms: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from ai4sdk.backends.base import Command
 from ai4sdk.backends.registry import get_backend
 from ai4sdk.cli.arguments import Parser, split_config
+from ai4sdk.config.keys import value_at
 from ai4sdk.config.load import Loaded, has_axes, inspect_job
 from ai4sdk.config.project import Project, display_path, find_project
 from ai4sdk.config.validate import located
@@ -125,7 +126,9 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None, co
         rows += [("files", f"of {', '.join(files)}")] if files else []
     else:
         rows.append(("module", _target(job["module"])))
-        rows += [(name, _data(entry, job)) for name, entry in plan.data.items()]
+        for name, entry in plan.data.items():
+            site = name.removeprefix("federation.sites.").removesuffix(".dataset")
+            rows.append((site, _data(entry, value_at(job, name))))
         rows.append(("training", _training(job)))
         if job["training"]["mode"] == "federated":
             rows.append(("federation", _federation(job["federation"])))
@@ -270,6 +273,8 @@ def _sites(federation: dict[str, Any]) -> str:
         return f"as {join['site']}, led by {join['address']}"
     if (listen := federation["listen"]) is not None:
         return f"at least {_count(federation['min_sites'], 'site')} that join at {listen['address']}"
+    if federation["sites"]:
+        return f"{_count(len(federation['sites']), 'site')} with data of their own"
     divided = federation["partition"]
     sites = _count(len(divided["groups"]), "site") if divided["groups"] else ""
     sites = sites or (_count(divided["sites"], "site") if divided["sites"] else "a site for each value")
@@ -293,9 +298,9 @@ def _privacy(federation: dict[str, Any]) -> str:
     return f"{privacy.mode} noise {privacy.noise_multiplier:.3g}, updates up to {privacy.clipping_norm:g}: {spent}"
 
 
-def _data(entry: dict[str, Any], job: dict[str, Any]) -> str:
+def _data(entry: dict[str, Any], dataset: dict[str, Any]) -> str:
     if "summary" not in entry:
-        return _target({k: v for k, v in job["dataset"].items() if k not in ("splits", "loader")})
+        return _target({k: v for k, v in dataset.items() if k not in ("splits", "loader")})
     summary = entry["summary"]
     parts = [
         str(entry["uri"]),

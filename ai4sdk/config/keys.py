@@ -23,6 +23,7 @@ __all__ = [
     "fields_of",
     "is_known",
     "models_at",
+    "models_by_name",
     "models_in",
     "nearest",
     "nearest_key",
@@ -36,11 +37,19 @@ def field_at(key: str) -> FieldInfo | None:
     models: tuple[type[BaseModel], ...] = (Job,)
     found: FieldInfo | None = None
     for part in key.split("."):
-        found = next((info for model in models for name, info in fields_of(model).items() if name == part), None)
+        if found is not None and models_by_name(found.annotation):
+            found = FieldInfo(annotation=get_args(found.annotation)[1])
+        else:
+            found = next((info for model in models for name, info in fields_of(model).items() if name == part), None)
         if found is None:
             return None
         models = models_in(found.annotation)
     return found
+
+
+def models_by_name(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """Return the sections that stand below each name, where an annotation is a mapping of names to sections."""
+    return models_in(get_args(annotation)[1]) if get_origin(annotation) is dict else ()
 
 
 def is_known(key: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ai4sdk.config.keys import docs_of, field_at, fields_of, models_in
+from ai4sdk.config.keys import docs_of, field_at, fields_of, models_by_name, models_in
 from ai4sdk.spec import Job
 
 __all__ = ["GROUPS", "group_schema", "job_schema", "reference_page"]
@@ -134,7 +134,7 @@ def _models() -> dict[str, type[BaseModel]]:
             return
         found[model.__name__] = model
         for info in model.model_fields.values():
-            for child in models_in(info.annotation):
+            for child in (*models_in(info.annotation), *models_by_name(info.annotation)):
                 walk(child)
 
     walk(Job)
@@ -185,6 +185,12 @@ def _type_text(annotation: Any, attribute: str, model: type[BaseModel]) -> str:
     return _schema_text(schema["properties"][name]).replace("|", "\\|")
 
 
+def _named(schema: dict[str, Any]) -> Any:
+    """Return the schema of what stands below each name of a mapping, if it has one."""
+    named = [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]
+    return next((found for found in named if isinstance(found, dict)), {})
+
+
 def _schema_text(schema: dict[str, Any]) -> str:
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
@@ -198,6 +204,8 @@ def _schema_text(schema: dict[str, Any]) -> str:
             if len(schema[key]) == 2 and "Size" in str(schema.get("title", "")):
                 return "size"
             return " or ".join(dict.fromkeys(parts))
+    if schema.get("type") == "object" and "$ref" in str(named := _named(schema)):
+        return f"mapping of names to {_schema_text(named)}"
     if schema.get("type") == "array":
         return f"list of {_schema_text(schema.get('items', {}))}"
     names = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true or false"}

@@ -25,6 +25,7 @@ from ai4sdk.errors import Problem
 from ai4sdk.spec import Job
 from ai4sdk.spec.backend import backends_of_packages
 from ai4sdk.spec.base import complete
+from ai4sdk.spec.site import written_out
 
 __all__ = ["located", "validate"]
 
@@ -55,7 +56,10 @@ def validate(composition: Composition) -> tuple[Job | None, list[Problem]]:
     values = composition.values
     if not values and problems:
         return None, [_with_origin(composition, problem) for problem in problems]
+    values = written_out(values)
     for key in _missing(values):
+        if _of_another_section(composition, values, key):
+            continue
         problems.append(Problem(f"{key} must be given", key=key, fix=_example(composition, key)))
         reported.add(key)
     job: Job | None = None
@@ -63,10 +67,19 @@ def validate(composition: Composition) -> tuple[Job | None, list[Problem]]:
     try:
         job = Job.model_validate(values)
     except ValidationError as error:
-        problems += [p for p in _problems(composition, values, error) if not _reported(p.key, reported)]
+        found = [p for p in _problems(composition, values, error) if not _reported(p.key, reported)]
+        problems += [p for p in found if not _of_another_section(composition, values, p.key)]
     except RecursionError:
         problems.append(Problem("the config is nested too deeply"))
     return (None if problems else job), _in_order(_with_origin(composition, problem) for problem in problems)
+
+
+def _of_another_section(composition: Composition, values: Any, key: str) -> bool:
+    """Tell whether a site has a value only because the job has it, where what is wrong with it is told already."""
+    if not key.startswith("federation.sites."):
+        return False
+    absent = object()
+    return value_at(composition.values, key, absent) is absent and value_at(values, key, absent) is not absent
 
 
 def _in_order(problems: Iterable[Problem]) -> list[Problem]:

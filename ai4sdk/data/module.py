@@ -36,6 +36,7 @@ def load_data(
     seed: int,
     instantiate: Callable[[dict[str, Any]], Any],
     site: str | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> Data:
     """Make what a module trains on.
 
@@ -56,6 +57,8 @@ def load_data(
         Calls a target, as ``hydra.utils.instantiate`` does.
     site
         Column of files that says which site of a federation a sample is of.
+    preprocessing
+        What prepares samples of files; by default it is measured on the training split.
 
     Returns
     -------
@@ -69,7 +72,7 @@ def load_data(
         data.
     """
     if isinstance(dataset, FileDataset):
-        return _from_files(dataset, storage, project, task, site)
+        return _from_files(dataset, storage, project, task, site, preprocessing)
     with _seeded(seed):
         made = instantiate(dataset.as_config())
     return from_target(made, dataset, task)
@@ -89,7 +92,14 @@ def _seeded(seed: int) -> Iterator[None]:
         torch.set_rng_state(cpu)
 
 
-def _from_files(dataset: FileDataset, storage: Storage, project: Path, task: str, site: str | None) -> Data:
+def _from_files(
+    dataset: FileDataset,
+    storage: Storage,
+    project: Path,
+    task: str,
+    site: str | None,
+    preprocessing: Preprocessing | None,
+) -> Data:
     source = find_source(dataset, storage, project)
     if dataset.fingerprint is not None:
         require(fingerprint_source(source), dataset.fingerprint, source)
@@ -97,15 +107,15 @@ def _from_files(dataset: FileDataset, storage: Storage, project: Path, task: str
     found = study(source, dataset, task, site=site)
     decided = _decided(task, found)
     if isinstance(found, PictureStudy):
-        preprocessing, inputs = _pictures_rules(dataset, found, decided), None
+        preprocessing, inputs = preprocessing or _pictures_rules(dataset, found, decided), None
     elif isinstance(found, TableStudy):
-        preprocessing = fit_table(
+        preprocessing = preprocessing or fit_table(
             found, standardize=dataset.standardize, missing=dataset.missing, task=decided, label=dataset.label
         )
         inputs = encoded(found, preprocessing)
     else:
         assert isinstance(found, ArrayStudy)
-        preprocessing, inputs = _arrays(source, dataset, found, decided)
+        preprocessing, inputs = _arrays(source, dataset, found, decided, preprocessing)
     targets = _targets(source, found)
     assert found.splits is not None
     parts: dict[str, TorchDataset[Any]] = {}
@@ -141,13 +151,15 @@ def _pictures_rules(dataset: FileDataset, found: PictureStudy, task: str) -> Pre
     return Preprocessing("images", shape, task, images=dataset.images, class_names=found.pictures.names)
 
 
-def _arrays(source: Source, dataset: FileDataset, found: ArrayStudy, task: str) -> tuple[Preprocessing, Tensor]:
+def _arrays(
+    source: Source, dataset: FileDataset, found: ArrayStudy, task: str, preprocessing: Preprocessing | None
+) -> tuple[Preprocessing, Tensor]:
     assert found.splits is not None
     values = read_arrays(source, found.inputs)
     if values.ndim == 1:
         values = values[:, None]
     values = values[np.asarray(found.rows)] if len(found.rows) < len(values) else values
-    preprocessing = fit_array(
+    preprocessing = preprocessing or fit_array(
         values[found.splits["train"]],
         standardize=dataset.standardize,
         missing=dataset.missing,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ai4sdk.data.loaders import SplitData
@@ -39,7 +39,8 @@ class Spending:
     """
 
     def __init__(self, work: Work, privacy: Privacy, sites: Mapping[str, SplitData]) -> None:
-        self._work, self._privacy = work, privacy
+        self._work, self._privacy, self._sites = work, privacy, list(sites)
+        self._ledger = PrivacyLedger(privacy_folder(work.paths.root.parent))
         self._accounts = _accounts(work.job, privacy, sites) if privacy.mode == "record" else {}
 
     def private_records(self, secret: bytes) -> PrivateRecords | None:
@@ -51,8 +52,12 @@ class Spending:
 
     def reserve(self, rounds: int) -> None:
         """Reserve what so many rounds may spend; refuse more than there is."""
-        how, epsilon, _ = self._spent(rounds)
-        self._write(how, epsilon, rounds, done=False)
+        budget = self._privacy.budget
+        if budget is not None:
+            for fingerprint, entry in self._entries(rounds, done=False):
+                self._ledger.refuse_over(budget, fingerprint, entry)
+        for fingerprint, entry in self._entries(rounds, done=False):
+            self._ledger.write(fingerprint, entry, budget=budget)
 
     def settle(self, rounds: int) -> None:
         """Write down what so many rounds spent, and what that means.
@@ -60,23 +65,32 @@ class Spending:
         They count for each site, whether or not its answer did: what was sent was seen. A round that was tried again
         asks the same of a site, which answers the same.
         """
-        how, epsilon, each = self._spent(rounds)
-        self._write(how, epsilon, rounds, done=True)
+        for fingerprint, entry in self._entries(rounds, done=True):
+            self._ledger.write(fingerprint, entry)
+        how, epsilon, each = self._spent(rounds, self._sites)
         _tell(self._work, self._privacy, rounds, how, epsilon, each)
 
-    def _spent(self, rounds: int) -> tuple[Mechanism, float, dict[str, float]]:
+    def _spent(self, rounds: int, sites: Sequence[str]) -> tuple[Mechanism, float, dict[str, float]]:
         """Return what was done, what it spent and, of sites that spend each for itself, what each did."""
         if not self._accounts:
             return mechanism(self._privacy), spends(self._privacy, rounds), {}
-        each = {site: account.spends(self._privacy, rounds) for site, account in self._accounts.items()}
+        each = {site: self._accounts[site].spends(self._privacy, rounds) for site in sites}
         worst = max(each, key=lambda site: each[site])
         return self._accounts[worst].mechanism, each[worst], each
 
-    def _write(self, how: Mechanism, epsilon: float, rounds: int, *, done: bool) -> None:
-        ledger = PrivacyLedger(privacy_folder(self._work.paths.root.parent))
-        entry = Entry(self._work.paths.id, how.unit, how.to_dict(), rounds, epsilon, self._privacy.delta, done)
-        fingerprint = self._work.plan.data["dataset"]["fingerprint"]
-        ledger.write(fingerprint, entry, budget=None if done else self._privacy.budget)
+    def _entries(self, rounds: int, *, done: bool) -> Iterator[tuple[str, Entry]]:
+        """Yield each dataset's fingerprint and what is spent of it."""
+        of: dict[str, list[str]] = {}
+        data = self._work.plan.data
+        for site in self._sites:
+            entry = data.get(f"federation.sites.{site}.dataset") or data["dataset"]
+            of.setdefault(entry["fingerprint"], []).append(site)
+        for fingerprint, sites in of.items():
+            how, epsilon, _ = self._spent(rounds, sites)
+            yield (
+                fingerprint,
+                Entry(self._work.paths.id, how.unit, how.to_dict(), rounds, epsilon, self._privacy.delta, done),
+            )
 
 
 def tell_promised(work: Work, privacy: Privacy, rounds: int) -> None:
@@ -101,17 +115,18 @@ def _tell(work: Work, privacy: Privacy, rounds: int, how: Mechanism, epsilon: fl
 
 def _accounts(job: Job, privacy: Privacy, sites: Mapping[str, SplitData]) -> dict[str, Account]:
     """Return what each site does that protects its records, with the noise that it needs."""
-    federation = job.federation
-    assert federation.rounds is not None  # planning writes it out
+    rounds = job.federation.rounds
+    assert rounds is not None  # planning writes it out
     found: dict[str, Account] = {}
     alike: dict[int, Account] = {}
     for site, data in sites.items():
         samples: int = len(data.parts["train"])  # type: ignore[arg-type] # a dataset with a length, as was looked at
         size = min(data.loader.batch_size, samples)
+        federation = job.at(site).federation
         steps = federation.local_steps or (federation.local_epochs or 1) * -(-samples // size)
         try:
             if samples not in alike:
-                alike[samples] = record_account(privacy, samples, size, steps, federation.rounds)
+                alike[samples] = record_account(privacy, samples, size, steps, rounds)
         except ConfigError as error:
             problem = error.problems[0]
             raise RunFailed(f"{site}, with {samples} records: {problem.message}", hint=problem.fix) from None

@@ -185,8 +185,9 @@ class Learner:
         self, order: Order, module: pl.LightningModule, purpose: int, callback: _LocalTraining
     ) -> dict[str, float]:
         """Train a module for a part of the whole training; return what it logged."""
-        configure_optimizers(module, self._job.optimizer, self._job.scheduler)
-        federation, data = self._job.federation, self._sites[order.site]
+        job, data = self._job.at(order.site), self._sites[order.site]
+        configure_optimizers(module, job.optimizer, job.scheduler)
+        federation = job.federation
         length = {
             "max_epochs": -1 if federation.local_epochs is None else federation.local_epochs,
             "max_steps": -1 if federation.local_steps is None else federation.local_steps,

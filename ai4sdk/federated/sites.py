@@ -1,20 +1,25 @@
-"""One dataset divided among the sites of a rehearsal."""
+"""What each site of a rehearsal has: its part of one dataset, or data of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch.utils.data import Dataset, Subset
+import numpy as np
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ai4sdk.data.loaders import Data, SplitData
 from ai4sdk.data.partition import class_counts, partition
+from ai4sdk.data.pooling import pooled
+from ai4sdk.data.preprocessing import Preprocessing
+from ai4sdk.data.readers import Pictures, Samples
 from ai4sdk.errors import DataError
 from ai4sdk.spec.partition import Partition
 
-__all__ = ["divided", "labels_of", "split_data"]
+__all__ = ["divided", "gathered", "labels_of", "own_part_of", "require_alike", "samples_of", "split_data"]
 
 _BY_CLASS = ("dirichlet", "label")
+_SPLITS = ("train", "val", "test")
 
 
 def split_data(data: Data) -> SplitData:
@@ -86,6 +91,124 @@ def divided(data: Data, how: Partition) -> tuple[dict[str, SplitData], dict[str,
         sites[site] = SplitData(own, splits.loader, splits.collate)
         trained[site] = own["train"].indices
     return sites, _samples_by_class(trained, labels["train"])
+
+
+def prepared_alike(each: Mapping[str, Data]) -> Preprocessing | None:
+    """Return what prepares the samples of all sites alike, as if their training samples were in one place.
+
+    Nothing where samples are made by code of the user's, which prepares them.
+
+    Raises
+    ------
+    DataError
+        If sites have other columns, categories or classes.
+    """
+    measured: dict[str, tuple[Preprocessing, Any]] = {}
+    for site, data in each.items():
+        training = split_data(data).parts.get("train")
+        if data.preprocessing is None or not isinstance(training, Samples | Pictures):
+            return None
+        inputs = training.inputs.flatten(1).numpy() if isinstance(training, Samples) else np.empty((1, 0))
+        measured[site] = (data.preprocessing, inputs)
+    return pooled(measured)
+
+
+def gathered(each: Mapping[str, Data]) -> Data:
+    """Put the data of sites side by side, for what is done with the samples of all: evaluation and package.
+
+    Parameters
+    ----------
+    each
+        Site → its data.
+
+    Returns
+    -------
+    Data
+        Each sample prepared as at its site. What prepares them is known only if it is the same at all.
+
+    Raises
+    ------
+    DataError
+        If sites have samples of different kinds, for which one module would mean different things.
+    """
+    (first, one), *others = each.items()
+    splits = {site: split_data(data) for site, data in each.items()}
+    for site, data in others:
+        whose = (site, f"those of {first}")
+        require_alike("classes", one.class_names, data.class_names, *whose)
+        require_alike("columns", one.column_names, data.column_names, *whose)
+        require_alike("kind of task", [one.task], [data.task], *whose)
+        require_alike("shape of inputs", _shape(splits[first]), _shape(splits[site]), *whose)
+    parts: dict[str, Any] = {
+        name: ConcatDataset([own.parts[name] for own in splits.values() if name in own.parts])  # type: ignore[misc] # datasets, as was looked at
+        for name in _SPLITS
+        if any(name in own.parts for own in splits.values())
+    }
+    alike = all(data.preprocessing == one.preprocessing for _, data in others)
+    whole = SplitData(parts, splits[first].loader, splits[first].collate)
+    return Data(whole, one.preprocessing if alike else None, one.task, one.class_names, one.column_names)
+
+
+def own_part_of(data: Data, site: str) -> SplitData:
+    """Return what a site with data of its own trains and validates on.
+
+    Raises
+    ------
+    DataError
+        If there is nothing to train on.
+    """
+    splits = split_data(data)
+    parts = {name: part for name, part in splits.parts.items() if name in ("train", "val")}
+    if "train" not in parts:
+        raise DataError(f"{site} has no training samples", hint="look at dataset.splits")
+    return SplitData(parts, splits.loader, splits.collate)
+
+
+def samples_of(sites: Mapping[str, SplitData]) -> dict[str, dict[str, int]]:
+    """Return site → class → number of training samples; see `divided`."""
+    positions: dict[str, Sequence[int]] = {}
+    every: list[Any] = []
+    for site, data in sites.items():
+        labels = labels_of(data.parts["train"])
+        positions[site] = range(len(every), len(every) + len(labels))
+        every += labels
+    return _samples_by_class(positions, every)
+
+
+def require_alike(
+    what: str,
+    theirs: Sequence[Any] | None,
+    ours: Sequence[Any] | None,
+    who: str = "this site's data",
+    others: str = "the coordinator's",
+) -> None:
+    """Refuse data with other classes or columns than those of others, for which weights would mean other things.
+
+    Raises
+    ------
+    DataError
+        If both are known, and differ.
+    """
+    if theirs is not None and ours is not None and list(theirs) != list(ours):
+        raise DataError(
+            f"the {what} of {who}: {_some(ours)}; {others}: {_some(theirs)}",
+            hint="bring them into the same order and under the same names; a class that this site has no sample of "
+            "takes a dataset of your own code that numbers it",
+        )
+
+
+def _some(names: Sequence[Any]) -> str:
+    return ", ".join(str(name) for name in names[:12]) + (", …" if len(names) > 12 else "")
+
+
+def _shape(splits: SplitData) -> list[int] | None:
+    """Return the shape of the inputs of a sample, where they are one array."""
+    part: Any = splits.parts.get("train")
+    if part is None or not len(part):
+        return None
+    sample = part[0]
+    inputs = sample[0] if isinstance(sample, tuple | list) else sample
+    return list(inputs.shape) if hasattr(inputs, "shape") else None
 
 
 def _column(data: Data, split: str, part: Any, column: str | None) -> list[Any]:

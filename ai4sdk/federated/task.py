@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from flwr.clientapp import ClientApp
 
-from ai4sdk.data.module import SplitData
+from ai4sdk.data.module import Data, SplitData
 from ai4sdk.errors import RunFailed
 from ai4sdk.federated.accounting import Spending
 from ai4sdk.federated.app import make_app
@@ -25,7 +25,7 @@ from ai4sdk.federated.pool import PoolGrid
 from ai4sdk.federated.protection import refuse_buffers
 from ai4sdk.federated.rounds import Server, SitesGrid
 from ai4sdk.federated.sharing import Sharing
-from ai4sdk.federated.sites import divided, split_data
+from ai4sdk.federated.sites import divided, gathered, own_part_of, prepared_alike, samples_of, split_data
 from ai4sdk.federated.strategies import make_strategy
 from ai4sdk.federated.weights import Arrays, State, average, load_state
 from ai4sdk.planning.plan import Plan
@@ -75,8 +75,11 @@ class Federated(Work):
         if fit_marker(self.paths).is_file():
             return
         job, federation = self.job, self.job.federation
-        assert federation.partition is not None  # planning sees to it
-        sites, counts = divided(self.data, federation.partition)
+        if federation.partition is None:
+            sites = {site: own_part_of(data, site) for site, data in self.own.items()}
+            counts = samples_of(sites)
+        else:
+            sites, counts = divided(self.data, federation.partition)
         splits = split_data(self.data)
         every = SplitData(
             {key: splits.parts[key] for key in splits.parts if key == "val"}, splits.loader, splits.collate
@@ -115,6 +118,20 @@ class Federated(Work):
         threads, self.threads = self.threads, 1
         super().prepare()
         self.threads = threads
+
+    def _data(self) -> Data:
+        """Read the one dataset that is divided, or that of each site."""
+        sites = self.job.federation.rehearsed
+        if not sites:
+            return super()._data()
+        datasets = dict(zip(sites, self.job.datasets.items(), strict=True))
+        self.own = {site: self.read(key, dataset) for site, (key, dataset) in datasets.items()}
+        common = prepared_alike(self.own)
+        if common is not None:  # which is known only now that all are read
+            for site, (key, dataset) in datasets.items():
+                if self.own[site].preprocessing != common:
+                    self.own[site] = self.read(key, dataset, common)
+        return gathered(self.own)
 
     def evaluate(self) -> None:
         """Judge the global module."""
@@ -222,6 +239,5 @@ def stopped_early(rounds: Sequence[Round], how: EarlyStopping) -> bool:
         value = record.metrics.get(how.monitor)
         if value is None:
             continue
-        better = best is None or (value < best - how.min_delta if how.mode == "min" else value > best + how.min_delta)
-        best, waited = (value, 0) if better else (best, waited + 1)
-    return best is not None and waited > 0 and waited >= how.patience
+        best, waited = (value, 0) if how.better(value, best) else (best, waited + 1)
+    return waited > 0 and waited >= how.patience

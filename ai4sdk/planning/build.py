@@ -148,7 +148,10 @@ def _shared_data(
         # Only text names files: points that differ in numbers share what was found.
         key = digest_of({name: value for name, value in job.function.arguments.items() if isinstance(value, str)})
     else:
-        read = job.learner.dataset.model_dump(mode="json", by_alias=True, exclude={"loader"})
+        read = {
+            name: dataset.model_dump(mode="json", by_alias=True, exclude={"loader"})
+            for name, dataset in job.datasets.items()
+        }
         key = digest_of([read, job.storage.model_dump(mode="json"), job.task, job.site_column])
     if key not in parts.data:
         found = _data(job, project, findings, faults)
@@ -210,9 +213,21 @@ def _data(
     if job.function is not None:
         entry = _named_files(job.function, project)
         return ({"function": entry} if entry["paths"] else {}), {}
-    dataset = job.learner.dataset
-    if not isinstance(dataset, FileDataset):
-        return {"dataset": _named_files(dataset, project)}, None
+    entries: dict[str, dict[str, Any]] = {}
+    known: dict[str, Any] | None = None
+    for key, dataset in job.datasets.items():
+        if not isinstance(dataset, FileDataset):
+            entries[key] = _named_files(dataset, project)
+        elif found := _files(job, key, dataset, project, findings, faults):
+            entries[key] = found
+            known = known or _known(found["summary"])
+    return entries, {} if faults else known
+
+
+def _files(
+    job: Job, key: str, dataset: FileDataset, project: Path, findings: list[Finding], faults: list[Ai4Error]
+) -> dict[str, Any] | None:
+    """Fingerprint and summarise files."""
     from ai4sdk.data.fingerprint import fingerprint_source
     from ai4sdk.data.source import find_source
     from ai4sdk.data.summary import summarize_source
@@ -223,21 +238,20 @@ def _data(
         if dataset.fingerprint and dataset.fingerprint != found.value:
             raise DataError(
                 f"the data at {dataset.uri} has the fingerprint {found.value}, not the one asked for",
-                hint=f"get the data that was meant, or accept this: dataset.fingerprint={found.value}",
+                hint=f"get the data that was meant, or accept this: {key}.fingerprint={found.value}",
             )
         summary = summarize_source(source, dataset, job.storage, job.task, job.site_column).to_json()
     except (DataError, EnvironmentFault, NotFound) as error:
-        findings.append(Finding("dataset.uri", error.message, error.hint))
+        findings.append(Finding(f"{key}.uri", error.message, error.hint))
         faults.append(error)
-        return {}, {}
-    entry = {
+        return None
+    return {
         "uri": dataset.uri,
         "fingerprint": found.value,
         "files": found.files,
         "bytes": found.bytes,
         "summary": summary,
     }
-    return {"dataset": entry}, _known(summary)
 
 
 def _named_files(target: Target, project: Path) -> dict[str, Any]:

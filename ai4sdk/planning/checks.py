@@ -102,10 +102,16 @@ def targets_of(job: Job) -> list[str]:
 def _targets(job: Job) -> Iterator[_Target]:
     unused = job.unused
     values = {key: value for key, value in job.model_dump(by_alias=True).items() if key not in unused}
-    if isinstance(job.dataset, TargetDataset):
-        values["dataset"] = {k: v for k, v in values["dataset"].items() if k not in ("splits", "loader")}
+    values.pop("dataset", None)
+    sites = values.get("federation", {}).pop("sites", {})
     positional = {"optimizer": 1, "scheduler.schedule": 1}
     yield from _walk(values, "", positional)
+    for key, dataset in job.datasets.items():
+        if isinstance(dataset, TargetDataset):
+            yield from _walk(dataset.as_config(), key, positional)
+    for name in sites if "federation" not in unused and job.federation.rehearsed else ():
+        key = f"federation.sites.{name}.optimizer"
+        yield from _walk(sites[name]["optimizer"], key, {key: 1})
 
 
 def _walk(value: Any, key: str, positional: Mapping[str, int]) -> Iterator[_Target]:
@@ -213,23 +219,25 @@ def _schedule_fits_optimizer(job: Job, search: list[Path]) -> Iterator[Finding]:
 
 
 def _evaluated_split_exists(job: Job, search: list[Path]) -> Iterator[Finding]:
-    splits = job.dataset.splits if job.dataset else None
-    if splits is not None and not getattr(splits, job.evaluation.split):
+    wanted = job.evaluation.split
+    empty = [key for key, made in job.datasets.items() if made.splits and not getattr(made.splits, wanted)]
+    if empty and len(empty) == len(job.datasets):
         yield Finding(
             "evaluation.split",
-            f"evaluation asks for the {job.evaluation.split} split, which is empty",
-            f"give dataset.splits.{job.evaluation.split} a share, or evaluation.split=train",
+            f"evaluation asks for the {wanted} split, which is empty",
+            f"give dataset.splits.{wanted} a share, or evaluation.split=train",
         )
 
 
 def _monitors_have_validation(job: Job, search: list[Path]) -> Iterator[Finding]:
-    splits = job.dataset.splits if job.dataset else None
+    splits = [dataset.splits for dataset in job.datasets.values()]
+    nothing = bool(splits) and all(made is not None and not made.val for made in splits)
     monitored = {
         "training.early_stopping.monitor": job.training.early_stopping and job.training.early_stopping.monitor,
         "training.checkpoint.monitor": job.training.checkpoint.monitor,
     }
     for key, metric in monitored.items():
-        if metric and metric.startswith("val") and splits is not None and not splits.val:
+        if metric and metric.startswith("val") and nothing:
             yield Finding(key, f"{metric} is watched, but there is no validation split", "dataset.splits.val=0.15")
 
 
@@ -389,7 +397,8 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
         return
     training, hardware = job.training, job.hardware
     real = [name for name in ("listen", "join") if getattr(job.federation, name) is not None]
-    if job.federation.partition is None and not real:
+    own = job.federation.rehearsed
+    if job.federation.partition is None and not real and not own:
         fix = "++federation.partition.sites=4 rehearses it; `ai4sdk federated server` waits for real ones"
         yield Finding("federation.partition", "the sites are not said", fix)
     if len(real) + (job.federation.partition is not None) > 1:
@@ -398,16 +407,19 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
             "a federation is rehearsed (partition), led (listen) or joined (join), one of them",
             f"~federation.{real[0]} rehearses it; federation.partition=null is for real sites",
         )
+    if job.federation.partition is not None and own:
+        message = "sites either divide one dataset (partition) or have data of their own (sites)"
+        yield Finding("federation.partition", message, "federation.partition=null")
+    yield from _sites_train_so_long(job)
     if real and job.federation.availability.kind != "always":
         yield Finding("federation.availability", "outages are simulated in rehearsals only", "~federation.availability")
-    if job.federation.partition is not None:
-        sites = job.federation.partition.sites
-        if sites is not None and sites < job.federation.min_sites:
-            yield Finding(
-                "federation.min_sites",
-                f"a round needs {job.federation.min_sites} sites, and there are {sites}",
-                f"federation.min_sites={sites}, or more federation.partition.sites",
-            )
+    sites = len(own) or (job.federation.partition.sites if job.federation.partition is not None else None)
+    if sites is not None and sites < job.federation.min_sites:
+        yield Finding(
+            "federation.min_sites",
+            f"a round needs {job.federation.min_sites} sites, and there are {sites}",
+            f"federation.min_sites={sites}, or more federation.{'sites' if own else 'partition.sites'}",
+        )
     if training.max_time is not None:
         yield Finding("training.max_time", "a federation ends after its rounds", "hardware.wall_time limits the run")
     if job.scheduler is not None and job.scheduler.monitor is not None:
@@ -423,6 +435,16 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
         metric = section.monitor if section is not None else None
         if metric and metric.startswith("server/") and job.federation.evaluate not in ("server", "both"):
             yield Finding(key, f"nobody measures {metric}", "federation.evaluate=both")
+
+
+def _sites_train_so_long(job: Job) -> Iterator[Finding]:
+    """Find sites whose part of a round is said in another unit than that of all."""
+    units = ("local_epochs", "local_steps")
+    mine, other = units if job.federation.local_steps is None else reversed(units)
+    for name, site in job.federation.sites.items():
+        if getattr(site, other) is not None:
+            message = f"federation.{mine} is what a round's part is said in, for all sites"
+            yield Finding(f"federation.sites.{name}.{other}", message, f"federation.sites.{name}.{mine}")
 
 
 def _federation_keeps_what_it_can(job: Job, search: list[Path]) -> Iterator[Finding]:

@@ -64,13 +64,13 @@ def _settle_federation(
         except (DataError, NotFound) as error:
             findings.append(Finding("federation.availability.file", error.message, error.hint))
     if job.federation.privacy is not None:
-        fingerprint = data.get("dataset", {}).get("fingerprint")
-        findings += _spend(job.federation.privacy, federation, fingerprint, privacy_folder(Path(project, job.runs)))
+        fingerprints = [entry["fingerprint"] for entry in data.values()]
+        findings += _spend(job.federation.privacy, federation, fingerprints, privacy_folder(Path(project, job.runs)))
     return findings
 
 
-def _spend(privacy: Privacy, federation: dict[str, Any], fingerprint: str | None, folder: Path) -> list[Finding]:
-    """Find the noise, and refuse what the dataset's budget does not allow."""
+def _spend(privacy: Privacy, federation: dict[str, Any], fingerprints: list[str], folder: Path) -> list[Finding]:
+    """Find the noise, and refuse what the budget of a dataset does not allow."""
     from ai4sdk.privacy.budget import Entry, PrivacyLedger
     from ai4sdk.privacy.spending import mechanism, spends, with_noise
 
@@ -79,13 +79,14 @@ def _spend(privacy: Privacy, federation: dict[str, Any], fingerprint: str | None
     try:
         if privacy.mode != "record":
             privacy = with_noise(privacy, rounds)
-        if privacy.budget is not None and fingerprint is not None:
+        if privacy.budget is not None:
             if privacy.mode != "record":
                 entry = Entry("", "site", mechanism(privacy).to_dict(), rounds, spends(privacy, rounds), privacy.delta)
             elif privacy.epsilon is not None:  # each site finds its noise, which depends on how many records it has
                 entry = Entry("", "record", {}, rounds, privacy.epsilon, privacy.delta)
             if entry is not None:
-                PrivacyLedger(folder).refuse_over(privacy.budget, fingerprint, entry)
+                for fingerprint in fingerprints:
+                    PrivacyLedger(folder).refuse_over(privacy.budget, fingerprint, entry)
     except ConfigError as error:
         return [Finding(f"federation.privacy.{found.key}", found.message, found.fix) for found in error.problems]
     except DataError as error:

@@ -25,6 +25,9 @@ _AGREED = (
 )
 """Keys of ``federation`` that are agreed to."""
 
+_OF_SITES = ("optimizer", "local_epochs", "local_steps")
+"""Keys of a site in ``federation.sites`` that are agreed to, as they change what it sends."""
+
 
 def terms_of(job: Job, search: Sequence[Path]) -> dict[str, Any]:
     """Return the terms of a federation.
@@ -45,6 +48,11 @@ def terms_of(job: Job, search: Sequence[Path]) -> dict[str, Any]:
     federation = {name: decided["federation"][name] for name in _AGREED}
     if federation["privacy"] is not None:  # what may be spent is between each site and its own data
         federation["privacy"] = {name: value for name, value in federation["privacy"].items() if name != "budget"}
+    federation["sites"] = {
+        name: {key: value for key, value in site.items() if key in _OF_SITES and value is not None}
+        for name, site in decided["federation"]["sites"].items()
+        if any(site[key] is not None for key in _OF_SITES)
+    }
     training = {name: value for name, value in decided["training"].items() if name not in _OF_COORDINATOR}
     run_by_sites = {name: decided[name] for name in ("module", "optimizer", "scheduler")}
     terms: dict[str, Any] = {

@@ -7,7 +7,10 @@ from pydantic import Field
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.units import Span
 
-__all__ = ["Join", "Listen"]
+__all__ = ["SITE_NAME", "Join", "Listen"]
+
+SITE_NAME = r"^[A-Za-z0-9][\w.-]*$"
+"""Pattern of the names of sites."""
 
 _ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
 
@@ -41,7 +44,7 @@ class Join(Section):
     address: str = Field(pattern=_ADDRESS)
     """Address and port of the coordinator."""
 
-    site: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=64)
+    site: str = Field(pattern=SITE_NAME, max_length=64)
     """Name of the site, which its token is for."""
 
     ca: str = Field(min_length=1)

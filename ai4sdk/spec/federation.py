@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ai4sdk.spec.availability import AlwaysAvailable, Availability
 from ai4sdk.spec.base import Section, field_that_changes_nothing
-from ai4sdk.spec.deployment import Join, Listen
+from ai4sdk.spec.deployment import SITE_NAME, Join, Listen
 from ai4sdk.spec.partition import Partition
 from ai4sdk.spec.privacy import Privacy
+from ai4sdk.spec.site import Site
 from ai4sdk.spec.target import Target
 
 STRATEGIES = {
@@ -69,6 +70,10 @@ class Federation(Section):
 
     partition: Partition | None = None
     """How one dataset is divided among sites, to rehearse a federation on this machine."""
+
+    sites: dict[Annotated[str, Field(pattern=SITE_NAME, max_length=64)], Site] = {}
+    """Sites that have data of their own, by name, in place of ``partition``: rehearsed on this machine, and the same
+    sections are what they join with. The samples for evaluation are those of all sites."""
 
     listen: Listen | None = field_that_changes_nothing(default=None)
     """Where the coordinator of real sites waits for them, in place of ``partition``."""
@@ -135,6 +140,11 @@ class Federation(Section):
         if (self.local_epochs is None) == (self.local_steps is None):
             raise ValueError("a round is either local_epochs or local_steps long; give one, and null for the other")
         return self
+
+    @property
+    def rehearsed(self) -> dict[str, Site]:
+        """Sites with data of their own that are rehearsed here."""
+        return self.sites if self.listen is None and self.join is None else {}
 
     @property
     def shares_all(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ai4sdk.spec.backend import Backend, LocalBackend
@@ -14,6 +14,7 @@ from ai4sdk.spec.evaluation import Evaluation
 from ai4sdk.spec.federation import Federation
 from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.optimizer import Scheduler
+from ai4sdk.spec.site import written_out
 from ai4sdk.spec.storage import Storage
 from ai4sdk.spec.sweep import Sweep
 from ai4sdk.spec.target import Target
@@ -100,6 +101,11 @@ class Job(Section):
     log_level: Literal["debug", "info", "warning", "error"] = field_that_changes_nothing(default="info")
     """How much the log of a task says."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _sites_written_out(cls, data: Any) -> Any:
+        return written_out(data) if isinstance(data, dict) else data
+
     @field_validator("module", "dataset")
     @classmethod
     def _trains_or_calls(cls, value: Any, info: ValidationInfo) -> Any:
@@ -124,6 +130,31 @@ class Job(Section):
         if self.module is None or self.dataset is None:
             raise ValueError(f"the job {self.name} calls a function; it trains nothing")
         return Learner(self.module, self.dataset)
+
+    @property
+    def datasets(self) -> dict[str, Dataset]:
+        """Key → dataset of what a training reads on this machine: its own, or those of the sites of a rehearsal."""
+        sites = self.federation.rehearsed if self.training.mode == "federated" else {}
+        if sites:
+            return {f"federation.sites.{name}.dataset": site.dataset for name, site in sites.items()}
+        return {} if self.dataset is None else {"dataset": self.dataset}
+
+    def at(self, name: str) -> Job:
+        """Return the job as it is at a site: with what the site has of its own."""
+        site = self.federation.sites.get(name)
+        if site is None:
+            return self
+        lengths: dict[str, Any] = {}
+        if site.local_epochs is not None or site.local_steps is not None:
+            lengths = {"local_epochs": site.local_epochs, "local_steps": site.local_steps}
+        return self.model_copy(
+            update={
+                "dataset": site.dataset,
+                "optimizer": site.optimizer or self.optimizer,
+                "hardware": site.hardware or self.hardware,
+                "federation": self.federation.model_copy(update=lengths),
+            }
+        )
 
     @property
     def site_column(self) -> str | None:

@@ -31,6 +31,12 @@ class EarlyStopping(Section):
     min_delta: float = Field(default=0.0, ge=0)
     """Smallest change that counts as an improvement."""
 
+    def better(self, value: float, best: float | None) -> bool:
+        """Tell whether a value of the metric is an improvement; one that is not a number never is."""
+        if value != value:
+            return False
+        return best is None or (value < best - self.min_delta if self.mode == "min" else value > best + self.min_delta)
+
 
 class Checkpoint(Section):
     """What is kept while training, so that nothing is lost and the best is found again."""

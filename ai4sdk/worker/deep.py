@@ -92,7 +92,7 @@ def look(plan: Plan, project: Path, *, calibrate: bool = False) -> Look:
     trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
     found.rows["parameters"] = f"{total:,}" + (f", {trained:,} of them trained" if trained != total else "")
     data = load_data(
-        job.learner.dataset,
+        next(iter(job.datasets.values())),
         storage=job.storage,
         project=project,
         task=job.task,

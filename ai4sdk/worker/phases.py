@@ -13,11 +13,12 @@ import torch
 
 from ai4sdk.data.fingerprint import require_paths
 from ai4sdk.data.module import Data, SplitData, load_data
+from ai4sdk.data.preprocessing import Preprocessing
 from ai4sdk.errors import DataError
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
-from ai4sdk.spec import FileDataset, Job
+from ai4sdk.spec import FileDataset, Job, TargetDataset
 from ai4sdk.spec.scale import scale_of
 from ai4sdk.worker.calling import moved, split_batch
 from ai4sdk.worker.evaluate import evaluate
@@ -132,12 +133,25 @@ class Work:
         set_generator_states(self.generators, self.prepared)
 
     def _data(self) -> Data:
-        job, recorded, project = self.job, self.plan.data.get("dataset", {}), Path.cwd()
-        dataset = job.learner.dataset
+        return self.read("dataset", self.job.learner.dataset)
+
+    def read(self, key: str, dataset: FileDataset | TargetDataset, preprocessing: Preprocessing | None = None) -> Data:
+        """Read a dataset, which must be what it was when the plan was made.
+
+        Parameters
+        ----------
+        key
+            What the plan calls it; see `ai4sdk.spec.Job.datasets`.
+        dataset
+            The section.
+        preprocessing
+            What prepares its samples; by default it is measured.
+        """
+        job, recorded, project = self.job, self.plan.data.get(key, {}), Path.cwd()
         if isinstance(dataset, FileDataset):
             dataset = dataset.model_copy(update={"fingerprint": recorded.get("fingerprint", dataset.fingerprint)})
         else:
-            require_paths(recorded.get("paths", {}), dataset.arguments, project, "dataset")
+            require_paths(recorded.get("paths", {}), dataset.arguments, project, key)
         # Code of the user's may fetch files, which only one process of a node can do at once; ours waits by itself.
         in_turn = not isinstance(dataset, FileDataset)
         if in_turn and self.rank.local_rank > 0:
@@ -148,8 +162,9 @@ class Work:
             project=project,
             task=job.task,
             seed=job.seed,
-            instantiate=functools.partial(instantiate, key="dataset"),
+            instantiate=functools.partial(instantiate, key=key),
             site=job.site_column,
+            preprocessing=preprocessing,
         )
         if in_turn and self.rank.local_rank == 0:
             self.group.wait()

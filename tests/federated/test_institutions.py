@@ -71,6 +71,10 @@ def data_of(site: str | None) -> str:
     return "dataset={_target_: hospitals.patients" + (f", site: {site}" if site else "") + "}"
 
 
+OF_EACH = "++federation.sites={" + ", ".join(f"{site}: {{dataset: {{site: {site}}}}}" for site in SITES) + "}"
+"""The same for all of them in one YAML, which a rehearsal takes, and a site that joins."""
+
+
 class Institution:
     """A project, and the command line in it."""
 
@@ -139,15 +143,19 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
     north.do(*ask, *COMMON, data_of("north"), "--approve", "sha256:" + "0" * 64, status=7)
     north.do(*ask, *COMMON, data_of("north"), "optimizer.lr=1", "--approve", digest, status=2)
     assert "optimizer.lr: the coordinator has 0.001, this site 1" in north.said
+
+    def joining(name: str) -> tuple[str, ...]:
+        data = (data_of(None), OF_EACH) if name == "south" else (data_of(name),)
+        ask = ("federated", "join", address, "--site", name, *who, "config=train", *COMMON, *data)
+        return (*ask, "--approve", digest, "--detach")
+
     for name, site in sites.items():
-        argv = ("federated", "join", address, "--site", name, *who, "config=train", *COMMON, data_of(name))
-        site.do(*argv, "--approve", digest, "--detach")
+        site.do(*joining(name))
 
     rounds = leader.paths.federation
     wait_for(lambda: (rounds / "00001").exists())
     sites["south"].kill()
-    argv = ("federated", "join", address, "--site", "south", *who, "config=train", *COMMON, data_of("south"))
-    sites["south"].do(*argv, "--approve", digest, "--detach")  # goes on with the run that was killed
+    sites["south"].do(*joining("south"))  # goes on with the run that was killed
     assert "going on with" in sites["south"].said
     wait_for(lambda: (rounds / "00003").exists())
     coordinator.kill()
@@ -160,6 +168,7 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
     divided = "++federation.partition={method: column, column: hospital}"
     rehearsed = ai4sdk.run("train", *COMMON, data_of(None), divided)
     assert weights(leader) == weights(rehearsed)
+    assert weights(leader) == weights(ai4sdk.run("train", *COMMON, data_of(None), OF_EACH))
     assert [event["number"] for event in leader.events() if event["event"] == "round"] == [1, 2, 3, 4, 5]
     assert "4 sites, 5 rounds" in leader.paths.report.read_text()
     for folder in (tmp_path / name for name in ("coordinator", *SITES)):

@@ -76,6 +76,79 @@ def test_mistakes_are_named_with_what_to_do(overrides: tuple[str, ...], expected
     assert expected in problem(*overrides)
 
 
+OWN = "++federation.sites={north: {dataset: {uri: north.csv}}, south: {dataset: {uri: south.csv}}}"
+
+
+@pytest.fixture
+def hospitals(project: Path) -> Path:
+    """Return a project with a file of each of two hospitals, and none of its own."""
+    for name in ("north", "south"):
+        (project / f"{name}.csv").write_text((project / "data.csv").read_text() + f"{len(name)},3,no\n" * 3)
+    (project / "data.csv").unlink()
+    return project
+
+
+def test_sites_have_data_of_their_own_and_all_else_of_the_job(hospitals: Path) -> None:
+    made = plan(OWN, "dataset.loader.batch_size=5")
+    assert [entry["uri"] for entry in made.data.values()] == ["north.csv", "south.csv"]
+    assert all(site["dataset"]["label"] == "y" for site in made.job["federation"]["sites"].values())
+    assert made.job["federation"]["sites"]["south"]["dataset"]["loader"]["batch_size"] == 5
+    assert plan(OWN, "dataset.loader.batch_size=5").digest == made.digest
+
+
+def test_where_a_sites_files_lie_changes_nothing_and_what_they_hold_or_how_it_trains_does(hospitals: Path) -> None:
+    before = plan(OWN).digest
+    (hospitals / "north.csv").rename(hospitals / "moved.csv")
+    moved = "federation.sites.north.dataset.uri=moved.csv"
+    assert plan(OWN, moved, "++federation.sites.north.hardware.gpus=1").digest == before
+    assert plan(OWN, moved, "++federation.sites.north.optimizer.lr=0.5").digest != before
+    assert plan(OWN, moved, "++federation.sites.north.local_epochs=2").digest != before
+    with (hospitals / "moved.csv").open("a") as file:
+        file.write("1,1,no\n")
+    assert plan(OWN, moved).digest != before
+
+
+def test_the_code_of_each_sites_dataset_is_taken_along(hospitals: Path) -> None:
+    (hospitals / "west.py").write_text("def patients():\n    return {}\n")
+    made = plan(OWN, "++federation.sites.west={dataset: {_target_: west.patients}}")
+    assert "west.py" in {file["path"] for file in made.code["files"]}
+    assert "west.py" not in {file["path"] for file in plan(OWN).code["files"]}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (("federation.sites.north.dataset.urii=x",), "→ federation.sites.north.dataset.uri=x"),
+        (("federation.sites.north.dataset.uri=gone.csv",), "federation.sites.north.dataset.uri"),
+        (("++federation.sites.north.dataset.label=z",), "'z'"),
+        (("++federation.sites.north.local_steps=3",), "→ federation.sites.north.local_epochs"),
+        (("++federation.sites.north.optimizer.lrr=3",), "lrr"),
+        (("++federation.sites.north.optimizer._target_=torch.optim.Adan",), "Adan"),
+        (("++federation.sites.north.dataset=3",), "federation.sites.north.dataset"),
+        (("++federation.sites.north=3",), "federation.sites.north"),
+        (("++federation.sites={'no name': {}}",), "no name"),
+        ((SITES,), "either divide one dataset (partition) or have data of their own"),
+        (("federation.min_sites=3",), "a round needs 3 sites, and there are 2"),
+        (("dataset.lable=y",), "→ dataset.label=y"),
+    ],
+)
+def test_mistakes_at_sites_are_named_with_what_to_do(
+    overrides: tuple[str, ...], expected: str, hospitals: Path
+) -> None:
+    told = problem(OWN, *overrides)
+    assert expected in told
+    assert "1 problem" in told
+
+
+def test_a_budget_is_that_of_each_sites_data(hospitals: Path) -> None:
+    private = "++federation.privacy={mode: central, epsilon: 5, budget: 8}"
+    made = plan(OWN, private)
+    spent = Entry("before", "site", {}, 2, 5.0, 1e-5, True)
+    south = made.data["federation.sites.south.dataset"]["fingerprint"]
+    PrivacyLedger(hospitals / "runs" / "privacy").write(south, spent)
+    assert "of the budget of 8 only 3 is left" in problem(OWN, private)
+
+
 def test_a_trace_is_in_the_plan_so_that_it_can_be_run_again_without_the_file(project: Path) -> None:
     (project / "up.csv").write_text("site,from,to\nsite-1,1,2\nsite-2,1,1\nsite-3,2,2\n")
     made = plan(SITES, "++federation.availability={kind: trace, file: up.csv}")
@@ -131,6 +204,10 @@ def test_coordinator_and_site_have_the_same_terms_whatever_is_their_own(project:
     ours = plan(JOIN, "dataset.loader.batch_size=5", "hardware.cpus=1", "name=ours")
     assert ours.terms == theirs
     assert plan(SITES).terms == {}
+    own = "++federation.sites={north: {dataset: {uri: data.csv}, hardware: {cpus: 1}}}"
+    assert plan(JOIN, own).terms == plan(LISTEN, own).terms == theirs
+    faster = "++federation.sites={north: {optimizer: {lr: 0.5}}}"
+    assert plan(JOIN, faster).terms == plan(LISTEN, faster).terms != theirs
     for changed in ("optimizer.lr=0.5", "seed=3", "module.width=9", "++federation.share=[layers.0.*]"):
         assert plan(JOIN, changed).terms["digest"] != theirs["digest"]
     (project / "net.py").write_text((project / "net.py").read_text() + "\n# changed\n")

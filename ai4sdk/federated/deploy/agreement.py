@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from ai4sdk.errors import DataError, EnvironmentFault, UsageError
+from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.planning.plan import digest_of
 from ai4sdk.planning.terms import differences
 from ai4sdk.spec.deployment import Join
 
-__all__ = ["require_agreed", "require_alike", "require_equal", "terms_told"]
+__all__ = ["require_agreed", "require_equal", "terms_told"]
 
 
 def terms_told(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,23 +70,3 @@ def require_agreed(told: Mapping[str, Any], ours: Mapping[str, Any], join: Join)
             hint="look at them with `ai4sdk federated show`, and join again",
         )
     require_equal(terms, ours)
-
-
-def require_alike(what: str, theirs: Sequence[str] | None, ours: Sequence[str] | None) -> None:
-    """Refuse data with other classes or columns than the coordinator's, for which weights would mean other things.
-
-    Raises
-    ------
-    DataError
-        If both are known, and differ.
-    """
-    if theirs is not None and ours is not None and list(theirs) != list(ours):
-        raise DataError(
-            f"the {what} of this site's data are {_some(ours)}; the coordinator's are {_some(theirs)}",
-            hint="bring them into the same order and under the same names; a class that this site has no sample of "
-            "takes a dataset of your own code that numbers it",
-        )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(str(name) for name in names[:12]) + (", …" if len(names) > 12 else "")

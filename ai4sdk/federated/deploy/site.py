@@ -7,11 +7,9 @@ import logging
 
 from flwr.app import Context, Message
 
-from ai4sdk.data.module import SplitData
-from ai4sdk.errors import DataError
 from ai4sdk.federated.accounting import Spending
 from ai4sdk.federated.app import make_app
-from ai4sdk.federated.deploy.agreement import require_agreed, require_alike
+from ai4sdk.federated.deploy.agreement import require_agreed
 from ai4sdk.federated.deploy.connection import connect
 from ai4sdk.federated.deploy.questions import Questions
 from ai4sdk.federated.deploy.serving import serve
@@ -19,7 +17,7 @@ from ai4sdk.federated.learner import Learner
 from ai4sdk.federated.memory import Memory
 from ai4sdk.federated.protection import refuse_buffers
 from ai4sdk.federated.sharing import Sharing
-from ai4sdk.federated.sites import split_data
+from ai4sdk.federated.sites import own_part_of, require_alike
 from ai4sdk.privacy.noise import read_secret
 from ai4sdk.worker.phases import Work
 
@@ -52,7 +50,7 @@ class Site(Work):
         job, federation = self.job, self.job.federation
         join = federation.join
         assert join is not None
-        data = self._own_data()
+        data = own_part_of(self.data, "this site")
         self.paths.federation.mkdir(exist_ok=True)
         sharing = Sharing(self.module, federation.share, federation.batchnorm)
         privacy, secret, private, spending = federation.privacy, b"", None, None
@@ -99,10 +97,3 @@ class Site(Work):
             spending.settle(questions.last)
         self.records.event("fit ended", reason=reason)
         log.info("the federation has ended: %s", reason)
-
-    def _own_data(self) -> SplitData:
-        splits = split_data(self.data)
-        parts = {name: part for name, part in splits.parts.items() if name in ("train", "val")}
-        if "train" not in parts:
-            raise DataError("this site has no training samples", hint="look at dataset.splits")
-        return SplitData(parts, splits.loader, splits.collate)

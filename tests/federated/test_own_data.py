@@ -1,0 +1,80 @@
+"""Sites that have data of their own, rehearsed on one machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+import ai4sdk
+from ai4sdk.errors import DataError, RunFailed
+from ai4sdk.privacy.budget import PrivacyLedger
+from ai4sdk.runs.files import read_json
+from ai4sdk.testing.helpers import weights
+
+pytestmark = pytest.mark.slow
+
+OWN = "++federation.sites={north: {dataset: {uri: north.csv}}, south: {dataset: {uri: south.csv}}}"
+
+
+def run(*overrides: str) -> ai4sdk.Run:
+    return ai4sdk.run("train", "tracking.kind=none", "training.mode=federated", "training.max_epochs=1", *overrides)
+
+
+@pytest.fixture
+def hospitals(project: Path) -> Path:
+    """Return a project with files of two hospitals, which differ in what they hold."""
+    for name, shift, rows in (("north", 0, 80), ("south", 40, 60)):
+        lines = [f"{i % 7 + shift},{i % 5},{'no' if i % 2 else 'yes'}" for i in range(rows)]
+        (project / f"{name}.csv").write_text("\n".join(["a,b,y", *lines]) + "\n")
+    return project
+
+
+def test_one_site_with_the_jobs_data_is_a_training_in_one_place(project: Path) -> None:
+    alone = ai4sdk.run("train", "tracking.kind=none", "training.max_epochs=1")
+    assert weights(run("++federation.sites={here: null}")) == weights(alone)
+
+
+def test_samples_of_all_sites_are_prepared_alike_judged_together_and_packed_with_what_prepares_them(
+    hospitals: Path,
+) -> None:
+    made = run(OWN)
+    counts = read_json(made.paths.federation / "partition.json")
+    assert {site: sum(classes.values()) for site, classes in counts.items()} == {"north": 56, "south": 42}
+    assert read_json(made.paths.scores)["samples"] == 12 + 9
+    model = ai4sdk.load_model(made.paths.package, trust_code=True)
+    assert model.preprocessing is not None
+    (a, _) = model.preprocessing.columns
+    assert 10 < a.mean < 30, "between the sites', which are 3 and 43"
+    assert len(model([{"a": 3, "b": 1}, {"a": 43, "b": 2}]).labels) == 2
+
+
+def test_a_site_trains_with_its_own_batches_learning_rate_and_length(hospitals: Path) -> None:
+    same = weights(run(OWN))
+    assert weights(run(OWN)) == same
+    own = ("++federation.sites.north.local_epochs=2", "++federation.sites.north.dataset.loader.batch_size=4")
+    for change in (*own, "++federation.sites.north.optimizer.lr=0.1"):
+        assert weights(run(OWN, change)) != same
+    still = run(OWN, "++federation.sites.north.optimizer.lr=0.0", "++federation.sites.south.optimizer.lr=0.0")
+    first = ai4sdk.run("train", "tracking.kind=none", "optimizer.lr=0.0", "dataset.uri=north.csv")
+    left, right = (load_file(made.paths.package / "weights.safetensors") for made in (still, first))
+    for name, array in left.items():
+        np.testing.assert_allclose(array, right[name], rtol=1e-6)
+
+
+def test_each_dataset_has_its_own_account(hospitals: Path) -> None:
+    made = run(OWN, "++federation.privacy={mode: record, epsilon: 8, delta: 1e-3}")
+    spent = read_json(made.paths.federation / "privacy.json")["sites"]
+    for site in ("north", "south"):
+        fingerprint = made.plan.data[f"federation.sites.{site}.dataset"]["fingerprint"]
+        (entry,) = PrivacyLedger(hospitals / "runs" / "privacy").entries(fingerprint)
+        assert (entry.epsilon, entry.done) == (spent[site], True)
+
+
+def test_sites_whose_data_are_not_alike_are_named(hospitals: Path) -> None:
+    text = (hospitals / "south.csv").read_text()
+    (hospitals / "south.csv").write_text(text.replace("yes", "maybe"))
+    with pytest.raises((RunFailed, DataError), match="south and north differ in the classes: maybe, no and no, yes"):
+        run(OWN)
