@@ -124,6 +124,8 @@ def _locate(config: str, project: Project) -> tuple[str, list[tuple[str, Path]]]
     if not name or not any((folder / f"{name}.yaml").is_file() for _, folder in folders):
         names = sorted({file.stem for _, folder in folders for file in folder.glob("*.yaml")} - {"base"})
         near = nearest(name, names)
+        if (project.root / f"{config}.yaml").is_file():  # beside configs/, and meant by its name
+            near = f"{config}.yaml"
         hint = f"config={near}" if near else f"config= one of {', '.join(names)}; or the path of a .yaml file"
         searched = ", ".join(dict.fromkeys(display_path(folder) for _, folder in folders))
         raise NotFound(f"there is no config {config!r} (looked in {searched})", hint=hint)

@@ -157,6 +157,7 @@ def _argv(command: Command, task: TaskPlan, run: RunPaths) -> list[str]:
     step = [
         "srun",
         f"--nodes={task.nodes}",
+        f"--ntasks={task.nodes * task.processes}",  # else it is that of the batch script, one a node
         f"--ntasks-per-node={task.processes}",
         f"--cpus-per-task={max(1, task.cpus // task.processes)}",
         "--kill-on-bad-exit=1",

@@ -387,6 +387,18 @@ def test_a_task_of_several_nodes_is_one_worker_a_rank_that_meet(slurm, project):
     assert "node n2 local rank 0" in (run.paths.logs / "call.rank1.log").read_text()
 
 
+@pytest.mark.parametrize("each", [1, 2], ids=["one a node", "two a node"])
+def test_a_training_on_two_nodes_gives_the_weights_of_as_many_processes_on_this_machine(slurm, project, each):
+    several = ("training.mode=ddp", "training.max_epochs=1", "tracking.kind=none", "dataset.loader.batch_size=4")
+    there = ("+backend={kind: slurm}", "+hardware={nodes: 2, cpus: 2}", f"+training.processes={each}")
+    cluster = ai4sdk.run("train", *several, *there, wait=False)
+    cluster.wait(timeout=300)
+    here = ai4sdk.run("train", *several, f"+training.processes={2 * each}", "+hardware={cpus: 4}")
+    assert weights(cluster) == weights(here)
+    logs = sorted(path.name for path in cluster.paths.logs.glob("train*"))
+    assert len(logs) == 2 * each
+
+
 def test_a_rank_that_fails_ends_the_others_and_gives_the_reason(slurm, project):
     code = """
         import os, time
