@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from ai4sdk.processes import die_with_parent, signal_leader
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 
-__all__ = ["STOP_RANKS", "end_of_rank", "main", "task_end", "variables", "without_tasks"]
+__all__ = ["STOP_RANKS", "end_of_rank", "main", "task_end", "task_took", "variables", "without_tasks"]
 
 STOP_RANKS = signal.SIGUSR1
 """Signal that srun passes on to all ranks; SIGTERM it takes as the word to kill them."""
@@ -77,7 +78,14 @@ def main(run: RunPaths, task: str) -> int:
     for number in (STOP_RANKS, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, frame: signal_leader(worker.pid, signal.SIGTERM))
     status = worker.wait()
-    end: dict[str, Any] = {"rank": rank, "status": status, "time": time.time()}
+    took = resource.getrusage(resource.RUSAGE_CHILDREN)
+    end: dict[str, Any] = {
+        "rank": rank,
+        "status": status,
+        "time": time.time(),
+        "max_rss": took.ru_maxrss * 1024,
+        "cpu_time": took.ru_utime + took.ru_stime,
+    }
     if status and status not in _STOPPED:
         with contextlib.suppress(OSError, ValueError, TypeError):
             end["failure"] = {**read_json(run.failure), "rank": rank}
@@ -115,14 +123,31 @@ def task_end(ends: Iterable[Path], status: int) -> tuple[int, dict[str, Any] | N
     failure
         What that rank wrote of its failure.
     """
-    found = []
-    for file in ends:
-        with contextlib.suppress(OSError, ValueError):
-            found.append(read_json(file))
+    found = _read(ends)
     failed = sorted((e for e in found if e["status"] and e["status"] not in _STOPPED), key=lambda end: end["time"])
     stopped = sorted((end for end in found if end["status"] in _STOPPED), key=lambda end: end["rank"])
     first = (failed or stopped or [{"status": status}])[0]
     return int(first["status"]), first.get("failure")
+
+
+def task_took(ends: Iterable[Path]) -> dict[str, float]:
+    """Return what a task of several ranks took: ``max_rss`` of the largest in bytes, ``cpu_time`` of all in seconds.
+
+    Slurm itself counts it by the step of srun, and tells that to a database alone, which a cluster need not have.
+    """
+    found = _read(ends)
+    if not found:
+        return {}
+    most = max(end["max_rss"] for end in found)
+    return {"max_rss": most, "cpu_time": round(sum(end["cpu_time"] for end in found), 3)}
+
+
+def _read(ends: Iterable[Path]) -> list[dict[str, Any]]:
+    found = []
+    for file in ends:
+        with contextlib.suppress(OSError, ValueError):
+            found.append(read_json(file))
+    return found
 
 
 if __name__ == "__main__":

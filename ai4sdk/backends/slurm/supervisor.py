@@ -9,13 +9,14 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ai4sdk.backends.base import Command
 from ai4sdk.backends.job import REFUSED, JobSupervisor, refuse
 from ai4sdk.backends.local.task import stop_request
 from ai4sdk.backends.slurm import client, submissions
-from ai4sdk.backends.slurm.rank import STOP_RANKS, end_of_rank, task_end, without_tasks
+from ai4sdk.backends.slurm.rank import STOP_RANKS, end_of_rank, task_end, task_took, without_tasks
 from ai4sdk.backends.slurm.script import STOP, WARN
 from ai4sdk.errors import Ai4Error
 from ai4sdk.planning.plan import read_plan_file
@@ -184,14 +185,17 @@ class _JobSupervisor(JobSupervisor):
     def status(self, command: Command, code: int) -> int:
         if command.argv[0] != "srun":
             return code
-        ranks = next(task.processes * task.nodes for task in self._tasks if task.name == command.name)
-        ends = [end_of_rank(self.run, command.name, rank, os.environ) for rank in range(ranks)]
-        status, failure = task_end(ends, code)
+        status, failure = task_end(self._ends(command.name), code)
         if failure is not None:
             write_json(self.run.failure, failure)
         elif status > 128 and self.stop_reason():  # it was told before the ranks could listen
             return 130
         return status
+
+    def _ends(self, name: str) -> list[Path]:
+        """Return the files in which the ranks of a task say how they ended."""
+        ranks = next(task.processes * task.nodes for task in self._tasks if task.name == name)
+        return [end_of_rank(self.run, name, rank, os.environ) for rank in range(ranks)]
 
     def stop_reason(self) -> str | None:
         if self._stopped or stop_request(self.run):
@@ -239,12 +243,15 @@ class _JobSupervisor(JobSupervisor):
         """Return what the job took, so far as Slurm tells."""
         elapsed = time.time() - self._began
         found: dict[str, Any] = {"elapsed": round(elapsed, 3)}
-        if not self.terminated:  # else every second counts until Slurm's SIGKILL
+        nodes = max(task.nodes for task in self._tasks)
+        if nodes > 1:
+            found |= task_took(file for task in self._tasks for file in self._ends(task.name))
+        elif not self.terminated:  # else every second counts until Slurm's SIGKILL
             found |= client.counted(os.environ["SLURM_JOB_ID"])  # sstat knows elements of arrays by no other name
         submission = submissions.latest(self.run)
         if submission is not None and not self._restart:
             found["waited"] = round(max(0.0, self._began - submission.time), 3)
-        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", 0))
+        cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", 0)) * nodes
         if cpus and "cpu_time" in found:
             found["cpu_efficiency"] = round(found["cpu_time"] / elapsed / cpus, 4)
         return {"accounting": found}

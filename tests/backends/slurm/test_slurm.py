@@ -397,6 +397,9 @@ def test_a_training_on_two_nodes_gives_the_weights_of_as_many_processes_on_this_
     assert weights(cluster) == weights(here)
     logs = sorted(path.name for path in cluster.paths.logs.glob("train*"))
     assert len(logs) == 2 * each
+    counted = cluster.status.extra["accounting"]
+    assert counted["max_rss"] > 50 * 2**20, "of a rank, not of the script that waits for them"
+    assert 0 < counted["cpu_efficiency"] <= 1.1
 
 
 def test_a_rank_that_fails_ends_the_others_and_gives_the_reason(slurm, project):
