@@ -70,36 +70,26 @@ def execute(plan: Plan, paths: RunPaths, task: str, stop: StopRequest) -> None:
 class Federated(Work):
     """The phases of a federation that is rehearsed on this machine."""
 
+    spending: Spending | None = None
+    """Accounts for what the sites' data spend, where there is noise."""
+
     def fit(self) -> None:
         """Do the rounds that are left."""
         if fit_marker(self.paths).is_file():
             return
         job, federation = self.job, self.job.federation
-        if federation.partition is None:
-            sites = {site: own_part_of(data, site) for site, data in self.own.items()}
-            counts = samples_of(sites)
-        else:
-            sites, counts = divided(self.data, federation.partition)
+        sites, counts = self.divide()
         splits = split_data(self.data)
         every = SplitData(
             {key: splits.parts[key] for key in splits.parts if key == "val"}, splits.loader, splits.collate
         )
-        alone = len(sites) == 1
-        self.memory = Memory(self.paths.federation / "sites")
-        self.sharing = Sharing(self.module, federation.share, federation.batchnorm)
-        server = Learner(job, self.module, {ALL: every}, self.stop, self.memory, self.threads if alone else 1)
         self._tell_of_sites(counts)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
-        privacy, secret, private = federation.privacy, b"", None
-        if privacy is not None:
-            refuse_buffers(self.sharing.shared_of(self.module))
-            secret = read_secret(self.paths.federation / ".secret")
-            self.spending = Spending(self, privacy, sites)
+        app = self.app(sites)
+        if self.spending is not None:
             self.spending.reserve(federation.rounds or 0)
-            private = self.spending.private_records(secret)
-        threads = max(1, self.threads // len(sites))
-        learner = Learner(job, self.module, sites, self.stop, self.memory, threads, private)
-        with self._grid(make_app(learner, privacy, secret, federation.compression), list(sites)) as grid:
+        server = Learner(job, self.module, {ALL: every}, self.stop, self.memory, self.threads if len(sites) == 1 else 1)
+        with self._grid(app, list(sites)) as grid:
             self._rounds(
                 Server(
                     federation,
@@ -108,10 +98,33 @@ class Federated(Work):
                     grid,
                     Ledger(self.paths.federation),
                     lambda number, state: server.validate(ALL, number, 0, state).metrics,
-                    secret,
+                    self.secret,
                 ),
                 grid,
             )
+
+    def divide(self) -> tuple[dict[str, SplitData], dict[str, dict[str, int]]]:
+        """Return what each site has, and how many samples of which class that is."""
+        partition = self.job.federation.partition
+        if partition is not None:
+            return divided(self.data, partition)
+        sites = {site: own_part_of(data, site) for site, data in self.own.items()}
+        return sites, samples_of(sites)
+
+    def app(self, sites: Mapping[str, SplitData]) -> ClientApp:
+        """Return what answers for all sites, wherever it is called."""
+        federation, privacy = self.job.federation, self.job.federation.privacy
+        self.memory = Memory(self.paths.federation / "sites")
+        self.sharing = Sharing(self.module, federation.share, federation.batchnorm)
+        self.secret, private = b"", None
+        if privacy is not None:
+            refuse_buffers(self.sharing.shared_of(self.module))
+            self.secret = read_secret(self.paths.federation / ".secret")
+            self.spending = Spending(self, privacy, sites)
+            private = self.spending.private_records(self.secret)
+        threads = max(1, self.threads // len(sites))
+        learner = Learner(self.job, self.module, sites, self.stop, self.memory, threads, private)
+        return make_app(learner, privacy, self.secret, federation.compression)
 
     def prepare(self) -> None:
         """Make data and module, on one thread: processes that are forked later could not use more."""
@@ -139,8 +152,14 @@ class Federated(Work):
         super().evaluate()
 
     def _grid(self, app: ClientApp, sites: Sequence[str]) -> AbstractContextManager[InlineGrid]:
-        wanted = 1 if self.job.hardware.gpus else self.job.hardware.cpus
-        processes = min(len(sites), self.job.federation.processes or wanted)
+        hardware, federation = self.job.hardware, self.job.federation
+        processes = min(len(sites), federation.processes or (1 if hardware.gpus else hardware.cpus))
+        if federation.engine == "ray":
+            from ai4sdk.federated.ray_engine import RayGrid
+
+            each = max(1, hardware.cpus // processes)
+            how = {"cpus": hardware.cpus, "gpus": hardware.gpus, "each": each}
+            return RayGrid(self.paths, sites, **how, stop=self.stop)
         if processes == 1:
             return nullcontext(InlineGrid(app, sites))
         return PoolGrid(app, sites, processes, self.stop)
@@ -179,6 +198,7 @@ class Federated(Work):
 
     def _tell_spent(self, privacy: Privacy, rounds: Sequence[Round]) -> None:
         """Write down what the rounds have spent."""
+        assert self.spending is not None  # as privacy is accounted for
         self.spending.settle(len(rounds) - 1)
 
     def _tell_of_sites(self, sites: Mapping[str, Mapping[str, int]]) -> None:

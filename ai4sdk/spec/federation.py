@@ -131,6 +131,10 @@ class Federation(Section):
     max_update_norm: float | None = Field(default=None, gt=0)
     """Largest change of the weights (L2 norm) that is accepted from a site; larger ones are refused."""
 
+    engine: Literal["processes", "ray"] = field_that_changes_nothing(default="processes")
+    """What trains the sites of a rehearsal: processes of this machine, or actors of Ray, which the environment variable
+    ``RAY_ADDRESS`` may name a cluster for. The weights do not depend on it."""
+
     processes: int | None = field_that_changes_nothing(default=None, ge=1)
     """Processes that train the sites of a rehearsal; nothing for as many as there are sites and ``hardware.cpus``. The
     weights do not depend on it: a site has its share of the CPUs, and at least one, however many train at once."""

@@ -78,3 +78,16 @@ def test_sites_whose_data_are_not_alike_are_named(hospitals: Path) -> None:
     (hospitals / "south.csv").write_text(text.replace("yes", "maybe"))
     with pytest.raises((RunFailed, DataError), match="south and north differ in the classes: maybe, no and no, yes"):
         run(OWN)
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_on_flowers_ray_engine_the_weights_are_those_of_processes_here(
+    hospitals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    how = (OWN, "training.max_epochs=2", "++federation.batchnorm=local", "++federation.strategy=fedadam")
+    there = run(*how, "++federation.engine=ray", "++federation.processes=2")
+    assert weights(there) == weights(run(*how)) == weights(run(*how, "++federation.processes=1"))
+    assert there.plan.digest == run(*how).plan.digest
