@@ -79,7 +79,7 @@ class RayGrid(InlineGrid):
             make: Callable[[], Any] = functools.partial(app_of_run, str(run.root), str(Path.cwd()))
             self._engine.build(make)  # whose app need only be callable
         except ImportError as error:
-            raise EnvironmentFault(f"there is no Ray here: {error}", hint="pip install 'ai4sdk[ray]'") from error
+            raise EnvironmentFault(f"there is no Ray here: {error}", hint="pip install 'ray>=2.55,<2.56'") from error
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise EnvironmentFault(f"Ray cannot be used: {error}", hint="look at RAY_ADDRESS, or unset it") from error
         if not self._engine.num_workers:
