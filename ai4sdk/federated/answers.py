@@ -31,7 +31,7 @@ class Answer:
     message
         As it came.
     samples
-        Training samples behind it.
+        Training samples behind it; fewer if it is late.
     buffers
         The site's buffers.
     metrics
@@ -39,7 +39,7 @@ class Answer:
     """
 
     message: Message
-    samples: int
+    samples: float
     buffers: Arrays
     metrics: dict[str, float]
 

@@ -55,6 +55,13 @@ class InlineGrid(Grid):
         """Return all sites, which are always there."""
         return list(self.nodes)
 
+    def late(self, now: int) -> Mapping[int, Message]:
+        """Return no answers: nobody is late here."""
+        return {}
+
+    def forget(self, nodes: Iterable[int]) -> None:
+        """Wait for nothing of some nodes any more."""
+
     def set_run(self, run: Run) -> None:
         """Take another run's description."""
         self._run = run

@@ -1,7 +1,7 @@
 """What a federation must not lose: after each round its weights, the strategy's state, who took part, and metrics.
 
 A round is a folder that is renamed into place when all of it is on the disk, so that there is either the whole round
-or none of it. Records of all rounds stay; weights of the last two.
+or none of it. Records of all rounds stay; weights of the last two, or of as many as late answers need.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ from ai4sdk.federated.weights import Arrays, State
 from ai4sdk.runs.files import read_json, sync
 
 __all__ = ["Ledger", "Round"]
-
-_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,10 @@ class Round:
         How often the round was begun until there were enough answers.
     strategy
         The strategy's plain values.
+    late
+        In which round each of those was asked that answered late.
+    pending
+        Of each site that is still training, in which round and at which time it was asked.
     traffic
         Bytes that went down to each site that was asked, and up from it, of all tries: its own validation, too.
     """
@@ -65,6 +67,8 @@ class Round:
     tries: int = 1
     strategy: dict[str, Any] = field(default_factory=dict)
     traffic: dict[str, list[int]] = field(default_factory=dict)
+    late: dict[str, int] = field(default_factory=dict)
+    pending: dict[str, list[int]] = field(default_factory=dict)
 
 
 class Ledger:
@@ -74,10 +78,12 @@ class Ledger:
     ----------
     folder
         Where they are kept.
+    kept
+        Of how many rounds the weights stay.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, kept: int = 2) -> None:
+        self._folder, self.kept = folder, kept
 
     def rounds(self) -> list[Round]:
         """Return the records of all rounds that were finished, in order.
@@ -151,7 +157,7 @@ class Ledger:
                 f"round {record.number} could not be written to {self._folder}: {error}",
                 hint="free some space, then `ai4sdk resume` goes on from the round before",
             ) from error
-        number = record.number - _KEPT
+        number = record.number - self.kept
         while (old := self._path(number) / "state.safetensors").exists():
             old.unlink()
             number -= 1

@@ -24,6 +24,7 @@ from ai4sdk.federated.answers import BUFFERS, METRICS, Answer, judge, mean_metri
 from ai4sdk.federated.app import CONFIG, ROUND, SINCE
 from ai4sdk.federated.availability import available
 from ai4sdk.federated.compression import expand, size_of
+from ai4sdk.federated.late import LATE, as_if_fresh
 from ai4sdk.federated.ledger import Ledger, Round
 from ai4sdk.federated.protection import protect_all
 from ai4sdk.federated.scaffold import CONTROL
@@ -55,7 +56,15 @@ class SitesGrid(Protocol):
         ...
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Have messages answered."""
+        """Have messages answered; with the error `LATE` for answers that are still to come."""
+        ...
+
+    def late(self, now: int) -> Mapping[int, Message]:
+        """Return answers that were late and have come since, by node; ``now`` counts the tries of all rounds."""
+        ...
+
+    def forget(self, nodes: Iterable[int]) -> None:
+        """Wait for no late answer of these nodes any more."""
         ...
 
 
@@ -108,6 +117,7 @@ class _Chosen(Grid):
 
 _MOST_LOOKS = 5
 """Looks at the sites in a round after which a strategy is waiting for more; Flower's look twice, and then every 3 s."""
+_LATER = "its answer is still to come"
 _NOT_TO_SEND = "a strategy returns its messages; they are sent for it"
 
 
@@ -153,8 +163,17 @@ class Server:
         self._secret = secret
         self._federation, self._seed = federation, seed
         self._strategy, self._grid, self._ledger, self._validate = strategy, grid, ledger, validate
+        if federation.late is not None:
+            ledger.kept += federation.late.rounds
+        self._pending: dict[str, list[int]] = {}
+        self._arrived: dict[str, Answer] = {}
+        self._late: dict[str, int] = {}
+        self._spoiled: dict[str, str] = {}
+        """Of sites that were late: who is still to answer, answers that have come, in which round those were asked, and
+        what is wrong with others."""
         self._state = State({}, {})
         self._traffic: dict[str, list[int]] = {}
+        self._samples: dict[str, int] = {}
         self.done: list[Round] = []
         self.since: dict[str, int] = {}
         """Site → the last round in which its answer counted."""
@@ -172,10 +191,11 @@ class Server:
             self._ledger.write(record, initial, {})
             self.done, self._state = [record], initial
             return
-        self.since = {site: record.number for record in self.done for site in record.answered}
+        self.since = {site: record.late.get(site, record.number) for record in self.done for site in record.answered}
         last = self.done[-1]
         self._state, arrays = self._ledger.state(last.number)
         load_strategy_state(self._strategy, last.strategy, arrays)
+        self._ask_again(last)
 
     def round(self) -> Round:
         """Do the next round and write it down.
@@ -188,12 +208,15 @@ class Server:
         number = len(self.done)
         self._traffic = {}
         for attempt in range(1, self._federation.retries + 2):
-            up = self._reachable(attempt)
-            chosen = choose(up, self._federation.fraction, self._seed_of(number, attempt))
+            now = sum(record.tries for record in self.done[1:]) + attempt
+            up = self._reachable(now)
+            self._collect(number, now)
+            free = [site for site in up if site not in self._pending and site not in self._arrived]
+            chosen = choose(free, self._federation.fraction, self._seed_of(number, attempt))
             taken = _Taken({}, {})
-            if len(chosen) >= self._federation.min_sites:
+            if len(chosen) + len(self._pending) + len(self._arrived) >= self._federation.min_sites:
                 with Stream(self._seed_of(number, attempt)).use():
-                    taken = self._train(number, chosen)
+                    taken = self._train(number, now, chosen)
                 if len(taken.answers) >= self._federation.min_sites:
                     break
             log.warning(
@@ -207,43 +230,97 @@ class Server:
             self._state = self._aggregate(number, taken)
             metrics = mean_metrics(taken.answers.values())
             site_metrics = {site: answer.metrics for site, answer in taken.answers.items()}
-            metrics |= self._judged(number, up, taken.answers, site_metrics)
+            counted = {site: self._late.get(site, number) for site in taken.answers}
+            idle = [site for site in up if site not in self._pending]
+            metrics |= self._judged(number, idle, counted, site_metrics)
         plain, arrays = strategy_state(self._strategy)
         record = Round(
             number,
             up,
             chosen,
-            {site: answer.samples for site, answer in taken.answers.items()},
+            {site: self._samples[site] for site in taken.answers},
             taken.refused,
             metrics,
             site_metrics,
             attempt,
             plain,
             self._traffic,
+            {site: asked for site, asked in self._late.items() if site in taken.answers},
+            dict(self._pending),
         )
         self._ledger.write(record, self._state, arrays)
         self.done.append(record)
-        self.since |= dict.fromkeys(record.answered, number)
+        self.since |= counted
+        self._arrived, self._late, self._spoiled = {}, {}, {}
         return record
 
-    def _reachable(self, attempt: int) -> list[str]:
+    def _collect(self, number: int, now: int) -> None:
+        """Take answers that were late, and give up those that are too late."""
+        late = self._federation.late
+        if late is None:
+            return
+        names = {node: site for site, node in self._grid.nodes.items()}
+        for node, reply in self._grid.late(now).items():
+            site = names[node]
+            if site not in self._pending:
+                continue
+            asked, _ = self._pending.pop(site)
+            if not reply.has_error():
+                self._count(site, 0, size_of(reply.content))
+            sent, _ = self._ledger.state(asked - 1)
+            answer = self._judge(reply, sent, None)
+            if isinstance(answer, str):
+                self._spoiled[site] = answer
+                continue
+            self._samples[site] = int(answer.samples)
+            self._arrived[site] = as_if_fresh(answer, sent, self._state, (1 + number - asked) ** -late.exponent)
+            self._late[site] = asked
+        given_up = [site for site, (asked, _) in self._pending.items() if number - asked > late.rounds]
+        for site in given_up:
+            log.warning("round %d: %s has not answered since round %d", number, site, self._pending.pop(site)[0])
+        self._grid.forget(self._grid.nodes[site] for site in given_up)
+
+    def _ask_again(self, last: Round) -> None:
+        """Ask sites again that were late when this process ended, and that are there: in a rehearsal, all."""
+        for site, (asked, then) in last.pending.items():
+            if site not in self._grid.nodes:
+                continue
+            sent, _ = self._ledger.state(asked - 1)
+            offered, parameters = self._offer([site]), to_record(sent.parameters)
+            messages = self._strategy.configure_train(asked, parameters, ConfigRecord(), offered)
+            self._grid.late(then)
+            self._pending[site] = [asked, then]
+            list(self._grid.send_and_receive(self._prepared(asked, messages, sent, self.since)))
+
+    def _reachable(self, now: int) -> list[str]:
         """Return the sites that are up; time goes on with every try, also those of rounds before."""
-        now = sum(record.tries for record in self.done[1:]) + attempt
         there = self._grid.gather(self._federation.min_sites)
         return available(self._federation.availability, there, now, self._seed)
 
     def _seed_of(self, number: int, attempt: int) -> int:
         return int(np.random.SeedSequence([self._seed, number, attempt, 1]).generate_state(1)[0])
 
-    def _train(self, number: int, chosen: Sequence[str]) -> _Taken:
-        offered = self._offer(chosen)
-        messages = self._strategy.configure_train(number, to_record(self._state.parameters), ConfigRecord(), offered)
-        return self._ask(number, messages, self._state)
+    def _train(self, number: int, now: int, chosen: Sequence[str]) -> _Taken:
+        messages: Iterable[Message] = ()
+        if chosen:
+            offered, parameters = self._offer(chosen), to_record(self._state.parameters)
+            messages = self._strategy.configure_train(number, parameters, ConfigRecord(), offered)
+        taken = self._ask(number, messages, self._state)
+        for site in [site for site, why in taken.refused.items() if why == _LATER]:
+            self._pending[site] = [number, now]
+            del taken.refused[site]
+        self._samples |= {site: int(answer.samples) for site, answer in taken.answers.items()}
+        self._collect(number, now)
+        every = {**self._arrived, **taken.answers}  # no site is in both: who is late is asked nothing
+        ordered = {site: every[site] for site in self._grid.nodes if site in every}
+        return _Taken(ordered, {**self._spoiled, **taken.refused})
 
     def _offer(self, sites: Sequence[str]) -> _Chosen:
         return _Chosen([self._grid.nodes[site] for site in sites], len(self._grid.nodes))
 
-    def _ask(self, number: int, messages: Iterable[Message], sent: State | None, counted: Iterable[str] = ()) -> _Taken:
+    def _ask(
+        self, number: int, messages: Iterable[Message], sent: State | None, counted: Mapping[str, int] | None = None
+    ) -> _Taken:
         """Send messages and judge what comes back, in the order of the sites, whoever was first.
 
         Parameters
@@ -255,23 +332,17 @@ class Server:
         sent
             The weights in them, if weights are to come back.
         counted
-            Sites whose answers in this round counted already.
+            Sites whose answers in this round counted already, and the rounds in which those were asked.
         """
-        buffers = to_record(self._state.buffers)
         nodes = self._grid.nodes
-        latest = self.since | dict.fromkeys(counted, number)
-        since = {nodes[site]: last for site, last in latest.items() if site in nodes}
-        prepared = list(messages)
+        prepared = self._prepared(number, messages, self._state, self.since | dict(counted or {}))
         names = {node: site for site, node in nodes.items()}
         controls: dict[int, Arrays] = {}
         for message in prepared:
             node, content = message.metadata.dst_node_id, message.content
-            config = ConfigRecord({**content.config_records.get(CONFIG, {}), ROUND: number, SINCE: since.get(node, 0)})
-            # A new one for each: strategies send all sites one object.
-            message.content = RecordDict({**content, BUFFERS: buffers, CONFIG: config})
             if CONTROL in content.array_records:
                 controls[node] = from_records(content.array_records[CONTROL])
-            self._count(names[node], size_of(message.content), 0)
+            self._count(names[node], size_of(content), 0)
         asked = {message.metadata.dst_node_id for message in prepared}
         got: dict[int, Message] = {}
         for reply in self._grid.send_and_receive(prepared):
@@ -284,14 +355,35 @@ class Server:
             if node not in asked:
                 continue
             answer: Answer | str = "it did not answer"
-            if node in got:
+            if node in got and self._is_late(got[node]):
+                answer = _LATER
+            elif node in got:
                 answer = self._judge(got[node], sent, controls.get(node))
             if isinstance(answer, str):
                 taken.refused[site] = answer
+                if answer is _LATER:
+                    continue
                 log.warning("round %d: %s: %s", number, site, answer)
             else:
                 taken.answers[site] = answer
         return taken
+
+    def _prepared(
+        self, number: int, messages: Iterable[Message], state: State, since: Mapping[str, int]
+    ) -> list[Message]:
+        """Add to a strategy's messages what a site must know beside the weights."""
+        nodes, buffers = self._grid.nodes, to_record(state.buffers)
+        last = {nodes[site]: round_number for site, round_number in since.items() if site in nodes}
+        prepared = list(messages)
+        for message in prepared:
+            node, content = message.metadata.dst_node_id, message.content
+            config = ConfigRecord({**content.config_records.get(CONFIG, {}), ROUND: number, SINCE: last.get(node, 0)})
+            # A new one for each: strategies send all sites one object.
+            message.content = RecordDict({**content, BUFFERS: buffers, CONFIG: config})
+        return prepared
+
+    def _is_late(self, message: Message) -> bool:
+        return self._federation.late is not None and message.has_error() and message.error.code == LATE
 
     def _judge(self, message: Message, sent: State | None, control: Arrays | None) -> Answer | str:
         if sent is not None and (problem := expand(message, sent.parameters, self._federation.compression)):
@@ -334,9 +426,9 @@ class Server:
         return {name: made[name].astype(before.dtype) for name, before in self._state.parameters.items()}
 
     def _judged(
-        self, number: int, sites: Sequence[str], counted: Iterable[str], site_metrics: dict[str, dict[str, float]]
+        self, number: int, sites: Sequence[str], counted: Mapping[str, int], site_metrics: dict[str, dict[str, float]]
     ) -> dict[str, float]:
-        """Have the new weights validated; metrics of sites are added to theirs. ``counted`` are whose answers did."""
+        """Have the new weights validated; metrics of sites are added to theirs. See `_ask` for ``counted``."""
         found: dict[str, float] = {}
         if self._federation.evaluate in ("sites", "both"):
             messages = self._strategy.configure_evaluate(

@@ -17,6 +17,7 @@ from ai4sdk.errors import RunFailed
 from ai4sdk.federated.accounting import Spending
 from ai4sdk.federated.app import make_app
 from ai4sdk.federated.inline import InlineGrid
+from ai4sdk.federated.late import Slow
 from ai4sdk.federated.learner import Learner, own_part
 from ai4sdk.federated.ledger import Ledger, Round
 from ai4sdk.federated.memory import Memory
@@ -89,7 +90,10 @@ class Federated(Work):
         if self.spending is not None:
             self.spending.reserve(federation.rounds or 0)
         server = Learner(job, self.module, {ALL: every}, self.stop, self.memory, self.threads if len(sites) == 1 else 1)
-        with self._grid(app, list(sites)) as grid:
+        if unknown := sorted(set(federation.slow) - set(sites)):
+            raise RunFailed(f"federation.slow: there is no site {unknown[0]}", hint=f"sites are {', '.join(sites)}")
+        with self._grid(app, list(sites)) as reached:
+            grid: SitesGrid = Slow(reached, federation.slow) if federation.slow else reached
             self._rounds(
                 Server(
                     federation,

@@ -411,6 +411,13 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
         message = "sites either divide one dataset (partition) or have data of their own (sites)"
         yield Finding("federation.partition", message, "federation.partition=null")
     yield from _sites_train_so_long(job)
+    if real and job.federation.slow:
+        yield Finding("federation.slow", "slow sites are simulated in rehearsals only", "~federation.slow")
+    if own and (unknown := [site for site in job.federation.slow if site not in own]):
+        yield Finding("federation.slow", f"there is no site {unknown[0]}", f"sites are {', '.join(own)}")
+    if job.federation.enough is not None and job.federation.enough < job.federation.min_sites:
+        message = f"a round needs {job.federation.min_sites} answers, and ends with {job.federation.enough}"
+        yield Finding("federation.enough", message, f"federation.enough={job.federation.min_sites} or more")
     if real and job.federation.availability.kind != "always":
         yield Finding("federation.availability", "outages are simulated in rehearsals only", "~federation.availability")
     sites = len(own) or (job.federation.partition.sites if job.federation.partition is not None else None)
@@ -455,9 +462,22 @@ def _federation_keeps_what_it_can(job: Job, search: list[Path]) -> Iterator[Find
         key = "federation.share" if "*" not in federation.share else "federation.batchnorm"
         message = f"the server has not all of the module, as {key} leaves parts at the sites, and cannot judge it"
         yield Finding("federation.evaluate", message, "federation.evaluate=sites")
+    if federation.late is not None:
+        yield from _late_answers_can_count(job)
     if federation.strategy.target == STRATEGIES["scaffold"] and federation.privacy is not None:
         message = "SCAFFOLD also sends how gradients changed, which no noise is added to"
         yield Finding("federation.privacy", message, "another federation.strategy, such as fedavg or fedprox")
+
+
+def _late_answers_can_count(job: Job) -> Iterator[Finding]:
+    """Find what cannot be done with an answer to weights of an earlier round."""
+    federation = job.federation
+    if federation.strategy.target == STRATEGIES["scaffold"]:
+        message = "SCAFFOLD's corrections are those of the round that they are sent in"
+        yield Finding("federation.late", message, "federation.late=null, or another federation.strategy")
+    if federation.privacy is not None and federation.privacy.mode == "central":
+        message = "noise is made for answers that count alike, and late ones count less"
+        yield Finding("federation.late", message, "federation.late=null, or federation.privacy.mode=local")
 
 
 _MEANS = ("FedAvg", "FedAvgM", "FedProx", "FedAdam", "FedYogi", "FedAdagrad")

@@ -61,6 +61,17 @@ class Personal(Section):
     """Strength of the pull of its weights towards the global ones, lambda in the paper; with 0 it learns alone."""
 
 
+class Late(Section):
+    """How answers that come after their round count. Their sites are asked nothing else until then."""
+
+    rounds: int = Field(default=3, ge=1)
+    """Rounds after its own in which an answer still counts."""
+
+    exponent: float = Field(default=0.5, ge=0)
+    """An answer that comes n rounds late counts as ``(1 + n) ** -exponent`` of its samples, so that weights of long ago
+    move those of now less. FedBuff has 0.5 (Nguyen et al. 2022, arXiv:2106.06639)."""
+
+
 class Federation(Section):
     """Rounds of training at sites and aggregation by a server; used with ``training.mode: federated``.
 
@@ -116,6 +127,17 @@ class Federation(Section):
 
     retries: int = Field(default=2, ge=0)
     """How often a round with too few answers is tried again before the federation fails."""
+
+    late: Late | None = None
+    """What becomes of answers that come after their round: nothing discards them; else their change of the weights is
+    added in the round in which they come."""
+
+    enough: int | None = Field(default=None, ge=1)
+    """Answers of real sites with which a round ends, whoever is still training; nothing waits for all of them, or for
+    ``federation.listen.deadline``. With ``late`` this is a buffer as FedBuff has it."""
+
+    slow: dict[str, Annotated[int, Field(ge=1)]] = {}
+    """Sites of a rehearsal that answer late, and by how many rounds, to see what it does to the result."""
 
     availability: Availability = Field(default_factory=AlwaysAvailable)
     """Which sites of a rehearsal can be reached in a round, to see what it does to the result. A round that has too few

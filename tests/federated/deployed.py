@@ -39,14 +39,23 @@ class Deployed:
         Seconds of silence after which a site is gone; less than YAML may say.
     host
         Address to listen at.
+    enough, later
+        See `ai4sdk.federated.deploy.grid.DeployedGrid`.
     listen
         Settings of the section.
     """
 
     def __init__(
-        self, folder: Path, sites: int = 4, gone_after: float = 20.0, host: str = "127.0.0.1", **listen: Any
+        self,
+        folder: Path,
+        sites: int = 4,
+        gone_after: float = 20.0,
+        host: str = "127.0.0.1",
+        enough: int | None = None,
+        later: int = 0,
+        **listen: Any,
     ) -> None:
-        self.folder, self.gone_after, self.host = folder, gone_after, host
+        self.folder, self.gone_after, self.host, self.enough, self.later = folder, gone_after, host, enough, later
         if not (folder / "tls").exists():
             write_certificates(folder / "tls", ["localhost", host])
         self.registry = Registry(folder / "tokens.json")
@@ -64,7 +73,7 @@ class Deployed:
     def start(self, port: int = 0) -> None:
         """Listen."""
         self.link = SuperLink(self.registry, {"terms": {}}, self.gone_after)
-        self.grid = DeployedGrid(self.link, self.settings, StopRequest())
+        self.grid = DeployedGrid(self.link, self.settings, StopRequest(), self.enough, self.later)
         files = (self.folder / "tls/server.pem", self.folder / "tls/server.key")
         self.port = self.link.start(f"{self.host}:{port}", *read_certificate(*files))
 

@@ -14,8 +14,9 @@ from flwr.clientapp import ClientApp
 from ai4sdk.federated.answers import ARRAYS, BUFFERS, METRICS
 from ai4sdk.federated.app import CONFIG, ROUND, SITE
 from ai4sdk.federated.inline import InlineGrid
+from ai4sdk.federated.late import Slow
 from ai4sdk.federated.ledger import Ledger
-from ai4sdk.federated.rounds import Server
+from ai4sdk.federated.rounds import Server, SitesGrid
 from ai4sdk.federated.scaffold import CONTROL
 from ai4sdk.federated.strategies import WEIGHT_KEY, make_strategy
 from ai4sdk.federated.weights import Arrays, State, from_records, to_record
@@ -69,7 +70,9 @@ def server_of(
     """Make a server with sites called site-1 and so on, gone on after the last round there is."""
     how = Federation(**{"partition": {"sites": sites}, **federation})
     names = [f"site-{number}" for number in range(1, sites + 1)]
-    grid = InlineGrid(app_of(change), names)
+    grid: SitesGrid = InlineGrid(app_of(change), names)
+    if how.slow:
+        grid = Slow(grid, how.slow)
     server = Server(how, seed, make_strategy(how.strategy), grid, Ledger(folder))
     server.begin(INITIAL)
     return server

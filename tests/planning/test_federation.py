@@ -14,6 +14,7 @@ from ai4sdk.planning.terms import differences, what_leaves
 from ai4sdk.privacy.budget import Entry, PrivacyLedger
 
 SITES = "++federation.partition.sites=3"
+LISTEN = "++federation.listen={address: '0.0.0.0:9443', certificate: server.pem, key: server.key}"
 
 
 def plan(*overrides: str) -> Plan:
@@ -70,6 +71,7 @@ def test_processes_of_a_rehearsal_change_no_result(project: Path) -> None:
         (("++federation.partition={method: column, column: hospital}",), "no column 'hospital'"),
         ((SITES, "++federation.availability={kind: trace, file: gone.csv}"), "there is no trace"),
         ((SITES, "++federation.availability={kind: sometimes}"), "sometimes"),
+        ((LISTEN, "++federation.slow={north: 1}"), "slow sites are simulated in rehearsals only"),
     ],
 )
 def test_mistakes_are_named_with_what_to_do(overrides: tuple[str, ...], expected: str, project: Path) -> None:
@@ -129,6 +131,11 @@ def test_the_code_of_each_sites_dataset_is_taken_along(hospitals: Path) -> None:
         (("++federation.sites={'no name': {}}",), "no name"),
         ((SITES,), "either divide one dataset (partition) or have data of their own"),
         (("federation.min_sites=3",), "a round needs 3 sites, and there are 2"),
+        (("++federation.slow={west: 1}",), "there is no site west"),
+        (("++federation.slow={north: 0}",), "federation.slow.north"),
+        (("++federation.enough=1", "federation.min_sites=2"), "a round needs 2 answers, and ends with 1"),
+        (("++federation.late={}", "++federation.strategy=scaffold"), "federation.late=null"),
+        (("++federation.late={}", "++federation.privacy={mode: central, epsilon: 9}"), "late ones count less"),
         (("dataset.lable=y",), "→ dataset.label=y"),
     ],
 )
@@ -191,7 +198,6 @@ def test_a_plan_beyond_what_is_left_of_a_budget_is_refused(project: Path) -> Non
     assert "of the budget of 8 only 3 is left" in told
 
 
-LISTEN = "++federation.listen={address: '0.0.0.0:9443', certificate: server.pem, key: server.key}"
 JOIN = (
     "++federation.join={address: 'host:9443', site: north, ca: ca.pem, key: north.key, approved: 'sha256:"
     + "0" * 64

@@ -55,7 +55,8 @@ class Coordinator(Federated):
         certificate = read_certificate(Path(settings.certificate), Path(settings.key))
         registry = Registry(federation_folder(self.paths.root.parent) / "tokens.json")
         link = SuperLink(registry, self._terms(), settings.gone_after)
-        grid = DeployedGrid(link, settings, self.stop)
+        later = federation.late.rounds if federation.late is not None else 0
+        grid = DeployedGrid(link, settings, self.stop, federation.enough, later)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
         server = Server(
             federation,

@@ -10,7 +10,8 @@ from flwr.app import Error, Message
 from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.supercore.task_identity import TaskIdentity
 
-from ai4sdk.federated.deploy.superlink import SuperLink
+from ai4sdk.federated.deploy.superlink import Letter, SuperLink
+from ai4sdk.federated.late import LATE
 from ai4sdk.spec.deployment import Listen
 from ai4sdk.worker.signals import StopRequest
 
@@ -37,10 +38,18 @@ class DeployedGrid:
         How long to wait.
     stop
         Asked while one waits.
+    enough
+        Answers to trainings with which no more are waited for; nothing for all.
+    later
+        Rounds in which answers are still taken that were not waited for; 0 for none.
     """
 
-    def __init__(self, link: SuperLink, settings: Listen, stop: StopRequest) -> None:
-        self._link, self._settings, self._stop = link, settings, stop
+    def __init__(
+        self, link: SuperLink, settings: Listen, stop: StopRequest, enough: int | None = None, later: int = 0
+    ) -> None:
+        self._link, self._settings, self._stop, self._enough, self._later = link, settings, stop, enough, later
+        self._awaited: dict[int, Letter] = {}
+        """Node → a letter of an earlier round that is still to be answered."""
         self.failures: dict[int, Exception] = {}
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = link.run_id, SUPERLINK_NODE_ID, 0
 
@@ -72,24 +81,52 @@ class DeployedGrid:
         sent = list(messages)
         deadline = self._settings.deadline if timeout is None else timeout
         for message in sent:
-            message.metadata.ttl = 2 * deadline + 60
-        letters, until = self._link.send(sent), time.monotonic() + deadline
+            message.metadata.ttl = (2 + self._later) * deadline + 60
+        trains = all(message.metadata.message_type == "train" for message in sent)
+        letters = self._link.send(sent)
+        self._wait(letters | self._awaited if trains else letters, deadline, self._enough if trains else None)
+        if trains and self._later:
+            late = [node for node, letter in letters.items() if not letter.done and self._link.is_up(node)]
+            self._awaited |= {node: letters[node] for node in late}
+        answers = self._link.take(node for node in letters if node not in self._awaited)
+        replies = []
+        for message in sent:
+            node = message.metadata.dst_node_id
+            answer = answers.get(node)
+            if node in self._awaited:
+                replies.append(Message(Error(LATE, "its answer is still to come"), reply_to=message))
+                continue
+            if answer is None:
+                gone = not self._link.is_up(node)
+                answer = "it is gone and has not answered" if gone else f"it did not answer within {deadline:g} s"
+            replies.append(_reply(answer, message))
+        return replies
+
+    def _wait(self, letters: Mapping[int, Letter], deadline: float, enough: int | None) -> None:
+        """Wait for all answers that can come, or for enough of them, but not for ever."""
+        until = time.monotonic() + deadline
         while True:
             self._stop.check()
             with self._link.changed:
                 waiting = [node for node, letter in letters.items() if not letter.done]
                 if not any(self._link.is_up(node) for node in waiting) or time.monotonic() >= until:
-                    break
+                    return
+                if enough is not None and len(letters) - len(waiting) >= enough:
+                    return
                 self._link.changed.wait(_LOOK)
-        answers = self._link.take()
-        replies = []
-        for message in sent:
-            node = message.metadata.dst_node_id
-            answer = answers.get(node)
-            if answer is None:
-                late = f"it did not answer within {deadline:g} s"
-                answer = late if self._link.is_up(node) else "it is gone and has not answered"
-            if isinstance(answer, str):
-                answer = Message(Error(_NO_ANSWER, answer), reply_to=message)
-            replies.append(answer)
-        return replies
+
+    def late(self, now: int) -> dict[int, Message]:
+        """Return answers that were late and have come since, by node."""
+        done = {node: letter for node, letter in self._awaited.items() if letter.done}
+        answers = self._link.take(done)
+        for node in done:
+            del self._awaited[node]
+        return {node: _reply(answers[node], letter.message) for node, letter in done.items()}
+
+    def forget(self, nodes: Iterable[int]) -> None:
+        """Wait for no late answer of these nodes any more."""
+        self._link.take([node for node in nodes if self._awaited.pop(node, None) is not None])
+
+
+def _reply(answer: Message | str, question: Message) -> Message:
+    return Message(Error(_NO_ANSWER, answer), reply_to=question) if isinstance(answer, str) else answer

@@ -247,14 +247,14 @@ class SuperLink(FleetServicer):
                     letter.problem, letter.done = "the SuperLink takes no message to it", True
                 letters[message.metadata.dst_node_id] = letter
         with self.changed:
-            self._letters = letters
+            self._letters |= letters
             self.changed.notify_all()
         return letters
 
-    def take(self) -> dict[int, Message | str]:
-        """Return the answers to what was sent last, by node, or what is wrong with one; the others are given up."""
+    def take(self, nodes: Iterable[int]) -> dict[int, Message | str]:
+        """Return the answers of some nodes, or what is wrong with one; those that are not there are given up."""
         with self.changed:
-            letters, self._letters = self._letters, {}
+            letters = {node: self._letters.pop(node) for node in nodes if node in self._letters}
         found: dict[int, Message | str] = {}
         for node, letter in letters.items():
             if letter.done:
