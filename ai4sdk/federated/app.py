@@ -16,7 +16,7 @@ from ai4sdk.federated.strategies import WEIGHT_KEY
 from ai4sdk.federated.weights import State, from_records, to_record
 from ai4sdk.spec.privacy import Privacy
 
-__all__ = ["CONFIG", "ROUND", "SINCE", "SITE", "make_app"]
+__all__ = ["CONFIG", "ROUND", "SINCE", "SITE", "make_app", "state_in"]
 
 CONFIG, ROUND, SINCE, SITE = "config", "server-round", "since", "site"
 """Names of the record of settings in a message, of the round in it and of that in which the site's answer last counted,
@@ -71,13 +71,14 @@ def _order(message: Message, context: Context) -> Order:
         site=str(context.node_config[SITE]),
         round_number=int(config[ROUND]),
         since=int(config.get(SINCE, 0)),
-        state=_state(message),
+        state=state_in(message),
         pull=float(config.get("proximal-mu", 0.0)),  # what Flower's FedProx calls it
         control=from_records(control) if control is not None else None,
     )
 
 
-def _state(message: Message) -> State:
+def state_in(message: Message) -> State:
+    """Return the weights that a message of the server carries."""
     return State(
         from_records(message.content.array_records[ARRAYS]), from_records(message.content.array_records[BUFFERS])
     )

@@ -31,7 +31,7 @@ from ai4sdk.federated.strategies import make_strategy
 from ai4sdk.federated.weights import Arrays, State, average, load_state
 from ai4sdk.planning.plan import Plan
 from ai4sdk.privacy.noise import read_secret
-from ai4sdk.runs.files import write_json
+from ai4sdk.runs.files import read_json_lines, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.training import Checkpoint, EarlyStopping
@@ -175,6 +175,10 @@ class Federated(Work):
         server.begin(self.sharing.shared_of(self.module))
         if len(server.done) > 1:
             self.records.event("resumed", round=server.done[-1].number)
+            told = {event["number"] for event in read_json_lines(self.paths.events) if event["event"] == "round"}
+            for record in server.done[1:]:
+                if record.number not in told:  # it was killed between the two
+                    self._tell(record, rounds, len(grid.nodes))
         best = _Best(job.training.checkpoint)
         reason = "all rounds made"
         for record in server.done:

@@ -171,6 +171,9 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
     assert weights(leader) == weights(ai4sdk.run("train", *COMMON, data_of(None), OF_EACH))
     assert [event["number"] for event in leader.events() if event["event"] == "round"] == [1, 2, 3, 4, 5]
     assert "4 sites, 5 rounds" in leader.paths.report.read_text()
+    for name, site in sites.items():
+        assert weights(site.run()) == weights(leader), f"{name} has the global module in the end"
+        assert 0 < site.run().scores["samples"] < leader.scores["samples"], "its own test samples"
     for folder in (tmp_path / name for name in ("coordinator", *SITES)):
         tokens = [(site.folder / "token").read_text().strip() for site in sites.values()]
         written = [path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "token"]

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import logging
 
 from flwr.app import Context, Message
 
 from ai4sdk.federated.accounting import Spending
-from ai4sdk.federated.app import make_app
+from ai4sdk.federated.app import CONFIG, ROUND, SINCE, make_app, state_in
 from ai4sdk.federated.deploy.agreement import require_agreed
 from ai4sdk.federated.deploy.connection import connect
 from ai4sdk.federated.deploy.questions import Questions
 from ai4sdk.federated.deploy.serving import serve
-from ai4sdk.federated.learner import Learner
+from ai4sdk.federated.learner import Learner, own_part
 from ai4sdk.federated.memory import Memory
 from ai4sdk.federated.protection import refuse_buffers
 from ai4sdk.federated.sharing import Sharing
-from ai4sdk.federated.sites import own_part_of, require_alike
+from ai4sdk.federated.sites import own_part_of, require_alike, split_data
+from ai4sdk.federated.weights import State, load_state
 from ai4sdk.privacy.noise import read_secret
+from ai4sdk.worker.checkpoint import write_checkpoint
 from ai4sdk.worker.phases import Work
 
 __all__ = ["Site"]
@@ -27,23 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class Site(Work):
-    """Takes part in a federation; there is no evaluation and no package of its own."""
-
-    def do(self) -> None:
-        """Prepare data and module, then answer until the federation ends."""
-        progress = self.records.progress
-        if "fit" in progress.finished:
-            progress.enter("done")
-            return
-        progress.enter("start")
-        self.prepare()
-        self.stop.orderly()
-        self.stop.check()
-        progress.enter("fit")
-        self.records.event("phase", phase="fit")
-        self.fit()
-        progress.finish("fit")
-        progress.enter("done")
+    """Takes part in a federation; what it was sent last is its model in the end, judged by its own samples."""
 
     def fit(self) -> None:
         """Train and validate as the coordinator asks."""
@@ -67,9 +54,15 @@ class Site(Work):
         questions = Questions(self.paths.federation / "questions.json", federation.rounds or 0, once=once)
         app = make_app(learner, privacy, secret, federation.compression)
         gc.freeze()
+        latest: Message | None = None
 
         def answer(message: Message, context: Context) -> Message:
+            nonlocal latest
             questions.take(message)
+            if message.metadata.message_type == "evaluate":  # with the weights that the round came to
+                latest = message
+                if message.content.config_records[CONFIG][ROUND] == federation.rounds:
+                    self._keep(message, memory)
             return app(message, context)
 
         def agree() -> None:
@@ -95,5 +88,40 @@ class Site(Work):
             )
         if spending is not None:
             spending.settle(questions.last)
+        if latest is not None:
+            self._keep(latest, memory)
         self.records.event("fit ended", reason=reason)
         log.info("the federation has ended: %s", reason)
+
+    def evaluate(self) -> None:
+        """Judge the global module by the site's own test samples."""
+        if self._has_model and split_data(self.data).parts.get(self.job.evaluation.split) is not None:
+            super().evaluate()
+
+    def package(self) -> None:
+        """Write a package of the global module, with the site's own parts and what prepares its samples."""
+        if self._has_model:
+            if not self.paths.scores.is_file():
+                self.write_package(
+                    preprocessing=self.data.preprocessing, task=self.data.task, example_input=self._example()
+                )
+                return
+            super().package()
+            return
+        log.warning(
+            "there is no package: this site was sent no weights to validate, which federation.evaluate=sites does"
+        )
+        self.records.event("not packaged", reason="no weights came to validate")
+
+    @property
+    def _has_model(self) -> bool:
+        return self.paths.last_checkpoint.is_file()
+
+    def _keep(self, message: Message, memory: Memory) -> None:
+        """Write down the weights in a message, with the parts that are this site's own."""
+        join, order = self.job.federation.join, message.content.config_records[CONFIG]
+        assert join is not None
+        module = copy.deepcopy(self.module)
+        load_state(module, state_in(message))
+        load_state(module, State(own_part(memory.load(join.site, int(order[SINCE]))), {}))  # type: ignore[arg-type] # a number
+        write_checkpoint({"state_dict": module.state_dict(), "round": order[ROUND]}, self.paths.last_checkpoint)
