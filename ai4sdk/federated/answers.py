@@ -14,9 +14,9 @@ from ai4sdk.federated.scaffold import CONTROL
 from ai4sdk.federated.strategies import WEIGHT_KEY
 from ai4sdk.federated.weights import Arrays, State, from_records
 
-__all__ = ["ARRAYS", "BUFFERS", "METRICS", "Answer", "judge", "mean_metrics"]
+__all__ = ["ARRAYS", "BUFFERS", "COST", "METRICS", "Answer", "judge", "mean_metrics", "taken_cost"]
 
-ARRAYS, BUFFERS, METRICS = "arrays", "buffers", "metrics"
+ARRAYS, BUFFERS, METRICS, COST = "arrays", "buffers", "metrics", "cost"
 """Names of records in a message."""
 
 _MOST_SAMPLES = 2**53
@@ -114,6 +114,20 @@ def _differs(got: Arrays, sent: Arrays) -> str | None:
         if not np.isfinite(array).all():
             return f"{name} holds values that are no finite numbers"
     return None
+
+
+def taken_cost(message: Message) -> dict[str, float]:
+    """Take out of an answer what it says it cost the site; what are no such numbers is left out."""
+    record = message.content.config_records.get(COST)
+    if record is None:
+        return {}
+    del message.content[COST]
+    said = {name: record.get(name) for name in ("seconds", "cpu_seconds", "joules")}
+    return {
+        name: round(float(value), 3)
+        for name, value in said.items()
+        if isinstance(value, int | float) and math.isfinite(value) and value >= 0
+    }
 
 
 def mean_metrics(answers: Iterable[Answer]) -> dict[str, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from ai4sdk.federated.answers import ARRAYS, BUFFERS, METRICS
+from ai4sdk.federated.answers import ARRAYS, BUFFERS, COST, METRICS
 from ai4sdk.federated.compression import Compression, compress
 from ai4sdk.federated.learner import Learner, Order, Trained
 from ai4sdk.federated.protection import protect_own
@@ -24,7 +25,11 @@ and of the site in a node's config."""
 
 
 def make_app(
-    learner: Learner, privacy: Privacy | None = None, secret: bytes = b"", compression: Compression = "none"
+    learner: Learner,
+    privacy: Privacy | None = None,
+    secret: bytes = b"",
+    compression: Compression = "none",
+    core_watts: float | None = None,
 ) -> ClientApp:
     """Make the app that trains and validates as the server's messages say.
 
@@ -38,11 +43,14 @@ def make_app(
         What that noise is drawn with.
     compression
         How updates are made smaller, noise and all.
+    core_watts
+        What a busy core draws; with it a site tells the energy that its processor took.
     """
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
+        began, busy = time.perf_counter(), time.process_time()
         order = _order(message, context)
         trained = learner.train(order)
         state, sent = trained.state, order.state
@@ -53,7 +61,10 @@ def make_app(
         arrays = {name: to_record(part) for name, part in packed.items()} | {BUFFERS: to_record(state.buffers)}
         if trained.control is not None:
             arrays[CONTROL] = to_record(trained.control)
-        return Message(RecordDict({**arrays, METRICS: _metrics(trained)}), reply_to=message)
+        cost: dict[str, Any] = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - busy}
+        if core_watts is not None:
+            cost["joules"] = cost["cpu_seconds"] * core_watts
+        return Message(RecordDict({**arrays, METRICS: _metrics(trained), COST: ConfigRecord(cost)}), reply_to=message)
 
     @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:

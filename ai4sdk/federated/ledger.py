@@ -55,6 +55,9 @@ class Round:
         Of each site that is still training, in which round and at which time it was asked.
     traffic
         Bytes that went down to each site that was asked, and up from it, of all tries: its own validation, too.
+    costs
+        What each site says its training took, of all tries: ``seconds``, ``cpu_seconds`` and, where it knows what its
+        cores draw, ``joules``. No two runs have the same.
     """
 
     number: int
@@ -69,6 +72,7 @@ class Round:
     traffic: dict[str, list[int]] = field(default_factory=dict)
     late: dict[str, int] = field(default_factory=dict)
     pending: dict[str, list[int]] = field(default_factory=dict)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict, compare=False)
 
 
 class Ledger:

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from ai4sdk.errors import RunFailed
-from ai4sdk.federated.answers import BUFFERS, METRICS, Answer, judge, mean_metrics
+from ai4sdk.federated.answers import BUFFERS, METRICS, Answer, judge, mean_metrics, taken_cost
 from ai4sdk.federated.app import CONFIG, ROUND, SINCE
 from ai4sdk.federated.availability import available
 from ai4sdk.federated.compression import expand, size_of
@@ -173,6 +173,7 @@ class Server:
         what is wrong with others."""
         self._state = State({}, {})
         self._traffic: dict[str, list[int]] = {}
+        self._costs: dict[str, dict[str, float]] = {}
         self._samples: dict[str, int] = {}
         self.done: list[Round] = []
         self.since: dict[str, int] = {}
@@ -206,7 +207,7 @@ class Server:
             If there were too few answers, however often it was tried, or the strategy cannot use them.
         """
         number = len(self.done)
-        self._traffic = {}
+        self._traffic, self._costs = {}, {}
         for attempt in range(1, self._federation.retries + 2):
             now = sum(record.tries for record in self.done[1:]) + attempt
             up = self._reachable(now)
@@ -247,6 +248,7 @@ class Server:
             self._traffic,
             {site: asked for site, asked in self._late.items() if site in taken.answers},
             dict(self._pending),
+            {site: cost for site, cost in self._costs.items() if cost},
         )
         self._ledger.write(record, self._state, arrays)
         self.done.append(record)
@@ -265,8 +267,7 @@ class Server:
             if site not in self._pending:
                 continue
             asked, _ = self._pending.pop(site)
-            if not reply.has_error():
-                self._count(site, 0, size_of(reply.content))
+            self._note(site, reply)
             sent, _ = self._ledger.state(asked - 1)
             answer = self._judge(reply, sent, None)
             if isinstance(answer, str):
@@ -347,8 +348,8 @@ class Server:
         got: dict[int, Message] = {}
         for reply in self._grid.send_and_receive(prepared):
             node = reply.metadata.src_node_id
-            if node in asked and not reply.has_error():
-                self._count(names[node], 0, size_of(reply.content))
+            if node in asked:
+                self._note(names[node], reply)
             got.setdefault(node, reply)  # the first answer of a site counts
         taken = _Taken({}, {})
         for site, node in nodes.items():
@@ -389,6 +390,15 @@ class Server:
         if sent is not None and (problem := expand(message, sent.parameters, self._federation.compression)):
             return problem
         return judge(message, sent, control=control, max_update_norm=self._federation.max_update_norm)
+
+    def _note(self, site: str, reply: Message) -> None:
+        """Count what an answer took."""
+        if reply.has_error():
+            return
+        self._count(site, 0, size_of(reply.content))
+        before = self._costs.setdefault(site, {})
+        for name, value in taken_cost(reply).items():
+            before[name] = round(before.get(name, 0.0) + value, 3)
 
     def _count(self, site: str, down: int, up: int) -> None:
         before = self._traffic.get(site, [0, 0])

@@ -128,7 +128,7 @@ class Federated(Work):
             private = self.spending.private_records(self.secret)
         threads = max(1, self.threads // len(sites))
         learner = Learner(self.job, self.module, sites, self.stop, self.memory, threads, private)
-        return make_app(learner, privacy, self.secret, federation.compression)
+        return make_app(learner, privacy, self.secret, federation.compression, self.job.hardware.core_watts)
 
     def prepare(self) -> None:
         """Make data and module, on one thread: processes that are forked later could not use more."""

@@ -23,6 +23,10 @@ class Hardware(Section):
     gpu_memory: Size | None = field_that_changes_nothing(default=None)
     """Memory of each GPU, such as ``40GiB``; `plan --deep` refuses a training that cannot fit into it."""
 
+    core_watts: float | None = field_that_changes_nothing(default=None, gt=0)
+    """Power that a busy core draws in watts, such as the processor's thermal design power by its cores. With it a
+    federation tells what energy the processors of each site took: an estimate, without memory and GPUs."""
+
     memory: Size | None = field_that_changes_nothing(default=None)
     """Memory per node, such as ``16GiB``; nothing asks for what the backend gives."""
 

@@ -106,7 +106,7 @@ def _sites_of(record: Mapping[str, Any]) -> list[str]:
 
 
 def _figures(record: Mapping[str, Any], site: str) -> dict[str, float]:
-    """Return what a round tells of a site: what it measured, how many samples counted, bytes to and from it."""
+    """Return what a round tells of a site: what it measured, how many samples counted, bytes and what it cost."""
     figures = {name: float(value) for name, value in record["site_metrics"].get(site, {}).items()}
     figures["took_part"] = float(site in record["answered"])
     figures["refused"] = float(site in record["refused"])
@@ -114,4 +114,5 @@ def _figures(record: Mapping[str, Any], site: str) -> dict[str, float]:
         figures["samples"] = float(record["answered"][site])
     if traffic := record.get("traffic", {}).get(site):
         figures["traffic/down_bytes"], figures["traffic/up_bytes"] = map(float, traffic)
+    figures |= {f"cost/{name}": value for name, value in record.get("costs", {}).get(site, {}).items()}
     return {name: value for name, value in figures.items() if math.isfinite(value)}

@@ -11,7 +11,7 @@ from ai4sdk.data.partition_chart import partition_chart
 from ai4sdk.runs.drawing import DRAWING_STYLE, drawing, element, label, polyline
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.page import escaped, figure_text, section, table
-from ai4sdk.spec.units import format_size
+from ai4sdk.spec.units import format_size, format_span
 
 __all__ = ["FEDERATION_STYLE", "federation_section"]
 
@@ -77,7 +77,8 @@ def _table(counts: Mapping[str, Mapping[str, int]], rounds: Rounds) -> str:
         for site, why in record["refused"].items():
             refused.setdefault(site, []).append(why)
     names = sorted({name for metrics in last.values() for name in metrics})
-    traffic = _traffic(rounds)
+    traffic, costs = _traffic(rounds), _costs(rounds)
+    energy = any("joules" in cost for cost in costs.values())
     rows = [
         [
             escaped(site),
@@ -85,13 +86,14 @@ def _table(counts: Mapping[str, Mapping[str, int]], rounds: Rounds) -> str:
             f"{took_part[site]:,}",
             _refusals(refused.get(site, [])),
             *(format_size(count) for count in traffic.get(site, (0, 0))),
+            format_span(round(costs.get(site, {}).get("seconds", 0.0), 1)),
+            *([f"{costs.get(site, {}).get('joules', 0.0) / 3600:.3g} Wh"] if energy else []),
             *(figure_text(last.get(site, {}).get(name)) for name in names),
         ]
         for site, classes in list(counts.items())[:MOST_SITES]
     ]
-    return table(
-        ["site", "samples", "rounds", "refused", "down", "up", *(f"{escaped(name)}, last" for name in names)], rows
-    )
+    head = ["site", "samples", "rounds", "refused", "down", "up", "training", *(["energy"] if energy else [])]
+    return table([*head, *(f"{escaped(name)}, last" for name in names)], rows)
 
 
 def _traffic(rounds: Rounds) -> dict[str, tuple[int, int]]:
@@ -101,6 +103,17 @@ def _traffic(rounds: Rounds) -> dict[str, tuple[int, int]]:
         for site, (down, up) in record.get("traffic", {}).items():
             before = sums.get(site, (0, 0))
             sums[site] = before[0] + down, before[1] + up
+    return sums
+
+
+def _costs(rounds: Rounds) -> dict[str, dict[str, float]]:
+    """Return what each site's trainings took altogether."""
+    sums: dict[str, dict[str, float]] = {}
+    for record in rounds:
+        for site, cost in record.get("costs", {}).items():
+            before = sums.setdefault(site, {})
+            for name, value in cost.items():
+                before[name] = before.get(name, 0.0) + value
     return sums
 
 

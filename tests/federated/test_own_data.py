@@ -64,6 +64,20 @@ def test_a_site_trains_with_its_own_batches_learning_rate_and_length(hospitals: 
         np.testing.assert_allclose(array, right[name], rtol=1e-6)
 
 
+def test_what_each_sites_training_took_is_told_and_changes_nothing(hospitals: Path) -> None:
+    made = run(OWN, "++hardware.core_watts=10")
+    record = read_json(made.paths.federation / "00001" / "round.json")
+    for site in ("north", "south"):
+        cost = record["costs"][site]
+        assert 0 < cost["cpu_seconds"] < 60
+        assert cost["seconds"] > 0
+        assert cost["joules"] == pytest.approx(10 * cost["cpu_seconds"], abs=0.02)
+    assert "Wh" in made.paths.report.read_text()
+    plain = run(OWN)
+    assert weights(plain) == weights(made)
+    assert "joules" not in read_json(plain.paths.federation / "00001" / "round.json")["costs"]["north"]
+
+
 def test_each_dataset_has_its_own_account(hospitals: Path) -> None:
     made = run(OWN, "++federation.privacy={mode: record, epsilon: 8, delta: 1e-3}")
     spent = read_json(made.paths.federation / "privacy.json")["sites"]

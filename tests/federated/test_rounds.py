@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import MetricRecord, RecordDict
+from flwr.app import ConfigRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from ai4sdk.errors import RunFailed
-from ai4sdk.federated.answers import ARRAYS, BUFFERS, METRICS
+from ai4sdk.federated.answers import ARRAYS, BUFFERS, COST, METRICS
 from ai4sdk.federated.rounds import choose
 from ai4sdk.federated.strategies import WEIGHT_KEY
 from ai4sdk.federated.weights import to_record
@@ -53,6 +53,18 @@ def test_federated_averaging_is_the_mean_weighted_by_samples(tmp_path: Path) -> 
     assert server.state.buffers["count"] == 2  # 1.75, rounded
     assert record.metrics == {"train_loss": 1.75, "val_loss": 1.0}
     assert record.answered == {"site-1": 30, "site-2": 10}
+
+
+def test_what_a_site_says_that_it_cost_is_summed_and_nonsense_left_out(tmp_path: Path) -> None:
+    said: dict[str, Any] = {"seconds": 1.5, "cpu_seconds": 3, "joules": -1.0, "more": 9.0}
+
+    def change(site: str, number: int, answer: RecordDict) -> None:
+        if site == "site-1":
+            answer[COST] = ConfigRecord(said)
+        if site == "site-2":
+            answer[COST] = ConfigRecord({"seconds": float("nan"), "cpu_seconds": "long", "joules": [1.0]})
+
+    assert server_of(tmp_path, 3, change).round().costs == {"site-1": {"seconds": 1.5, "cpu_seconds": 3.0}}
 
 
 def _nan(answer: RecordDict) -> None:

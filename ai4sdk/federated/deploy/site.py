@@ -52,7 +52,7 @@ class Site(Work):
         learner = Learner(job, self.module, {join.site: data}, self.stop, memory, self.threads, private, numbers)
         once = privacy is not None and privacy.mode != "central"
         questions = Questions(self.paths.federation / "questions.json", federation.rounds or 0, once=once)
-        app = make_app(learner, privacy, secret, federation.compression)
+        app = make_app(learner, privacy, secret, federation.compression, job.hardware.core_watts)
         gc.freeze()
         latest: Message | None = None
 
