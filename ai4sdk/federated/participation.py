@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import isfinite
 
-__all__ = ["Participation", "jain_index", "participation"]
+__all__ = ["Participation", "changes", "jain_index", "participation"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,39 @@ def participation(rounds: Iterable[Iterable[str]], sites: Sequence[str]) -> Part
             counts[site] = counts.get(site, 0) + 1
     shares = {site: count / max(1, number) for site, count in counts.items()}
     return Participation(counts, shares, jain_index(counts.values()))
+
+
+def changes(
+    rounds: Sequence[tuple[Container[str], float | None]], sites: Iterable[str]
+) -> dict[str, tuple[float, float]]:
+    """Return how a metric changed in rounds with each site, and in rounds without it: means over the rounds.
+
+    What differs between the two need not be the site's doing, as rounds also differ in how far the training is.
+
+    Parameters
+    ----------
+    rounds
+        Who took part in each, and the metric after it; nothing where it was not measured.
+    sites
+        Whom to look at.
+
+    Returns
+    -------
+    dict
+        Site → both means; without sites that were in each round, or in none.
+    """
+    steps = [
+        (took_part, value - before)
+        for (_, before), (took_part, value) in pairwise(rounds)
+        if before is not None and value is not None and isfinite(value - before)
+    ]
+    found = {}
+    for site in sites:
+        there = [step for took_part, step in steps if site in took_part]
+        missing = [step for took_part, step in steps if site not in took_part]
+        if there and missing:
+            found[site] = (sum(there) / len(there), sum(missing) / len(missing))
+    return found
 
 
 def jain_index(amounts: Iterable[float]) -> float:

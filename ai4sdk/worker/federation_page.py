@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.data.partition_chart import partition_chart
+from ai4sdk.federated.participation import changes
 from ai4sdk.runs.drawing import DRAWING_STYLE, drawing, element, label, polyline
 from ai4sdk.runs.files import read_json
 from ai4sdk.runs.page import escaped, figure_text, section, table
@@ -78,6 +79,8 @@ def _table(counts: Mapping[str, Mapping[str, int]], rounds: Rounds) -> str:
             refused.setdefault(site, []).append(why)
     names = sorted({name for metrics in last.values() for name in metrics})
     traffic, costs = _traffic(rounds), _costs(rounds)
+    measured = next((name for name in names if name.startswith("val")), names[0] if names else "")
+    effects = changes([(record["answered"], record["metrics"].get(measured)) for record in rounds], counts)
     energy = any("joules" in cost for cost in costs.values())
     rows = [
         [
@@ -88,11 +91,14 @@ def _table(counts: Mapping[str, Mapping[str, int]], rounds: Rounds) -> str:
             *(format_size(count) for count in traffic.get(site, (0, 0))),
             format_span(round(costs.get(site, {}).get("seconds", 0.0), 1)),
             *([f"{costs.get(site, {}).get('joules', 0.0) / 3600:.3g} Wh"] if energy else []),
+            *(["/".join(f"{change:+.3g}" for change in effects.get(site, ()))] if effects else []),
             *(figure_text(last.get(site, {}).get(name)) for name in names),
         ]
         for site, classes in list(counts.items())[:MOST_SITES]
     ]
     head = ["site", "samples", "rounds", "refused", "down", "up", "training", *(["energy"] if energy else [])]
+    if effects:
+        head.append(f"change of {escaped(measured)} in a round with it/without")
     return table([*head, *(f"{escaped(name)}, last" for name in names)], rows)
 
 

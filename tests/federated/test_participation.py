@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai4sdk.federated.participation import jain_index, participation
+from ai4sdk.federated.participation import changes, jain_index, participation
 
 amounts = st.lists(st.floats(0, 1e300), min_size=1, max_size=50)
 
@@ -30,3 +30,16 @@ def test_all_alike_is_fair_and_one_alone_is_not(amount: float, count: int) -> No
 def test_where_nobody_took_part_nobody_was_preferred() -> None:
     assert participation([], ["a", "b"]).fairness == 1
     assert jain_index([]) == 1
+
+
+def test_what_a_metric_does_in_rounds_with_and_without_a_site() -> None:
+    rounds = [
+        (["a", "b"], 4.0),
+        (["a", "b"], 3.0),
+        (["a"], 2.5),
+        (["a", "b"], 1.5),
+        (["a"], float("nan")),
+        (["b"], None),
+    ]
+    assert changes(rounds, ["a", "b", "c"]) == {"b": (-1.0, -0.5)}
+    assert changes([], ["a"]) == {}

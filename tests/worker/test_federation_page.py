@@ -31,6 +31,17 @@ def test_it_shows_who_took_part_and_how_each_site_did(tmp_path: Path) -> None:
     assert "nan" not in page
 
 
+def test_where_sites_missed_rounds_it_tells_what_rounds_with_and_without_them_did(tmp_path: Path) -> None:
+    losses = [(1.0, "ab"), (0.5, "ab"), (0.4, "a")]
+    rounds: list[dict[str, Any]] = [
+        {"answered": dict.fromkeys(who, 5), "metrics": {"val_loss": loss}, "site_metrics": {"a": {"val_loss": loss}}}
+        for loss, who in losses
+    ]
+    page = federation_section(write(tmp_path, rounds, {"a": {"x": 5}, "b": {"x": 4}}))
+    assert "change of val_loss in a round with it/without" in page
+    assert "-0.5/-0.1" in page
+
+
 def test_names_and_reasons_that_sites_chose_are_only_text(tmp_path: Path) -> None:
     evil = '"><script>alert(1)</script>'
     rounds = [
