@@ -17,6 +17,7 @@ from ai4sdk.cli.arguments import Parser, add_runs_option, add_waiting_options, r
 from ai4sdk.cli.closing import headline_figures
 from ai4sdk.cli.following import follow
 from ai4sdk.cli.interrupts import interrupts_held
+from ai4sdk.cli.watch import round_text
 from ai4sdk.config.project import display_path, find_project
 from ai4sdk.errors import NotFound, UsageError
 from ai4sdk.planning.plan import read_plan_file
@@ -255,6 +256,8 @@ def _note(run: RunPaths, state: RunState) -> str:
     if state.state is State.SUCCEEDED:
         return "  ".join(f"{name} {value}" for name, value in headline_figures(run)[:2])
     progress = read_progress(run)
+    if progress.get("phase") == "fit" and "round" in progress:
+        return round_text(progress)
     if progress.get("phase") == "fit" and isinstance(epoch := progress.get("epoch"), int):
         of = f" of {progress['epochs']}" if progress.get("epochs") else ""
         return f"epoch {epoch + 1}{of}"

@@ -21,7 +21,7 @@ from ai4sdk.runs.state import RunState
 from ai4sdk.runs.store import read_progress
 from ai4sdk.tracking.ledger import read_ledger
 
-__all__ = ["watch"]
+__all__ = ["round_text", "watch"]
 
 INTERVAL = 0.1
 """Seconds between two looks at the run."""
@@ -95,7 +95,8 @@ def _figures(progress: dict[str, Any], most: int = 4) -> str:
     return "  ".join(f"{name} {latest[name]:.4g}" for name in chosen)
 
 
-def _round(progress: Mapping[str, Any]) -> str:
+def round_text(progress: Mapping[str, Any]) -> str:
+    """Say how far a federation is."""
     return f"round {progress['round']} of {progress['rounds']}, {_sites(progress)}"
 
 
@@ -133,7 +134,7 @@ class _Lines:
             return
         self.last = now
         if phase == "fit" and rounds:
-            self.note(f"training  {_round(progress)}  {_figures(progress)}".rstrip())
+            self.note(f"training  {round_text(progress)}  {_figures(progress)}".rstrip())
         elif phase == "fit":
             of = f" of {progress['epochs']}" if progress.get("epochs") else ""
             self.note(f"training  epoch {(epoch or 0) + 1}{of}  {_figures(progress)}".rstrip())

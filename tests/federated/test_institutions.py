@@ -154,6 +154,7 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
 
     rounds = leader.paths.federation
     wait_for(lambda: (rounds / "00001").exists())
+    wait_for(lambda: "of 5, 4 of 4 sites" in coordinator.do("status", leader.id))
     sites["south"].kill()
     sites["south"].do(*joining("south"))  # goes on with the run that was killed
     assert "going on with" in sites["south"].said
