@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ai4sdk.errors import ConfigError, DataError, EnvironmentFault, NotFound
 from ai4sdk.planning.checks import Finding
@@ -14,6 +14,9 @@ from ai4sdk.spec.availability import TraceAvailability
 from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.rounds import rounds_of
 from ai4sdk.spec.scale import scale_of
+
+if TYPE_CHECKING:
+    from ai4sdk.privacy.budget import Entry, PrivacyLedger
 
 __all__ = ["settle"]
 
@@ -64,12 +67,14 @@ def _settle_federation(
         except (DataError, NotFound) as error:
             findings.append(Finding("federation.availability.file", error.message, error.hint))
     if job.federation.privacy is not None:
-        fingerprints = [entry["fingerprint"] for entry in data.values()]
-        findings += _spend(job.federation.privacy, federation, fingerprints, privacy_folder(Path(project, job.runs)))
+        found = {name: entry["fingerprint"] for name, entry in data.items()}
+        findings += _spend(job.federation.privacy, federation, found, privacy_folder(Path(project, job.runs)))
     return findings
 
 
-def _spend(privacy: Privacy, federation: dict[str, Any], fingerprints: list[str], folder: Path) -> list[Finding]:
+def _spend(
+    privacy: Privacy, federation: dict[str, Any], fingerprints: Mapping[str, str], folder: Path
+) -> list[Finding]:
     """Find the noise, and refuse what the budget of a dataset does not allow."""
     from ai4sdk.privacy.budget import Entry, PrivacyLedger
     from ai4sdk.privacy.spending import mechanism, spends, with_noise
@@ -84,14 +89,24 @@ def _spend(privacy: Privacy, federation: dict[str, Any], fingerprints: list[str]
                 entry = Entry("", "site", mechanism(privacy).to_dict(), rounds, spends(privacy, rounds), privacy.delta)
             elif privacy.epsilon is not None:  # each site finds its noise, which depends on how many records it has
                 entry = Entry("", "record", {}, rounds, privacy.epsilon, privacy.delta)
-            if entry is not None:
-                for fingerprint in fingerprints:
-                    PrivacyLedger(folder).refuse_over(privacy.budget, fingerprint, entry)
+            over = _over(PrivacyLedger(folder), privacy.budget, fingerprints, entry) if entry is not None else []
+            if over:
+                return over
     except ConfigError as error:
         return [Finding(f"federation.privacy.{found.key}", found.message, found.fix) for found in error.problems]
-    except DataError as error:
-        return [Finding("federation.privacy.budget", error.message, error.hint)]
     except EnvironmentFault as error:
         return [Finding("federation.privacy", error.message, error.hint)]
     federation["privacy"] = privacy.model_dump(mode="json", by_alias=True)
     return []
+
+
+def _over(ledger: PrivacyLedger, budget: float, fingerprints: Mapping[str, str], entry: Entry) -> list[Finding]:
+    """Find the datasets whose budget is not enough, each by the key that names it where there are several."""
+    found = []
+    for name, fingerprint in fingerprints.items():
+        try:
+            ledger.refuse_over(budget, fingerprint, entry)
+        except DataError as error:
+            whose = f"{name}: " if len(fingerprints) > 1 else ""
+            found.append(Finding("federation.privacy.budget", whose + error.message, error.hint))
+    return found

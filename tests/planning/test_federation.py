@@ -85,7 +85,7 @@ OWN = "++federation.sites={north: {dataset: {uri: north.csv}}, south: {dataset: 
 def hospitals(project: Path) -> Path:
     """Return a project with a file of each of two hospitals, and none of its own."""
     for name in ("north", "south"):
-        (project / f"{name}.csv").write_text((project / "data.csv").read_text() + f"{len(name)},3,no\n" * 3)
+        (project / f"{name}.csv").write_text((project / "data.csv").read_text() + f"{ord(name[0])},3,no\n" * 3)
     (project / "data.csv").unlink()
     return project
 
@@ -153,7 +153,10 @@ def test_a_budget_is_that_of_each_sites_data(hospitals: Path) -> None:
     spent = Entry("before", "site", {}, 2, 5.0, 1e-5, True)
     south = made.data["federation.sites.south.dataset"]["fingerprint"]
     PrivacyLedger(hospitals / "runs" / "privacy").write(south, spent)
-    assert "of the budget of 8 only 3 is left" in problem(OWN, private)
+    told = problem(OWN, private)
+    assert told.startswith("1 problem")
+    assert "federation.sites.south.dataset: the run would spend" in told
+    assert "of the budget of 8 only 3 is left" in told
 
 
 def test_a_trace_is_in_the_plan_so_that_it_can_be_run_again_without_the_file(project: Path) -> None:
