@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ai4sdk.data.loaders import SplitData
@@ -18,6 +18,9 @@ from ai4sdk.spec.privacy import Privacy
 from ai4sdk.worker.phases import Work
 
 __all__ = ["Spending", "tell_promised"]
+
+_Spent = tuple[Mechanism, float]
+"""What was done, and the epsilon that it spent."""
 
 
 class Spending:
@@ -52,11 +55,11 @@ class Spending:
 
     def reserve(self, rounds: int) -> None:
         """Reserve what so many rounds may spend; refuse more than there is."""
-        budget = self._privacy.budget
-        if budget is not None:
-            for fingerprint, entry in self._entries(rounds, done=False):
+        budget, entries = self._privacy.budget, self._entries(self._spent(rounds), rounds, done=False)
+        if budget is not None:  # of all datasets before one is written down
+            for fingerprint, entry in entries:
                 self._ledger.refuse_over(budget, fingerprint, entry)
-        for fingerprint, entry in self._entries(rounds, done=False):
+        for fingerprint, entry in entries:
             self._ledger.write(fingerprint, entry, budget=budget)
 
     def settle(self, rounds: int) -> None:
@@ -65,32 +68,38 @@ class Spending:
         They count for each site, whether or not its answer did: what was sent was seen. A round that was tried again
         asks the same of a site, which answers the same.
         """
-        for fingerprint, entry in self._entries(rounds, done=True):
+        spent = self._spent(rounds)
+        for fingerprint, entry in self._entries(spent, rounds, done=True):
             self._ledger.write(fingerprint, entry)
-        how, epsilon, each = self._spent(rounds, self._sites)
+        how, epsilon = _most(spent.values())
+        each = {site: epsilon for site, (_, epsilon) in spent.items()} if self._accounts else {}
         _tell(self._work, self._privacy, rounds, how, epsilon, each)
 
-    def _spent(self, rounds: int, sites: Sequence[str]) -> tuple[Mechanism, float, dict[str, float]]:
-        """Return what was done, what it spent and, of sites that spend each for itself, what each did."""
+    def _spent(self, rounds: int) -> dict[str, _Spent]:
+        """Return what was done at each site, and the epsilon that it spent."""
         if not self._accounts:
-            return mechanism(self._privacy), spends(self._privacy, rounds), {}
-        each = {site: self._accounts[site].spends(self._privacy, rounds) for site in sites}
-        worst = max(each, key=lambda site: each[site])
-        return self._accounts[worst].mechanism, each[worst], each
+            return dict.fromkeys(self._sites, (mechanism(self._privacy), spends(self._privacy, rounds)))
+        return {
+            site: (account.mechanism, account.spends(self._privacy, rounds)) for site, account in self._accounts.items()
+        }
 
-    def _entries(self, rounds: int, *, done: bool) -> Iterator[tuple[str, Entry]]:
-        """Yield each dataset's fingerprint and what is spent of it."""
+    def _entries(self, spent: Mapping[str, _Spent], rounds: int, *, done: bool) -> list[tuple[str, Entry]]:
+        """Return each dataset's fingerprint and what is spent of it."""
         of: dict[str, list[str]] = {}
         data = self._work.plan.data
         for site in self._sites:
             entry = data.get(f"federation.sites.{site}.dataset") or data["dataset"]
             of.setdefault(entry["fingerprint"], []).append(site)
-        for fingerprint, sites in of.items():
-            how, epsilon, _ = self._spent(rounds, sites)
-            yield (
-                fingerprint,
-                Entry(self._work.paths.id, how.unit, how.to_dict(), rounds, epsilon, self._privacy.delta, done),
-            )
+        most = {fingerprint: _most(spent[site] for site in sites) for fingerprint, sites in of.items()}
+        run, delta = self._work.paths.id, self._privacy.delta
+        return [
+            (fingerprint, Entry(run, how.unit, how.to_dict(), rounds, epsilon, delta, done))
+            for fingerprint, (how, epsilon) in most.items()
+        ]
+
+
+def _most(spent: Iterable[_Spent]) -> _Spent:
+    return max(spent, key=lambda one: one[1])
 
 
 def tell_promised(work: Work, privacy: Privacy, rounds: int) -> None:
@@ -118,17 +127,17 @@ def _accounts(job: Job, privacy: Privacy, sites: Mapping[str, SplitData]) -> dic
     rounds = job.federation.rounds
     assert rounds is not None  # planning writes it out
     found: dict[str, Account] = {}
-    alike: dict[int, Account] = {}
+    alike: dict[tuple[int, int, int], Account] = {}
     for site, data in sites.items():
         samples: int = len(data.parts["train"])  # type: ignore[arg-type] # a dataset with a length, as was looked at
         size = min(data.loader.batch_size, samples)
         federation = job.at(site).federation
         steps = federation.local_steps or (federation.local_epochs or 1) * -(-samples // size)
         try:
-            if samples not in alike:
-                alike[samples] = record_account(privacy, samples, size, steps, rounds)
+            if (samples, size, steps) not in alike:
+                alike[samples, size, steps] = record_account(privacy, samples, size, steps, rounds)
         except ConfigError as error:
             problem = error.problems[0]
             raise RunFailed(f"{site}, with {samples} records: {problem.message}", hint=problem.fix) from None
-        found[site] = alike[samples]
+        found[site] = alike[samples, size, steps]
     return found

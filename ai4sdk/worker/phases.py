@@ -207,12 +207,15 @@ class Work:
         """Write the model package."""
         self._load_trained()
         scores = read_json(self.paths.scores)
+        self.package_with(task=scores["task"], scores=scores)
+
+    def package_with(self, **judged: Any) -> None:
+        """Write the package with what is known of the data, and what it was judged to be."""
         self.write_package(
             preprocessing=self.data.preprocessing,
-            task=scores["task"],
             column_names=self.data.column_names,
             example_input=self._example(),
-            scores=scores,
+            **judged,
         )
 
     def write_package(self, **known: Any) -> None:

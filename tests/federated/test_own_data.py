@@ -87,6 +87,16 @@ def test_each_dataset_has_its_own_account(hospitals: Path) -> None:
         assert (entry.epsilon, entry.done) == (spent[site], True)
 
 
+def test_sites_with_as_many_records_and_longer_rounds_need_more_noise(hospitals: Path) -> None:
+    (hospitals / "south.csv").write_text((hospitals / "north.csv").read_text().replace("6,", "9,"))
+    longer = "++federation.sites.south.local_epochs=3"
+    made = run(OWN, longer, "++federation.privacy={mode: record, noise_multiplier: 1.5, delta: 1e-3}")
+    counts = read_json(made.paths.federation / "partition.json")
+    assert counts["north"] == counts["south"]
+    spent = read_json(made.paths.federation / "privacy.json")["sites"]
+    assert spent["south"] > 1.5 * spent["north"]
+
+
 def test_sites_whose_data_are_not_alike_are_named(hospitals: Path) -> None:
     text = (hospitals / "south.csv").read_text()
     (hospitals / "south.csv").write_text(text.replace("yes", "maybe"))

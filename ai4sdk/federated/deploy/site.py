@@ -62,7 +62,8 @@ class Site(Work):
             if message.metadata.message_type == "evaluate":  # with the weights that the round came to
                 latest = message
                 if message.content.config_records[CONFIG][ROUND] == federation.rounds:
-                    self._keep(message, memory)
+                    self._keep(message, memory)  # nothing comes after it, and the end may find this process killed
+                    latest = None
             return app(message, context)
 
         def agree() -> None:
@@ -100,18 +101,16 @@ class Site(Work):
 
     def package(self) -> None:
         """Write a package of the global module, with the site's own parts and what prepares its samples."""
-        if self._has_model:
-            if not self.paths.scores.is_file():
-                self.write_package(
-                    preprocessing=self.data.preprocessing, task=self.data.task, example_input=self._example()
-                )
-                return
+        if not self._has_model:
+            log.warning(
+                "there is no package: this site was sent no weights to validate, which federation.evaluate=sites does"
+            )
+            self.records.event("not packaged", reason="no weights came to validate")
+        elif self.paths.scores.is_file():
             super().package()
-            return
-        log.warning(
-            "there is no package: this site was sent no weights to validate, which federation.evaluate=sites does"
-        )
-        self.records.event("not packaged", reason="no weights came to validate")
+        else:  # it has no samples to judge it by
+            self._load_trained()
+            self.package_with(task=self.data.task)
 
     @property
     def _has_model(self) -> bool:
