@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ai4sdk.data.preprocessing import ColumnRule, Preprocessing
 from ai4sdk.errors import DataError
 
-__all__ = ["pooled"]
+__all__ = ["listed", "pooled"]
 
 Moments = tuple[int, NDArray[np.float64], NDArray[np.float64]]
 """Number of samples; mean and variance of each input, before it was scaled."""
@@ -83,9 +83,12 @@ def _difference(one: Preprocessing, other: Preprocessing) -> tuple[str, str, str
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, tuple | list):
-        return str(value)
-    return ", ".join(str(item) for item in value[:12]) + (", …" if len(value) > 12 else "")
+    return listed(value) if isinstance(value, tuple | list) else str(value)
+
+
+def listed(values: Sequence[Any]) -> str:
+    """Write the first dozen of some values, for a message."""
+    return ", ".join(str(value) for value in values[:12]) + (", …" if len(values) > 12 else "")
 
 
 def _moments(rules: Preprocessing, samples: NDArray[Any]) -> Moments:

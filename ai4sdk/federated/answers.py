@@ -31,17 +31,25 @@ class Answer:
     message
         As it came.
     samples
-        Training samples behind it; fewer if it is late.
+        Training samples behind it.
     buffers
         The site's buffers.
     metrics
         What the site measured.
+    factor
+        What its samples count, 0 to 1: less than 1 if it is late.
     """
 
     message: Message
-    samples: float
+    samples: int
     buffers: Arrays
     metrics: dict[str, float]
+    factor: float = 1.0
+
+    @property
+    def weight(self) -> float:
+        """How much it counts beside others."""
+        return self.samples * self.factor
 
 
 def judge(
@@ -136,8 +144,8 @@ def mean_metrics(answers: Iterable[Answer]) -> dict[str, float]:
     for answer in answers:
         for name, value in answer.metrics.items():
             total = sums.setdefault(name, [0.0, 0.0])
-            total[0] += value * answer.samples
-            total[1] += answer.samples
+            total[0] += value * answer.weight
+            total[1] += answer.weight
     return {name: value / weight for name, (value, weight) in sorted(sums.items()) if weight}
 
 

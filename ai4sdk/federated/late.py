@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from flwr.app import Error, Message
 
 from ai4sdk.federated.answers import ARRAYS, METRICS, Answer
+from ai4sdk.federated.inline import InlineGrid
 from ai4sdk.federated.strategies import WEIGHT_KEY
 from ai4sdk.federated.weights import State, from_records, to_record
 
@@ -18,20 +19,6 @@ LATE = 77
 """A code of Error: the answer is still to come."""
 
 _TRAIN = "train"
-
-
-class _Inner(Protocol):
-    """What `Slow` stands in front of."""
-
-    @property
-    def nodes(self) -> Mapping[str, int]: ...
-
-    @property
-    def failures(self) -> Mapping[int, Exception]: ...
-
-    def gather(self, count: int) -> list[str]: ...
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]: ...
 
 
 class Slow:
@@ -45,7 +32,7 @@ class Slow:
         Site → rounds by which its training takes longer than a round; tries of a round count as rounds.
     """
 
-    def __init__(self, grid: _Inner, delays: Mapping[str, int]) -> None:
+    def __init__(self, grid: InlineGrid, delays: Mapping[str, int]) -> None:
         self._grid = grid
         self._delays = {grid.nodes[site]: rounds for site, rounds in delays.items()}
         self._held: dict[int, tuple[int, Message]] = {}
@@ -112,5 +99,6 @@ def as_if_fresh(answer: Answer, sent: State, now: State, factor: float) -> Answe
         for name, array in got.items()
     }
     content[ARRAYS] = to_record(moved)
-    content.metric_records[METRICS][WEIGHT_KEY] = answer.samples * factor
-    return replace(answer, samples=answer.samples * factor)
+    late = replace(answer, factor=factor)
+    content.metric_records[METRICS][WEIGHT_KEY] = late.weight
+    return late

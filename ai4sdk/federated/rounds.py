@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -117,7 +117,6 @@ class _Chosen(Grid):
 
 _MOST_LOOKS = 5
 """Looks at the sites in a round after which a strategy is waiting for more; Flower's look twice, and then every 3 s."""
-_LATER = "its answer is still to come"
 _NOT_TO_SEND = "a strategy returns its messages; they are sent for it"
 
 
@@ -127,6 +126,7 @@ class _Taken:
 
     answers: dict[str, Answer]
     refused: dict[str, str]
+    later: list[str] = field(default_factory=list)
 
 
 class Server:
@@ -174,7 +174,6 @@ class Server:
         self._state = State({}, {})
         self._traffic: dict[str, list[int]] = {}
         self._costs: dict[str, dict[str, float]] = {}
-        self._samples: dict[str, int] = {}
         self.done: list[Round] = []
         self.since: dict[str, int] = {}
         """Site → the last round in which its answer counted."""
@@ -239,7 +238,7 @@ class Server:
             number,
             up,
             chosen,
-            {site: self._samples[site] for site in taken.answers},
+            {site: answer.samples for site, answer in taken.answers.items()},
             taken.refused,
             metrics,
             site_metrics,
@@ -273,7 +272,6 @@ class Server:
             if isinstance(answer, str):
                 self._spoiled[site] = answer
                 continue
-            self._samples[site] = int(answer.samples)
             self._arrived[site] = as_if_fresh(answer, sent, self._state, (1 + number - asked) ** -late.exponent)
             self._late[site] = asked
         given_up = [site for site, (asked, _) in self._pending.items() if number - asked > late.rounds]
@@ -307,10 +305,7 @@ class Server:
             offered, parameters = self._offer(chosen), to_record(self._state.parameters)
             messages = self._strategy.configure_train(number, parameters, ConfigRecord(), offered)
         taken = self._ask(number, messages, self._state)
-        for site in [site for site, why in taken.refused.items() if why == _LATER]:
-            self._pending[site] = [number, now]
-            del taken.refused[site]
-        self._samples |= {site: int(answer.samples) for site, answer in taken.answers.items()}
+        self._pending |= {site: [number, now] for site in taken.later}
         self._collect(number, now)
         every = {**self._arrived, **taken.answers}  # no site is in both: who is late is asked nothing
         ordered = {site: every[site] for site in self._grid.nodes if site in every}
@@ -357,13 +352,12 @@ class Server:
                 continue
             answer: Answer | str = "it did not answer"
             if node in got and self._is_late(got[node]):
-                answer = _LATER
-            elif node in got:
+                taken.later.append(site)
+                continue
+            if node in got:
                 answer = self._judge(got[node], sent, controls.get(node))
             if isinstance(answer, str):
                 taken.refused[site] = answer
-                if answer is _LATER:
-                    continue
                 log.warning("round %d: %s: %s", number, site, answer)
             else:
                 taken.answers[site] = answer
@@ -407,7 +401,7 @@ class Server:
     def _aggregate(self, number: int, taken: _Taken) -> State:
         answers = list(taken.answers.values())
         buffers = average(
-            [answer.buffers for answer in answers], [answer.samples for answer in answers], self._state.buffers
+            [answer.buffers for answer in answers], [answer.weight for answer in answers], self._state.buffers
         )
         _keep_common_metrics(answers)
         privacy = self._federation.privacy

@@ -10,9 +10,9 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ai4sdk.data.loaders import Data, SplitData
 from ai4sdk.data.partition import class_counts, partition
-from ai4sdk.data.pooling import pooled
+from ai4sdk.data.pooling import listed, pooled
 from ai4sdk.data.preprocessing import Preprocessing
-from ai4sdk.data.readers import Pictures, Samples
+from ai4sdk.data.readers import Samples
 from ai4sdk.errors import DataError
 from ai4sdk.spec.partition import Partition
 
@@ -93,10 +93,8 @@ def divided(data: Data, how: Partition) -> tuple[dict[str, SplitData], dict[str,
     return sites, _samples_by_class(trained, labels["train"])
 
 
-def prepared_alike(each: Mapping[str, Data]) -> Preprocessing | None:
-    """Return what prepares the samples of all sites alike, as if their training samples were in one place.
-
-    Nothing where samples are made by code of the user's, which prepares them.
+def prepared_alike(each: Mapping[str, Data]) -> Preprocessing:
+    """Return what prepares the files of all sites alike, as if their training samples were in one place.
 
     Raises
     ------
@@ -106,8 +104,7 @@ def prepared_alike(each: Mapping[str, Data]) -> Preprocessing | None:
     measured: dict[str, tuple[Preprocessing, Any]] = {}
     for site, data in each.items():
         training = split_data(data).parts.get("train")
-        if data.preprocessing is None or not isinstance(training, Samples | Pictures):
-            return None
+        assert data.preprocessing is not None  # as of all files
         inputs = training.inputs.flatten(1).numpy() if isinstance(training, Samples) else np.empty((1, 0))
         measured[site] = (data.preprocessing, inputs)
     return pooled(measured)
@@ -191,14 +188,10 @@ def require_alike(
     """
     if theirs is not None and ours is not None and list(theirs) != list(ours):
         raise DataError(
-            f"the {what} of {who}: {_some(ours)}; {others}: {_some(theirs)}",
+            f"the {what} of {who}: {listed(ours)}; {others}: {listed(theirs)}",
             hint="bring them into the same order and under the same names; a class that this site has no sample of "
             "takes a dataset of your own code that numbers it",
         )
-
-
-def _some(names: Sequence[Any]) -> str:
-    return ", ".join(str(name) for name in names[:12]) + (", …" if len(names) > 12 else "")
 
 
 def _shape(splits: SplitData) -> list[int] | None:

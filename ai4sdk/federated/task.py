@@ -33,6 +33,7 @@ from ai4sdk.planning.plan import Plan
 from ai4sdk.privacy.noise import read_secret
 from ai4sdk.runs.files import read_json_lines, write_json
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.spec import FileDataset
 from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.training import Checkpoint, EarlyStopping
 from ai4sdk.worker.callbacks import require_logged
@@ -80,6 +81,8 @@ class Federated(Work):
             return
         job, federation = self.job, self.job.federation
         sites, counts = self.divide()
+        if unknown := sorted(set(federation.slow) - set(sites)):
+            raise RunFailed(f"federation.slow: there is no site {unknown[0]}", hint=f"sites are {', '.join(sites)}")
         splits = split_data(self.data)
         every = SplitData(
             {key: splits.parts[key] for key in splits.parts if key == "val"}, splits.loader, splits.collate
@@ -90,8 +93,6 @@ class Federated(Work):
         if self.spending is not None:
             self.spending.reserve(federation.rounds or 0)
         server = Learner(job, self.module, {ALL: every}, self.stop, self.memory, self.threads if len(sites) == 1 else 1)
-        if unknown := sorted(set(federation.slow) - set(sites)):
-            raise RunFailed(f"federation.slow: there is no site {unknown[0]}", hint=f"sites are {', '.join(sites)}")
         with self._grid(app, list(sites)) as reached:
             grid: SitesGrid = Slow(reached, federation.slow) if federation.slow else reached
             self._rounds(
@@ -143,8 +144,8 @@ class Federated(Work):
             return super()._data()
         datasets = dict(zip(sites, self.job.datasets.items(), strict=True))
         self.own = {site: self.read(key, dataset) for site, (key, dataset) in datasets.items()}
-        common = prepared_alike(self.own)
-        if common is not None:  # which is known only now that all are read
+        if all(isinstance(dataset, FileDataset) for _, dataset in datasets.values()):
+            common = prepared_alike(self.own)  # which is known only now that all are read
             for site, (key, dataset) in datasets.items():
                 if self.own[site].preprocessing != common:
                     self.own[site] = self.read(key, dataset, common)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def _table(counts: Mapping[str, Mapping[str, int]], rounds: Rounds) -> str:
         for site, why in record["refused"].items():
             refused.setdefault(site, []).append(why)
     names = sorted({name for metrics in last.values() for name in metrics})
-    traffic, costs = _traffic(rounds), _costs(rounds)
+    traffic, costs = _summed(rounds, "traffic"), _summed(rounds, "costs")
     measured = next((name for name in names if name.startswith("val")), names[0] if names else "")
     effects = changes([(record["answered"], record["metrics"].get(measured)) for record in rounds], counts)
     energy = any("joules" in cost for cost in costs.values())
@@ -88,9 +89,9 @@ def _table(counts: Mapping[str, Mapping[str, int]], rounds: Rounds) -> str:
             f"{sum(classes.values()):,}",
             f"{took_part[site]:,}",
             _refusals(refused.get(site, [])),
-            *(format_size(count) for count in traffic.get(site, (0, 0))),
-            format_span(round(costs.get(site, {}).get("seconds", 0.0), 1)),
-            *([f"{costs.get(site, {}).get('joules', 0.0) / 3600:.3g} Wh"] if energy else []),
+            *(format_size(int(traffic.get(site, Counter())[way])) for way in (0, 1)),
+            format_span(round(costs.get(site, Counter())["seconds"], 1)),
+            *([f"{costs.get(site, Counter())['joules'] / 3600:.3g} Wh"] if energy else []),
             *(["/".join(f"{change:+.3g}" for change in effects.get(site, ()))] if effects else []),
             *(figure_text(last.get(site, {}).get(name)) for name in names),
         ]
@@ -102,24 +103,15 @@ def _table(counts: Mapping[str, Mapping[str, int]], rounds: Rounds) -> str:
     return table([*head, *(f"{escaped(name)}, last" for name in names)], rows)
 
 
-def _traffic(rounds: Rounds) -> dict[str, tuple[int, int]]:
-    """Return the bytes that went to each site and came from it; records of older versions have none."""
-    sums: dict[str, tuple[int, int]] = {}
-    for record in rounds:
-        for site, (down, up) in record.get("traffic", {}).items():
-            before = sums.get(site, (0, 0))
-            sums[site] = before[0] + down, before[1] + up
-    return sums
+def _summed(rounds: Rounds, what: str) -> dict[str, Counter[str | int]]:
+    """Return sums over the rounds for each site: of bytes down (0) and up (1), or of costs by name.
 
-
-def _costs(rounds: Rounds) -> dict[str, dict[str, float]]:
-    """Return what each site's trainings took altogether."""
-    sums: dict[str, dict[str, float]] = {}
+    Records of older versions have none.
+    """
+    sums: dict[str, Counter[str | int]] = {}
     for record in rounds:
-        for site, cost in record.get("costs", {}).items():
-            before = sums.setdefault(site, {})
-            for name, value in cost.items():
-                before[name] = before.get(name, 0.0) + value
+        for site, values in record.get(what, {}).items():
+            sums.setdefault(site, Counter()).update(dict(enumerate(values)) if isinstance(values, list) else values)
     return sums
 
 

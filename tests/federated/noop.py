@@ -70,9 +70,8 @@ def server_of(
     """Make a server with sites called site-1 and so on, gone on after the last round there is."""
     how = Federation(**{"partition": {"sites": sites}, **federation})
     names = [f"site-{number}" for number in range(1, sites + 1)]
-    grid: SitesGrid = InlineGrid(app_of(change), names)
-    if how.slow:
-        grid = Slow(grid, how.slow)
+    reached = InlineGrid(app_of(change), names)
+    grid: SitesGrid = Slow(reached, how.slow) if how.slow else reached
     server = Server(how, seed, make_strategy(how.strategy), grid, Ledger(folder))
     server.begin(INITIAL)
     return server
