@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
-from ai4sdk.cli.federated import mapping
 from ai4sdk.config.load import load_job
 from ai4sdk.config.project import find_project
-from ai4sdk.errors import NotFound, UsageError
-from ai4sdk.runs.store import find_run
-from ai4sdk.spec.serving import Serving
+from ai4sdk.errors import UsageError
+from ai4sdk.spec.serving import ServedModel
+
+if TYPE_CHECKING:
+    from ai4sdk.serving.sources import Sources
 
 EPILOG = """\
 examples:
@@ -39,47 +42,54 @@ def main(command: str, argv: Sequence[str]) -> int:
     project = find_project()
     runs = runs_folder(args, project.root)
 
-    from ai4sdk.serving.link import spawn
-    from ai4sdk.serving.server import Found, open_socket, serve, threads_of
-
     config = next((each.partition("=")[2] for each in overrides if each.startswith("config=")), None)
     rest = [each for each in overrides if not each.startswith("config=")]
     if config is not None and sources:
         raise UsageError(f"both {sources[0]} and config={config} say what to serve", hint="give one of the two")
-    if config is None:
-        found = {_name_of(folder): folder for folder in (_folder_of(each, runs) for each in sources or ["latest"])}
-        models = "{" + ", ".join(f"{name}: {mapping({'source': str(folder)})}" for name, folder in found.items()) + "}"
-        config, rest = "endpoint", [f"++serving.models={models}", *rest]
-    serving: Serving = load_job(config, rest, project).job.serving
-    versions = [
-        Found(name, version, _folder_of(each.source, runs), each.weight, each.trust_code)
-        for name, model in serving.models.items()
-        for version, each in model.every.items()
-    ]
-    listening = open_socket(serving.host, serving.port)
-    spawned = [spawn(threads_of(serving, len(versions))) for _ in range(serving.workers)]
+    if config is None and (own := next((each for each in rest if "serving.models" in each.partition("=")[0]), None)):
+        raise UsageError(f"{own} needs a config to belong to", hint=f"ai4sdk serve config=endpoint {own}")
+
+    from ai4sdk.serving.link import spawn
+    from ai4sdk.serving.server import open_socket, serve
+    from ai4sdk.serving.sources import Sources
+
+    first = spawn()  # it imports torch, which takes seconds, while this process reads the config
+    try:
+        if config is None:
+            models = _named(sources or ["latest"], Sources(runs, {}, project.root))
+            job = load_job("endpoint", ["++serving.models={model: model}", *rest], project).job
+        else:
+            job = load_job(config, rest, project).job
+            models = job.serving.models or {job.name: ServedModel(source=job.name)}
+        serving = job.serving.model_copy(update={"models": models})
+        listening = open_socket(serving.host, serving.port)
+    except BaseException:
+        first.line.close()
+        raise
     host, port = listening.getsockname()[:2]
-    print(f"listening at http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-    serve(serving, versions, listening, spawned=spawned, tell=_tell)
+    scheme = "https" if serving.tls else "http"
+    print(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+    if not ip_address(host).is_loopback and not (serving.tokens or serving.oidc):
+        _tell("warning: whoever reaches this port may ask; serving.tokens and serving.oidc limit that")
+    tracking = job.tracking.model_dump(mode="json")
+    serve(serving, Sources(runs, tracking, project.root), listening, spawned=[first], tell=_tell)
     return 0
+
+
+def _named(sources: Sequence[str], finder: Sources) -> dict[str, ServedModel]:
+    """Return models by name: that of the job that made them, or that in MLflow's registry."""
+    models: dict[str, ServedModel] = {}
+    for source in sources:
+        address = re.match(r"(?:models|runs):/+([^/@]+)", source)
+        name = re.sub(r"[^\w.-]+", "_", address[1]) if address else finder.find(source).name
+        if name in models:
+            raise UsageError(
+                f"{models[name].source} and {source} are both called {name}",
+                hint=f"ai4sdk serve config=endpoint serving.models.a={models[name].source} serving.models.b={source}",
+            )
+        models[name] = ServedModel(source=source)
+    return models
 
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _folder_of(source: str, runs: Path) -> Path:
-    folder = Path(source)
-    if (folder / "model.json").is_file():
-        return folder.absolute()
-    run = find_run(source, runs)
-    if not run.package.is_dir():
-        raise NotFound(f"{run.id} has no model package", hint=f"ai4sdk status {run.id}")
-    return run.root.absolute()
-
-
-def _name_of(folder: Path) -> str:
-    from ai4sdk.runs.files import read_json
-
-    package = folder if (folder / "model.json").is_file() else folder / "package"
-    return str(read_json(package / "model.json")["name"])

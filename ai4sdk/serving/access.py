@@ -41,7 +41,7 @@ class AccessLog:
             self._due = asyncio.get_running_loop().call_later(_EVERY, self.flush)
 
     def flush(self) -> None:
-        """Write what is there; a stream that takes nothing more (a full disk, a closed pipe) loses the lines, not the server."""
+        """Write what is there. A stream that takes no more (a full disk, a closed pipe) loses lines, nothing else."""
         self._due = None
         lines, self._lines = self._lines, []
         text = "".join(

@@ -1,4 +1,4 @@
-"""The ASGI application: limits, routes, and what the server answers itself. Everything else a model's process answers."""
+"""The ASGI application: limits, routes, and what the server answers itself. The rest a model's process answers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 
 from ai4sdk._version import __version__
 from ai4sdk.serving.access import AccessLog
+from ai4sdk.serving.guard import Denied, Guard
 from ai4sdk.serving.messages import JSON, Request, Response
 from ai4sdk.serving.metrics import CONTENT_TYPE, Metrics
 from ai4sdk.serving.models import Models
@@ -32,6 +33,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 _REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
 _HEADER_LENGTH = b"inference-header-content-length"
 _MOST_ROUTES = 4096
+_FOR_ALL = frozenset({"live", "ready", "v2_live", "v2_ready", "ping"})
+"""What is told without a token: whoever starts and stops servers has none."""
 NO_LENGTH = -1
 
 
@@ -52,6 +55,7 @@ class _Heads:
     length: int = NO_LENGTH
     request_id: bytes = b""
     encoded: bool = False
+    authorization: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
 
 
@@ -66,16 +70,27 @@ class App:
         The models.
     metrics
         Counts requests.
+    guard
+        Lets pass who may ask; nothing where anybody may.
     log
         Notes requests; nothing for no log.
     """
 
-    def __init__(self, serving: Serving, models: Models, metrics: Metrics, log: AccessLog | None = None) -> None:
+    def __init__(
+        self,
+        serving: Serving,
+        models: Models,
+        metrics: Metrics,
+        *,
+        guard: Guard | None = None,
+        log: AccessLog | None = None,
+    ) -> None:
         self.models = models
         self.draining = False
         self._limits = serving.limits
         self._protocols = frozenset(serving.protocols)
         self._metrics = metrics
+        self._guard = guard
         self._log = log
         self._routes: dict[str, Route | None] = {}
         self._open = 0
@@ -111,6 +126,8 @@ class App:
         self._open += 1
         try:
             try:
+                if self._guard is not None and (route is None or route.kind not in _FOR_ALL):
+                    await self._guard.check(heads.authorization)
                 if route is not None and route.kind == "infer" and scope["method"] == "POST":
                     pool = self._pool(route)
                     body = await self._body(heads, receive)
@@ -120,6 +137,10 @@ class App:
                     )
                 else:
                     answer = self._own(route, scope["method"], path)
+            except Denied as denied:
+                answer = refusal(route.protocol if route else "natural", denied.status, denied.message)
+                if denied.status == 401:
+                    answer = Response(401, answer.content_type, answer.body, {"www-authenticate": "Bearer"})
             except _Ended as ended:
                 answer = refusal(route.protocol if route else "natural", ended.status, ended.message)
             await _send(send, answer, request_id, scope["method"], close=answer.status in (408, 413))
@@ -307,6 +328,8 @@ def _heads(headers: list[tuple[bytes, bytes]]) -> _Heads:
             heads.length = int(value) if value.isdigit() and len(value) < 19 else NO_LENGTH
         elif name == b"x-request-id":
             heads.request_id = value if _REQUEST_ID.fullmatch(value) else b""
+        elif name == b"authorization":
+            heads.authorization = value.decode("latin-1")
         elif name == b"content-encoding":
             heads.encoded = value.lower() not in (b"", b"identity")
         elif name == _HEADER_LENGTH:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
@@ -26,14 +25,8 @@ class Spawned:
     line: socket.socket
 
 
-def spawn(threads: int) -> Spawned:
-    """Start a model process. It imports what it needs while it waits to be told what to load.
-
-    Parameters
-    ----------
-    threads
-        Threads that its libraries may start.
-    """
+def spawn() -> Spawned:
+    """Start a model process. It imports what it needs while it waits to be told what to load."""
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(
@@ -41,8 +34,7 @@ def spawn(threads: int) -> Spawned:
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),  # what a module prints is no answer
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
-            preexec_fn=die_with_parent(),
+            preexec_fn=die_with_parent(signal.SIGKILL),
         )
     return Spawned(process, ours)
 

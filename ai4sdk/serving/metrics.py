@@ -44,7 +44,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        of = {"labelnames": ("model", "version"), "registry": self._registry}
+        of: dict[str, Any] = {"labelnames": ("model", "version"), "registry": self._registry}
         self._requests = Counter(
             "ai4sdk_requests", "Requests by outcome", ("model", "protocol", "status"), registry=self._registry
         )

@@ -33,7 +33,7 @@ class Name:
     entries: dict[str, _Entry] = field(default_factory=dict)
 
     def pick(self) -> Pool:
-        """Return the version that is next, so that each gets its share exactly and evenly (smooth weighted round robin)."""
+        """Return the version that is next: each gets its share exactly and evenly (smooth weighted round robin)."""
         if len(self.entries) == 1:
             return next(iter(self.entries.values())).pool
         total = 0.0

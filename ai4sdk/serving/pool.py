@@ -187,7 +187,7 @@ class Pool:
                 await member.link.ended()
 
     def _begin(self, device: str, spawned: Spawned | None = None) -> _Member:
-        link = Link(spawned or spawn(self.settings.threads), self._answered, self._gone)
+        link = Link(spawned or spawn(), self._answered, self._gone)
         member = _Member(device, link)
         self._members.append(member)
         return member

@@ -1,7 +1,9 @@
-"""A model's process: ``python -m ai4sdk.serving.process FD`` loads a package, tries it, and answers what the front asks."""
+"""A model's process: ``python -m ai4sdk.serving.process FD`` loads a package, tries it, and answers the front."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import logging
 import os
 import signal
@@ -22,9 +24,12 @@ _READ = 1 << 20
 
 def main(argv: list[str]) -> int:
     """Serve the socket whose descriptor is given, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the front, which then closes the socket
+    for number in (signal.SIGINT, signal.SIGTERM):  # the front's: it lets requests end, and closes the socket
+        signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     connection = socket.socket(fileno=int(argv[0]))
+    with contextlib.suppress(Exception):  # whatever it is, it is told when a model is to be loaded
+        importlib.import_module("ai4sdk.worker.model")
     frames, buffer = Frames(), bytearray(_READ)
     answering = None
     while count := connection.recv_into(buffer):
@@ -44,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def _load(settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Load and try a model; return what answers with it, and what the front is told: the contract, or what went wrong."""
+    """Load and try a model; return what answers with it, and what the front is told of it, or of what went wrong."""
     from ai4sdk.errors import Ai4Error
 
     try:

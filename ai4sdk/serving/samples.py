@@ -67,7 +67,7 @@ def from_csv(body: bytes | memoryview, contract: Contract) -> Any:
 
 
 def _as_array(samples: Any) -> Any:
-    """Return nested lists of numbers as an array; anything else as it is, for the model to say what is wrong with it."""
+    """Return nested lists of numbers as an array; anything else as it is: the model says what is wrong with it."""
     try:
         array = np.asarray(samples)
     except ValueError:
@@ -80,8 +80,8 @@ def _pictures(array: Any) -> list[Any]:
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "iu" or array.ndim not in (3, 4):
         raise Refused(
             400,
-            "the model takes pictures: send one as the body with its type, such as image/png, or whole numbers of the shape "
-            "(samples, height, width) or (samples, height, width, 3)",
+            "the model takes pictures: send one as the body with its type, such as image/png, or whole numbers of the "
+            "shape (samples, height, width) or (samples, height, width, 3)",
         )
     if array.size and (array.min() < 0 or array.max() > 255):
         raise Refused(400, "brightnesses of pictures are whole numbers from 0 to 255")

@@ -7,53 +7,60 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+import uvloop
 
+from ai4sdk.data.secrets import resolve_secret
 from ai4sdk.errors import Ai4Error, EnvironmentFault
 from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.app import App
+from ai4sdk.serving.guard import Guard, Provider
 from ai4sdk.serving.http import HttpProtocol
 from ai4sdk.serving.link import Spawned
 from ai4sdk.serving.metrics import Metrics, PoolMetrics
 from ai4sdk.serving.models import Models
 from ai4sdk.serving.pool import Pool, PoolSettings
+from ai4sdk.serving.sources import Located, Sources
 from ai4sdk.spec.serving import Serving
 
-__all__ = ["Found", "cpus", "open_socket", "serve", "threads_of"]
+__all__ = ["Wanted", "open_socket", "serve", "threads_of", "wanted_of"]
+
+_KEEP_ALIVE = 75
+_GPUS = Path("/proc/driver/nvidia/gpus")
+"""A folder a GPU, where NVIDIA's driver is."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """A version to serve, and where it lies on this machine.
-
-    Parameters
-    ----------
-    name, version, weight, trust_code
-        See `ai4sdk.spec.serving`.
-    folder
-        A run or a package.
-    """
+class Wanted:
+    """A version to serve; see `ai4sdk.spec.serving`."""
 
     name: str
     version: str
-    folder: Path
-    weight: float = 1.0
-    trust_code: bool = False
+    source: str
+    weight: float
+    trust_code: bool
 
 
-def cpus() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
+def wanted_of(serving: Serving) -> list[Wanted]:
+    """Return every version that is to be served."""
+    return [
+        Wanted(name, version, each.source, each.weight, each.trust_code)
+        for name, model in serving.models.items()
+        for version, each in model.every.items()
+    ]
 
 
-def threads_of(serving: Serving, versions: int) -> int:
+def threads_of(serving: Serving) -> int:
     """Return how many threads a model process gets: its share of the CPUs."""
-    return serving.threads or max(1, cpus() // (serving.workers * max(versions, 1)))
+    processes = serving.workers * max(len(wanted_of(serving)), 1)
+    return serving.threads or max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -66,18 +73,16 @@ def open_socket(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        opened = socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
         raise EnvironmentFault(
             f"cannot listen at {host}:{port}: {error.strerror or error}", hint="serving.port=0 takes a free one"
         ) from error
-    opened.set_inheritable(False)
-    return opened
 
 
 def serve(
     serving: Serving,
-    found: Sequence[Found],
+    sources: Sources,
     listening: socket.socket,
     *,
     spawned: Sequence[Spawned] = (),
@@ -88,9 +93,9 @@ def serve(
     Parameters
     ----------
     serving
-        How.
-    found
-        What.
+        What, and how.
+    sources
+        Finds the models.
     listening
         The socket.
     spawned
@@ -103,14 +108,8 @@ def serve(
     Ai4Error
         If a model cannot be loaded.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_Server(serving, found, listening, spawned, tell).run())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    import uvloop
-
-    return uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Server(serving, sources, listening, spawned, tell).run())
 
 
 class _Server:
@@ -119,83 +118,138 @@ class _Server:
     def __init__(
         self,
         serving: Serving,
-        found: Sequence[Found],
+        sources: Sources,
         listening: socket.socket,
         spawned: Sequence[Spawned],
         tell: Callable[[str], None],
     ) -> None:
         self._serving = serving
-        self._found = found
+        self._sources = sources
         self._listening = listening
         self._spawned = list(spawned)
         self._tell = tell
         self._models = Models()
         self._metrics = Metrics()
+        self._served: dict[tuple[str, str], Located] = {}
         self._log = AccessLog(sys.stderr) if serving.access_log else None
-        self._app = App(serving, self._models, self._metrics, self._log)
+        self._app = App(serving, self._models, self._metrics, guard=_guard_of(serving), log=self._log)
         self._stopping = asyncio.Event()
+        self._reload = asyncio.Event()
 
     async def run(self) -> None:
+        """Serve until asked to stop."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_stop)
-        http = uvicorn.Server(
-            uvicorn.Config(
-                self._app,
-                http=HttpProtocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                date_header=False,
-                timeout_keep_alive=75,
-                limit_concurrency=self._serving.limits.connections,
-                timeout_graceful_shutdown=round(self._serving.grace),
-            )
-        )
-        HttpProtocol.slow = self._serving.limits.slow
-        http.capture_signals = contextlib.nullcontext  # type: ignore[method-assign] # they are ours
-        answering = loop.create_task(http.serve(sockets=[self._listening]))
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        http = _Uvicorn(self._config())
+        tasks = [loop.create_task(http.serve(sockets=[self._listening])), loop.create_task(self._stopping.wait())]
         loading = loop.create_task(self._load())
-        stopping = loop.create_task(self._stopping.wait())
         try:
-            await asyncio.wait({answering, loading, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*tasks, loading}, return_when=asyncio.FIRST_COMPLETED)
             if loading.done():
                 loading.result()
-                await asyncio.wait({answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             loading.cancel()
             await self._drain()
             http.should_exit = True
-            with contextlib.suppress(asyncio.CancelledError):
-                await answering
+            await tasks[0]
             if self._log is not None:
                 self._log.flush()
 
-    async def _load(self) -> None:
-        """Load every model; what is there already answers in the meantime."""
-        for found in self._found:
-            pool = Pool(self._settings(found), PoolMetrics(self._metrics, found.name, found.version))
-            taken, self._spawned = self._spawned[: self._serving.workers], self._spawned[self._serving.workers :]
-            await pool.start(taken)
-            self._models.add(found.name, found.version, pool, found.weight)
-            golden = pool.facts["golden"]
-            tried = (
-                f"{golden} golden requests answered as when it was packed" if golden else "it has no golden requests"
-            )
-            alone = "" if pool.facts["batches"] else ", without batches"
-            self._tell(f"{found.name} version {found.version} is ready: {tried}{alone}")
+    def _config(self) -> uvicorn.Config:
+        serving, tls = self._serving, self._serving.tls
+        HttpProtocol.slow = serving.limits.slow
+        application: Any = self._app
+        if serving.origins:
+            from starlette.middleware.cors import CORSMiddleware
 
-    def _settings(self, found: Found) -> PoolSettings:
+            application = CORSMiddleware(
+                application,
+                allow_origins=serving.origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "inference-header-content-length"],
+            )
+        config = uvicorn.Config(
+            application,
+            http=HttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            limit_concurrency=serving.limits.connections,
+            timeout_graceful_shutdown=max(1, round(serving.grace)),
+            ssl_certfile=tls.certificate if tls else None,
+            ssl_keyfile=tls.key if tls else None,
+        )
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            raise EnvironmentFault(
+                f"serving.tls cannot be used: {getattr(error, 'strerror', None) or error}",
+                hint="certificate and key are files in PEM that belong together",
+            ) from error
+        return config
+
+    async def _load(self) -> None:
+        """Load every model, then see to it that they stay the ones that their sources mean."""
+        for wanted in wanted_of(self._serving):
+            await self._put(wanted, await self._find(wanted))
+        every = self._serving.reload
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reload.wait(), every)
+            asked = self._reload.is_set()
+            self._reload.clear()
+            for wanted in wanted_of(self._serving):
+                await self._exchange(wanted, asked=asked)
+
+    async def _exchange(self, wanted: Wanted, *, asked: bool) -> None:
+        """Serve what a source means now, if that is another model; one that does not load changes nothing."""
+        try:
+            located = await self._find(wanted)
+            if located.identity == self._served[wanted.name, wanted.version].identity:
+                if asked:
+                    self._tell(f"{wanted.name} version {wanted.version} is what it was")
+                return
+            await self._put(wanted, located)
+        except Ai4Error as error:
+            self._tell(f"{wanted.name} version {wanted.version} stays what it was: {error}")
+
+    async def _find(self, wanted: Wanted) -> Located:
+        return await asyncio.get_running_loop().run_in_executor(None, self._sources.find, wanted.source)
+
+    async def _put(self, wanted: Wanted, located: Located) -> None:
+        """Load a model, and serve it in the place of the one before, whose requests are answered first."""
+        pool = Pool(self._settings(wanted, located), PoolMetrics(self._metrics, wanted.name, wanted.version))
+        taken, self._spawned = self._spawned[: self._serving.workers], self._spawned[self._serving.workers :]
+        try:
+            await pool.start(taken)
+        except BaseException:
+            await pool.close()
+            raise
+        before = self._models.add(wanted.name, wanted.version, pool, wanted.weight)
+        self._served[wanted.name, wanted.version] = located
+        golden, alone = pool.facts["golden"], "" if pool.facts["batches"] else ", without batches"
+        tried = f"{golden} golden requests answered as when it was packed" if golden else "it has no golden requests"
+        self._tell(f"{wanted.name} version {wanted.version} is ready ({located.folder}): {tried}{alone}")
+        if before is not None:
+            await before.close()
+
+    def _settings(self, wanted: Wanted, located: Located) -> PoolSettings:
         serving = self._serving
         return PoolSettings(
-            name=found.name,
-            version=found.version,
-            folder=found.folder,
-            devices=(serving.device,) * serving.workers,
-            threads=threads_of(serving, len(self._found)),
-            trust_code=found.trust_code,
+            name=wanted.name,
+            version=wanted.version,
+            folder=located.folder,
+            devices=tuple(_devices(serving)),
+            threads=threads_of(serving),
+            trust_code=wanted.trust_code,
             batch_size=serving.batch.size,
             batch_wait=serving.batch.wait,
             start=serving.start,
@@ -213,11 +267,35 @@ class _Server:
     async def _drain(self) -> None:
         """Answer what is here, at most ``serving.grace``, and end the processes."""
         self._app.draining = True
+        for spawned in self._spawned:
+            spawned.line.close()
         try:
-            await asyncio.wait_for(
-                asyncio.gather(*(pool.close() for pool in self._models.pools())), self._serving.grace
-            )
+            closing = asyncio.gather(*(pool.close() for pool in self._models.pools()))
+            await asyncio.wait_for(closing, self._serving.grace)
         except TimeoutError:
             self._tell(f"requests were not answered within {self._serving.grace:g} s; they are dropped")
-        except Ai4Error as error:
-            self._tell(str(error))
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server, without its way with signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to who runs the server."""
+        yield
+
+
+def _devices(serving: Serving) -> Iterator[str]:
+    """Yield where each process computes."""
+    if serving.device != "auto":
+        yield from [serving.device] * serving.workers
+        return
+    gpus = [f"cuda:{number}" for number, _ in enumerate(_GPUS.iterdir())] if _GPUS.is_dir() else []
+    yield from gpus or ["cpu"] * serving.workers
+
+
+def _guard_of(serving: Serving) -> Guard | None:
+    if not serving.tokens and serving.oidc is None:
+        return None
+    tokens = [resolve_secret(token) for token in serving.tokens]
+    return Guard(tokens, Provider(serving.oidc) if serving.oidc else None)

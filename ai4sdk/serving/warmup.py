@@ -62,7 +62,7 @@ def warm_up(answering: Answering, package: Path) -> Tried:
     for number, (found, wanted) in enumerate(zip(alone, expected, strict=True), start=1):
         if (place := _difference(found["predictions"], wanted["predictions"])) is not None:
             raise DataError(
-                f"the model of {package} answers its golden request {number} otherwise than when it was packed ({place})",
+                f"the model of {package} answers golden request {number} otherwise than when it was packed: {place}",
                 hint="its code or a package it needs has changed; see requirements.txt beside it",
             )
     together = _answers(answering, requests)

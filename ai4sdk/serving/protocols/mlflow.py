@@ -1,7 +1,8 @@
 """MLflow's scoring protocol: ``/invocations``, as ``mlflow models serve`` answers it.
 
-Source: MLflow's documentation of its inference server: JSON with one of ``dataframe_split``, ``dataframe_records``, ``instances`` or
-``inputs``, or CSV with a header; the answer is ``{"predictions": …}``, errors are ``error_code`` and ``message``.
+Source: MLflow's documentation of its inference server: JSON with one of ``dataframe_split``, ``dataframe_records``,
+``instances`` or ``inputs``, or CSV with a header; the answer is ``{"predictions": …}``, errors have ``error_code`` and
+``message``.
 """
 
 from __future__ import annotations
