@@ -35,6 +35,9 @@ def main(command: str, argv: Sequence[str]) -> int:
         metavar="RUN|config=NAME|KEY=VALUE",
         help="runs or package folders, or a config; and overrides",
     )
+    parser.add_argument(
+        "--trust-code", action="store_true", help="run the code inside packages that is not installed here"
+    )
     add_runs_option(parser)
     args = parser.parse(argv)
     sources = [each for each in args.what if "=" not in each]
@@ -44,6 +47,8 @@ def main(command: str, argv: Sequence[str]) -> int:
 
     config = next((each.partition("=")[2] for each in overrides if each.startswith("config=")), None)
     rest = [each for each in overrides if not each.startswith("config=")]
+    if config is not None and args.trust_code:
+        raise UsageError("--trust-code is for packages, not for configs", hint="serving.models.NAME.trust_code=true")
     if config is not None and sources:
         raise UsageError(f"both {sources[0]} and config={config} say what to serve", hint="give one of the two")
     if config is None and (own := next((each for each in rest if "serving.models" in each.partition("=")[0]), None)):
@@ -56,7 +61,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     first = spawn()  # it imports torch, which takes seconds, while this process reads the config
     try:
         if config is None:
-            models = _named(sources or ["latest"], Sources(runs, {}, project.root))
+            models = _named(sources or ["latest"], Sources(runs, {}, project.root), args.trust_code)
             job = load_job("endpoint", ["++serving.models={model: model}", *rest], project).job
         else:
             job = load_job(config, rest, project).job
@@ -76,7 +81,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def _named(sources: Sequence[str], finder: Sources) -> dict[str, ServedModel]:
+def _named(sources: Sequence[str], finder: Sources, trust_code: bool) -> dict[str, ServedModel]:
     """Return models by name: that of the job that made them, or that in MLflow's registry."""
     models: dict[str, ServedModel] = {}
     for source in sources:
@@ -87,7 +92,7 @@ def _named(sources: Sequence[str], finder: Sources) -> dict[str, ServedModel]:
                 f"{models[name].source} and {source} are both called {name}",
                 hint=f"ai4sdk serve config=endpoint serving.models.a={models[name].source} serving.models.b={source}",
             )
-        models[name] = ServedModel(source=source)
+        models[name] = ServedModel(source=source, trust_code=trust_code)
     return models
 
 

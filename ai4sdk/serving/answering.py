@@ -73,6 +73,8 @@ class Answering:
                     raise Refused(400, "there is no sample to predict for")
             except Refused as refused:
                 answers[place] = refusal(request.protocol, refused.status, refused.message)
+            except Exception as error:  # noqa: BLE001 - a defect of ours must not take others along
+                answers[place] = _defect(request, error)
             else:
                 groups.setdefault(_likeness(question.samples), []).append((place, question))
         for members in groups.values():
@@ -128,8 +130,17 @@ class Answering:
         return parts
 
     def _encoded(self, request: Request, question: Question, prediction: Prediction) -> Response:
-        response: Response = protocol(request.protocol).encode(question, prediction, self._contract, self._served)
+        try:
+            response: Response = protocol(request.protocol).encode(question, prediction, self._contract, self._served)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _defect(request, error)
         return response
+
+
+def _defect(request: Request, error: Exception) -> Response:
+    """Answer where ai4sdk itself is at fault, so that others are answered nevertheless."""
+    log.exception("a defect of ai4sdk in %s", request.protocol)
+    return refusal(request.protocol, 500, f"a defect of the server: {type(error).__name__}")
 
 
 def _likeness(samples: Any) -> Hashable:

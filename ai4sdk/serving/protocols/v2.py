@@ -101,7 +101,7 @@ def _tensor(given: Any, rest: memoryview) -> tuple[str, NDArray[Any], memoryview
     name, datatype, shape = given.get("name"), given.get("datatype"), given.get("shape")
     if not isinstance(name, str):
         raise Refused(400, "an input has no name")
-    if datatype not in _TYPES and datatype != "BYTES":
+    if not isinstance(datatype, str) or (datatype not in _TYPES and datatype != "BYTES"):
         raise Refused(400, f"input {name!r} has the datatype {datatype!r}; there are {', '.join(_TYPES)}, BYTES")
     if not isinstance(shape, list) or not shape or not all(type(length) is int and length >= 0 for length in shape):
         raise Refused(400, f"input {name!r} has no shape: a list of whole numbers, the first that of samples")
@@ -164,6 +164,8 @@ def _from_list(data: list[Any], datatype: str, count: int, name: str, content_ty
     if array.size != count:
         raise Refused(400, f"input {name!r} holds {array.size} numbers; its shape needs {count}")
     dtype = _TYPES[datatype]
+    if dtype.kind == "u" and array.dtype.kind == "f":  # numpy reads numbers beyond INT64 beside smaller ones so
+        array = _whole(data, array)
     if array.dtype.kind not in ("b" if dtype.kind == "b" else "iu" if dtype.kind in "iu" else "iuf"):
         raise Refused(400, f"input {name!r} holds values that are no {datatype}")
     if dtype.kind in "iu" and array.size:
@@ -172,6 +174,14 @@ def _from_list(data: list[Any], datatype: str, count: int, name: str, content_ty
             raise Refused(400, f"input {name!r} holds numbers beyond {datatype}")
     with np.errstate(over="ignore"):  # too large for FP16 or FP32 is infinite, which the model refuses by name
         return array.astype(dtype, copy=False).reshape(-1)
+
+
+def _whole(data: list[Any], array: NDArray[Any]) -> NDArray[Any]:
+    """Read whole numbers up to the largest of UINT64; what holds others is left as it is."""
+    exact = np.asarray(data, object).reshape(-1)
+    if not all(type(one) is int and 0 <= one < 2**64 for one in exact):
+        return array
+    return exact.astype(np.uint64)
 
 
 def _texts(data: list[Any], count: int, name: str, content_type: Any) -> NDArray[Any]:
