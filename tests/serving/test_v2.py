@@ -138,6 +138,7 @@ def test_pixels_become_pictures():
         (asking([{**tensor(["?"], "BYTES", "image"), "parameters": {"content_type": "base64"}}]), PICTURES, "no base64"),
         (asking([{**tensor([[1] * 4]), "parameters": 3}]), taking(), "no mapping"),
         (asking([tensor([[1] * 4])], outputs=[{"name": "labels"}]), taking(), "no output 'labels'; there are label"),
+        (asking([tensor([[1] * 4])], outputs=[{"name": {}}]), taking(), "no output"),
         (asking([tensor([[1] * 4])], outputs=[]), taking(), '"outputs" is a list'),
         (asking([tensor([[1] * 4])], id=3), taking(), "id of a request is text"),
         (asking([{"name": "input", "datatype": "FP32", "shape": [1, 4], "parameters": {"binary_data_size": 15}}], b"x" * 15), taking(), "need 16"),

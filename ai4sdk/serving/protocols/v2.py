@@ -283,7 +283,7 @@ def _wanted_outputs(head: Mapping[str, Any], contract: Contract) -> list[tuple[T
     specs = {spec.name: spec for spec in contract.outputs}
     wanted = []
     for one in asked:
-        if one.get("name") not in specs:
+        if not isinstance(one.get("name"), str) or one["name"] not in specs:
             raise Refused(400, f"there is no output {one.get('name')!r}; there are {', '.join(specs)}")
         own = one.get("parameters") or {}
         binary = own.get("binary_data", every) if isinstance(own, dict) else every
