@@ -117,6 +117,7 @@ def test_pixels_become_pictures():
         (asking([{"name": "input", "datatype": "FP32", "shape": [-1, 2], "data": [1, 2]}]), taking(), "no shape"),
         (asking([{"name": "input", "datatype": "FP32", "shape": [True], "data": [1]}]), taking(), "no shape"),
         (asking([{"name": "input", "datatype": "FP32", "shape": [2**62, 2**62], "data": [1]}]), taking(), "its shape needs"),
+        (asking([{"name": "input", "datatype": "FP32", "shape": [0, 2**31, 2**31, 2**31], "data": []}]), taking(), "too large"),
         (asking([{"name": "input", "datatype": "FP32", "shape": [1, 4]}]), taking(), "no data"),
         (asking([tensor([[1, 2, 3, 4]], shape=[1, 5])]), taking(), "holds 4 numbers; its shape needs 5"),
         (asking([tensor([1, [2, 3]], shape=[3])]), taking(), "different lengths"),

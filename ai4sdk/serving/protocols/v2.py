@@ -113,12 +113,19 @@ def _tensor(given: Any, rest: memoryview) -> tuple[str, NDArray[Any], memoryview
         if "data" in given:
             raise Refused(400, f"input {name!r} has data and binary_data_size; give one of them")
         array = _from_bytes(rest[:size], datatype, count, name)
-        return name, array.reshape(shape), rest[size:]
+        return name, _shaped(array, shape, name), rest[size:]
     if not isinstance(given.get("data"), list):
         raise Refused(400, f"input {name!r} has no data: a list, flat or nested")
     parameters = given.get("parameters") or {}
     array = _from_list(given["data"], datatype, count, name, parameters.get("content_type"))
-    return name, array.reshape(shape), rest
+    return name, _shaped(array, shape, name), rest
+
+
+def _shaped(array: NDArray[Any], shape: list[int], name: str) -> NDArray[Any]:
+    try:
+        return array.reshape(shape)
+    except ValueError:  # no elements, and axes that nothing could fill
+        raise Refused(400, f"input {name!r} has a shape that is too large") from None
 
 
 def _is_mapping(given: Mapping[str, Any], key: str, name: str) -> bool:
