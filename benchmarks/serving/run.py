@@ -85,7 +85,8 @@ def load(contender: Contender, seconds: float) -> tuple[float, float]:
         raise SystemExit(f"{contender.name} refuses:\n{done.stdout}")
     rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
     tail = re.search(r"99%\s+([\d.]+)(us|ms|s)\b", done.stdout)
-    assert rate and tail, done.stdout
+    assert rate is not None, done.stdout
+    assert tail is not None, done.stdout
     return float(rate[1]), float(tail[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[tail[2]]
 
 
@@ -172,11 +173,9 @@ def main() -> None:
         reference = statistics.median(rates["FastAPI"])
         print(f"{'':12} requests/s  x FastAPI  p99 ms  ready s  MiB")
         for contender in contenders:
-            middle = [statistics.median(each[contender.name]) for each in (rates, tails, starts)]
-            print(
-                f"{contender.name:12} {middle[0]:10,.0f}  {middle[0] / reference:9.2f}  {middle[1]:6.1f}  {middle[2]:7.2f}  "
-                f"{sizes[contender.name]:4.0f}"
-            )
+            rate, tail, ready = (statistics.median(each[contender.name]) for each in (rates, tails, starts))
+            figures = f"{rate:10,.0f}  {rate / reference:9.2f}  {tail:6.1f}  {ready:7.2f}  {sizes[contender.name]:4.0f}"
+            print(f"{contender.name:12} {figures}")
         print(json.dumps({"requests_per_second": rates, "p99_ms": tails, "ready_s": starts, "uss_mib": sizes}))
 
 
