@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-import os
 import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -139,7 +138,9 @@ def _shared_words(one: str, other: str) -> float:
 def _standing_for(word: str, words: Sequence[str]) -> range:
     """Return the places of what a word stands for: one of the same stem, or several whose initials it is."""
     for place, other in enumerate(words):
-        stem = len(os.path.commonprefix([word, other]))
+        stem = next(
+            (at for at, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other))
+        )
         if word == other or (stem >= _STEM and stem >= max(len(word), len(other)) / 2):
             return range(place, place + 1)
     initials = "".join(other[0] for other in words)
