@@ -12,9 +12,11 @@ from flwr.app import Context, Message, RecordDict
 from ai4sdk.errors import RunFailed, RunInterrupted
 from ai4sdk.federated.app import SITE
 from ai4sdk.federated.deploy.client import Forgotten
+from ai4sdk.federated.deploy.grid import DeployedGrid
 from ai4sdk.federated.deploy.questions import Questions
 from ai4sdk.federated.ledger import Round
 from ai4sdk.testing.helpers import wait_for
+from ai4sdk.worker.signals import StopRequest
 from tests.federated.deployed import deployed
 from tests.federated.noop import app_of, bits, server_of
 
@@ -132,6 +134,25 @@ def test_a_late_answer_is_discarded_and_the_site_takes_part_in_the_next_round(tm
         assert "within 1.5 s" in record.refused["site-2"]
         slow.set()
         assert set(server.round().answered) == {"site-1", "site-2"}
+
+
+def test_who_is_waited_for_is_told(tmp_path: Path) -> None:
+    told: list[tuple[list[str], int]] = []
+    with deployed(tmp_path, 2, wait=20.0) as coordinator:
+        coordinator.grid = DeployedGrid(
+            coordinator.link,
+            coordinator.settings,
+            StopRequest(),
+            tell=lambda there, needed: told.append((there, needed)),
+        )
+        gathering = threading.Thread(target=coordinator.grid.gather, args=(2,))
+        gathering.start()
+        for number, site in enumerate(("site-2", "site-1"), 1):
+            wait_for(lambda number=number: len(told) == number, 10)  # type: ignore[misc]
+            coordinator.join(site)
+        gathering.join(10)
+        assert coordinator.grid.gather(1) == ["site-1", "site-2"]
+    assert told == [([], 2), (["site-2"], 2), (["site-1", "site-2"], 2)], "nothing where nobody is waited for"
 
 
 def test_nobody_waits_for_ever(tmp_path: Path) -> None:

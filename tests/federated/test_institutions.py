@@ -151,6 +151,7 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
         ask = ("federated", "join", address, "--site", name, *who, "config=train", *COMMON, *data)
         return (*ask, "--approve", digest, "--detach")
 
+    assert "round 1 of 5 waits for sites: 0 of 4 are there" in coordinator.do("status", leader.id)
     for name, site in sites.items():
         site.do(*joining(name))
 

@@ -38,6 +38,7 @@ class Site(Work):
         join = federation.join
         assert join is not None
         data = own_part_of(self.data, "this site")
+        self.records.progress.update(round=0, rounds=federation.rounds, sites=1, of_sites=1)
         self.paths.federation.mkdir(exist_ok=True)
         sharing = Sharing(self.module, federation.share, federation.batchnorm)
         privacy, secret, private, spending = federation.privacy, b"", None, None
