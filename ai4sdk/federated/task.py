@@ -146,10 +146,11 @@ class Federated(Work):
         datasets = dict(zip(sites, self.job.datasets.items(), strict=True))
         self.own = {site: self.read(key, dataset) for site, (key, dataset) in datasets.items()}
         if all(isinstance(dataset, FileDataset) for _, dataset in datasets.values()):
-            common = prepared_alike(self.own)  # which is known only now that all are read
-            for site, (key, dataset) in datasets.items():
-                if self.own[site].preprocessing != common:
-                    self.own[site] = self.read(key, dataset, common)
+            common = prepared_alike(self.own)  # which is known only now that all are read; refuses what is not alike
+            if self.job.federation.scaling == "together":
+                for site, (key, dataset) in datasets.items():
+                    if self.own[site].preprocessing != common:
+                        self.own[site] = self.read(key, dataset, common)
         return gathered(self.own)
 
     def evaluate(self) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-from ai4sdk.errors import RunFailed, RunInterrupted
+from ai4sdk.errors import DataError, RunFailed, RunInterrupted
 from ai4sdk.federated.app import SITE
+from ai4sdk.federated.deploy.agreement import names_of, require_names_alike
 from ai4sdk.federated.deploy.client import Forgotten
 from ai4sdk.federated.deploy.grid import DeployedGrid
 from ai4sdk.federated.deploy.questions import Questions
@@ -153,6 +154,20 @@ def test_who_is_waited_for_is_told(tmp_path: Path) -> None:
         gathering.join(10)
         assert coordinator.grid.gather(1) == ["site-1", "site-2"]
     assert told == [([], 2), (["site-2"], 2), (["site-1", "site-2"], 2)], "nothing where nobody is waited for"
+
+
+def test_sites_whose_classes_or_inputs_have_other_names_are_told(tmp_path: Path) -> None:
+    ours, mixed = names_of(["no", "yes"], ["age", "sex=f"]), names_of(["no", "yes"], ["sex=f", "age"])
+    assert names_of(None, ["age"]).keys() == {"inputs"}
+    with deployed(tmp_path, 2) as coordinator, coordinator.client("site-1") as one, coordinator.client("site-2") as two:
+        assert one.terms()["names"] == {}
+        require_names_alike(one.terms(mixed)["names"], mixed)
+        with pytest.raises(DataError, match="the inputs of this site's data are not those of site-1"):
+            require_names_alike(two.terms(ours)["names"], ours)
+        require_names_alike(one.terms(ours)["names"], ours)  # it has changed its data, and comes back
+        require_names_alike(two.terms(ours)["names"], ours)
+        for nonsense in ({"inputs": "age, sex"}, {"inputs": 3}, {"files": ours["inputs"]}, ["inputs"], "x"):
+            assert two.terms(nonsense)["names"] == one.terms()["names"]  # type: ignore[arg-type] # as a stranger might
 
 
 def test_nobody_waits_for_ever(tmp_path: Path) -> None:

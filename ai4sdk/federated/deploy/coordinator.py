@@ -110,6 +110,7 @@ class Coordinator(Federated):
             "terms": self.plan.terms,
             "classes": self._class_names,
             "columns": self.data.column_names,
+            "inputs": self.data.input_names,
         }
 
     def _validate(self) -> Callable[[int, State], dict[str, float]] | None:
