@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ai4sdk.backends.launch import resume_run, start_run
 from ai4sdk.backends.standing import current_state
 from ai4sdk.cli.arguments import Parser, add_runs_option, add_waiting_options, runs_folder, split_config
-from ai4sdk.cli.federated import absolute, mapping
+from ai4sdk.cli.federated import absolute, address_of, mapping
 from ai4sdk.cli.following import follow
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
@@ -109,7 +109,7 @@ def _connection(args: argparse.Namespace, project: Project) -> dict[str, str | N
     if token == "-":
         token = _kept(sys.stdin.readline().strip(), folder / f"{args.site}.token")
     return {
-        "address": args.address,
+        "address": address_of(args.address),
         "ca": absolute(args.ca),
         "token_file": absolute(token) if token is not None else None,
         "key": absolute(args.key or str(folder / f"{args.site}.key")),
