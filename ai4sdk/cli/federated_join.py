@@ -130,6 +130,7 @@ def _kept(token: str, path: Path) -> str:
 
 def _ask(connection: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what the coordinator tells, and its terms."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told once, by us
     try:
         from ai4sdk.federated.deploy.agreement import terms_told
         from ai4sdk.federated.deploy.client import Ended, Forgotten, Refused, Unreachable
@@ -148,10 +149,18 @@ def _ask(connection: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str
             ) from None
         except Unreachable as error:
             raise EnvironmentFault(
-                f"the coordinator at {address} cannot be reached: {error}",
-                hint="look at the address, whether the port is open for outgoing connections, and at --ca",
+                f"the coordinator at {address} cannot be reached: {error}", hint=_why_unreachable(str(error), ca)
             ) from None
     return {**told, "key": client.fingerprint}, terms_told(told)
+
+
+def _why_unreachable(error: str, ca: str) -> str:
+    if "handshake" in error or "certificate" in error.lower() or "erification" in error:  # as gRPC words it
+        return (
+            f"who answers there has no certificate for this name that is signed by {ca} and valid today: ask whoever "
+            "coordinates for theirs; a proxy that opens TLS has another, too"
+        )
+    return "look at the address, and whether the port is open for outgoing connections"
 
 
 def _terms(client: SiteClient, unreachable: type[Exception]) -> Mapping[str, Any]:

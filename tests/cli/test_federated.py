@@ -76,6 +76,7 @@ def test_a_token_comes_from_a_file_standard_input_or_the_environment(
     assert stat.S_IMODE(Path("runs/federation/north.key").stat().st_mode) == 0o600
     assert "cannot be read" in run(capsys, *show, "--token-file", "none")[2]
     assert "never made without" in run(capsys, *show[:-1], "none.pem", "--token-file", "-")[2]
+    assert "holds no certificate" in run(capsys, *show[:-1], str(kept), "--token-file", str(kept))[2]
 
 
 def test_a_coordinator_listens_at_no_other_port_than_it_is_told(capsys, project: Path) -> None:
