@@ -218,15 +218,30 @@ def _agree(digest: str, approved: str | None) -> None:
 
 
 def _start(plan: Plan, project: Project) -> RunPaths:
-    """Start to take part, or go on with what was interrupted: what the site keeps is in that run's folder."""
+    """Start to take part, or go on with what was interrupted: what the site keeps is in that run's folder.
+
+    Raises
+    ------
+    UsageError
+        If it takes part already: two runs of a site would each keep a half of what is its own.
+    """
+    join, ended = plan.job["federation"]["join"], None
     for found in reversed(list_runs(Path(project.root, plan.job["runs"]))):
         if found.state.state is State.SUCCEEDED:
             continue
         before = read_plan_file(found.paths.root)
-        if before.job["federation"].get("join") != plan.job["federation"]["join"] or before.digest != plan.digest:
+        theirs = before.job["federation"].get("join")
+        if theirs is None or (theirs["address"], theirs["site"]) != (join["address"], join["site"]):
             continue
-        if current_state(found.paths).state.state in (State.INTERRUPTED, State.CANCELLED, State.FAILED):
-            print(f"going on with {found.id}", file=sys.stderr)
-            resume_run(found.paths, project.root)
-            return found.paths
-    return start_run(plan, project.root)
+        if not current_state(found.paths).state.state.ended:
+            raise UsageError(
+                f"{found.id} takes part as {join['site']} already",
+                hint=f"ai4sdk logs -f {found.id}; `ai4sdk cancel {found.id}` has it leave",
+            )
+        if ended is None and theirs == join and before.digest == plan.digest:
+            ended = found
+    if ended is None:
+        return start_run(plan, project.root)
+    print(f"going on with {ended.id}", file=sys.stderr)
+    resume_run(ended.paths, project.root)
+    return ended.paths

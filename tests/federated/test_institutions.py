@@ -111,6 +111,9 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
     for name, site in sites.items():
         site.do(*joining(name))
 
+    sites["south"].do(*joining("south"), status=2)
+    assert "takes part as south already" in sites["south"].said
+
     rounds = leader.paths.federation
     wait_for(lambda: (rounds / "00001").exists())
     wait_for(lambda: "of 5, 4 of 4 sites" in coordinator.do("status", leader.id))
