@@ -1,4 +1,4 @@
-"""Two-sample tests of new values against a summary. Pure functions; every p-value is valid for small samples and ties."""
+"""Two-sample tests of new values against a summary. Every p-value holds for small samples and ties."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 EXACT = 50_000
-"""Up to this product of the two sample sizes the distribution of the Kolmogorov–Smirnov distance is computed exactly."""
+"""Up to this product of the two sample sizes the distribution of the distance is computed exactly."""
 
 MOST_CELLS = 128
 """Of more cells the rarest, counted over both samples, are put together."""
@@ -226,7 +226,7 @@ def _coarse(before: Integers, after: Integers, cells: int = 10) -> tuple[Integer
 
 
 def _fewer(before: Integers, after: Integers) -> tuple[Integers, Integers]:
-    """Put the rarest cells together. What is rare is told from both samples: told from one, it would differ by chance."""
+    """Put the rarest cells together. What is rare is told from both samples: from one, it would differ by chance."""
     present = before + after > 0
     before, after = before[present], after[present]
     if len(before) <= MOST_CELLS:

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
 from ai4sdk.data.fingerprint import require_paths
 from ai4sdk.data.module import Data, SplitData, load_data
 from ai4sdk.data.preprocessing import Preprocessing
+from ai4sdk.drift.measure import Measured, measure
 from ai4sdk.errors import DataError
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import read_json
@@ -215,7 +217,26 @@ class Work:
             preprocessing=self.data.preprocessing,
             column_names=self.data.column_names,
             example_input=self._example(),
+            drift=self.measured(),
             **judged,
+        )
+
+    @property
+    def drift_scope(self) -> str:
+        """What the package may tell of the data: ``all``, ``outputs`` or ``none``."""
+        return self.job.evaluation.drift
+
+    def measured(self) -> Measured | None:
+        """Return what later data will be held against."""
+        if self.drift_scope == "none":
+            return None
+        outputs = None
+        if self.paths.predictions.is_file():
+            with np.load(self.paths.predictions, allow_pickle=False) as kept:
+                outputs = kept.get("outputs")
+        split = self.job.evaluation.split
+        return measure(
+            self.data, split=split, batches=self._loader, outputs=outputs, with_inputs=self.drift_scope == "all"
         )
 
     def write_package(self, **known: Any) -> None:
