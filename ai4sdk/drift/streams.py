@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,7 @@ def ranks(known: Sketch, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def open_streams(
-    names: list[str], features: Mapping[str, Sketch], *, alpha: float, hold: int
+    names: Sequence[str], features: Mapping[str, Sketch], *, alpha: float, hold: int
 ) -> dict[str, list[Stream]]:
     """Make detectors for features.
 

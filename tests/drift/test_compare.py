@@ -52,7 +52,7 @@ def test_a_summary_never_makes_a_difference_of_numbers_larger(old, new):
     old, new = np.array(old) + 0.25 * np.arange(len(old)), np.array(new) + 0.25 * np.arange(len(new))
     known = sketch(old)
     if known.kind == "bins":
-        found, whole = compare(known, new), stats.ks_2samp(old, new, method="exact")
+        found, whole = compare(known, new), stats.ks_2samp(old, new, method="auto")
         assert found.distance <= whole.statistic + 1e-12
         assert found.p >= whole.pvalue - 1e-9
 
@@ -107,6 +107,7 @@ def test_drawn_tables_agree_with_scipys_permutations():
         pytest.param(
             lambda g: ([str(z) for z in g.integers(0, 3000, 2000)], [str(z) for z in g.integers(0, 3000, 300)]),
             id="hashed texts, most of them unseen",
+            marks=pytest.mark.slow,
         ),
     ],
 )
@@ -153,9 +154,6 @@ def test_missing_values_are_a_test_of_their_own():
 def test_holm_keeps_the_order_and_never_lowers(p_values):
     adjusted = holm(p_values)
     assert all(after >= before - 1e-15 and after <= 1 for before, after in zip(p_values, adjusted, strict=True))
-    assert np.argsort(p_values, kind="stable").tolist() == sorted(
-        range(len(p_values)), key=lambda place: (p_values[place], place)
-    )
     for one in range(len(p_values)):
         for other in range(len(p_values)):
             if p_values[one] < p_values[other]:
