@@ -131,11 +131,6 @@ class Federated(Work):
         learner = Learner(self.job, self.module, sites, self.stop, self.memory, threads, private)
         return make_app(learner, privacy, self.secret, federation.compression, self.job.hardware.core_watts)
 
-    @property
-    def drift_scope(self) -> str:
-        """Of what sites have the package tells nothing; answers are summarised, without privacy to be accounted for."""
-        return "none" if self.job.federation.privacy is not None or super().drift_scope == "none" else "outputs"
-
     def prepare(self) -> None:
         """Make data and module, on one thread: processes that are forked later could not use more."""
         threads, self.threads = self.threads, 1

@@ -223,8 +223,15 @@ class Work:
 
     @property
     def drift_scope(self) -> str:
-        """What the package may tell of the data: ``all``, ``outputs`` or ``none``."""
-        return self.job.evaluation.drift
+        """What the package may tell of the data: ``all``, ``outputs`` or ``none``.
+
+        Of what sites of a federation have a package tells nothing, be it that of a site; answers are summarised, except
+        with privacy, as nobody accounts for that.
+        """
+        wanted, job = self.job.evaluation.drift, self.job
+        if job.training.mode != "federated" or wanted == "none":
+            return wanted
+        return "outputs" if job.federation.privacy is None else "none"
 
     def measured(self) -> Measured | None:
         """Return what later data will be held against."""
