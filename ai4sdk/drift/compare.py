@@ -37,6 +37,7 @@ ENOUGH = 5.0
 """Where every expected count is at least this, the chi-square distribution is trusted away from the decision."""
 
 _CELLS_SHARE = 0.01
+_PLAIN = 1e-3
 _SEEN = 20
 """Drawing tables stops after so many that are as far from expectation as the one found."""
 _MOST_DRAWS = 1_000_000
@@ -169,19 +170,19 @@ def homogeneity(before: ArrayLike, after: ArrayLike, *, least: float = 1e-4) -> 
     rows, columns, total = table.sum(axis=1), table.sum(axis=0), int(table.sum())
     if table.shape[1] < 2 or not rows.all():
         return 1.0
-    from scipy import stats
+    from scipy import special, stats
 
     if table.shape[1] == 2:
         return float(min(1.0, stats.fisher_exact(table).pvalue))
     expected = rows[:, None] * (columns / total)[None, :]
     statistic = float(((table - expected) ** 2 / expected).sum())
-    approximate = float(stats.chi2.sf(statistic, table.shape[1] - 1))
+    approximate = float(special.chdtrc(table.shape[1] - 1, statistic))
     # Far from the decision on either side the approximation does; else tables with the same margins are drawn.
     if expected.min() >= ENOUGH and (approximate > 0.1 or approximate < 1e-12):
         return approximate
-    # Of two p-values the smaller is one if the sum of their shares of the error is 1. That of single cells is a formula,
+    # The smaller of two p-values is one, too, where each has its share of the error. That of single cells is a formula
     # and spares the drawing where a difference is plain.
-    single = _by_cell(table, rows, columns, total) / _CELLS_SHARE
+    single = _by_cell(table, rows, columns, total) / _CELLS_SHARE if approximate < _PLAIN else 1.0
     if single <= least:
         return single
     return min(1.0, single, _by_drawing(columns, int(rows.min()), statistic, least) / (1 - _CELLS_SHARE))

@@ -17,8 +17,10 @@ __all__ = ["DETECTORS", "Stream", "open_streams"]
 DETECTORS = {"adwin": "ADWIN", "kswin": "KSWIN", "page_hinkley": "PageHinkley"}
 """Name → class in ``river.drift``."""
 
-HALF, QUARTER = 100, 30
-"""Values that KSWIN compares with each other: the newest, and as many of those before."""
+KSWIN_WINDOW, KSWIN_NEWEST = 300, 60
+"""Values that KSWIN keeps, and the newest of them, which it compares with as many of the others."""
+KSWIN_TESTS = 1000
+"""It tests at every sample, and neighbours are nearly the same test: what it may spend is for about so many."""
 
 
 class Stream:
@@ -115,8 +117,7 @@ def open_streams(
     share = alpha / (len(numbers) * len(names))
     made = {
         "adwin": lambda: drift.ADWIN(delta=share),
-        # It tests at every sample, and neighbours are almost the same test.
-        "kswin": lambda: drift.KSWIN(alpha=share / 100, window_size=2 * HALF, stat_size=QUARTER, seed=0),
+        "kswin": lambda: drift.KSWIN(share / KSWIN_TESTS, KSWIN_WINDOW, KSWIN_NEWEST, seed=0),
         "page_hinkley": lambda: drift.PageHinkley(),
     }
     return {name: [Stream(name, sketch, made[each](), hold) for each in names] for name, sketch in numbers.items()}

@@ -162,7 +162,8 @@ class DriftWatch:
         """Return how things stand, ready for JSON.
 
         ``state``; ``counters``, which only grow; ``gauges``, plain numbers; ``streams``: detector → its state, its
-        number (0, 1, 2) and since when; ``last_window``: the tests of the last one with the smallest p-values.
+        number (0, 1, 2) and since when; ``features``: that of each feature in windows; ``last_window``: the tests of
+        the last one with the smallest p-values.
         """
         with self._lock:
             streams = {
@@ -182,6 +183,7 @@ class DriftWatch:
                     "smallest_p": self._last.get("smallest_p", 1.0),
                 },
                 "streams": streams,
+                "features": {name: hits.state for name, hits in self._features.items()},
                 "last_window": self._last or None,
                 "last_error": self._error,
                 "detectors": list(self.settings.detectors),
@@ -238,20 +240,25 @@ class DriftWatch:
         """Take the verdict on a window into account."""
         drifted = {f"{finding.part}:{finding.name}" for finding in verdict.findings if finding.drifted}
         seen = {f"{finding.part}:{finding.name}" for finding in verdict.findings}
-        told = [finding.to_json() for finding in verdict.findings[:_TOLD]]
-        last = {"samples": verdict.samples, "smallest_p": verdict.smallest, "drift": verdict.drifted, "findings": told}
+        last = {
+            "samples": verdict.samples,
+            "smallest_p": verdict.smallest,
+            "drift": verdict.drifted,
+            "drifted": sorted(drifted),
+            "findings": [finding.to_json() for finding in verdict.findings[:_TOLD]],
+        }
         with self._lock:
             self._counters["windows"] += 1
             self._counters["alarms"] += verdict.drifted
             self._last = {"at": _date(time.time()), **last}
-        self._set("windows", self._overall.see(verdict.drifted), last)
-        for name in sorted(seen):
-            if name in drifted or name in self._features:
-                state = self._features.setdefault(name, Hits()).see(name in drifted)
-                of = [one for one in told if f"{one['part']}:{one['name']}" == name]
-                self._set(f"windows/{name}", state, {"findings": of})
+            for name in sorted(seen):
+                self._features.setdefault(name, Hits()).see(name in drifted)
+        first = [f"{finding.part} {finding.name}" for finding in verdict.findings if finding.drifted][:_TOLD]
+        more = len(drifted) - len(first)
+        why = ", ".join([*first, *([f"{more} more"] if more > 0 else [])])
+        self._set("windows", self._overall.see(verdict.drifted), last, why)
 
-    def _set(self, stream: str, state: State, detail: dict[str, Any]) -> None:
+    def _set(self, stream: str, state: State, detail: dict[str, Any], why: str = "") -> None:
         """Note a state; a change is logged and written down, once."""
         now = time.time()
         with self._lock:
@@ -263,7 +270,7 @@ class DriftWatch:
         if state == was:
             return
         model = f"model {self.name}: " if self.name else ""
-        log.warning("%sdrift watch: %s went from %s to %s", model, stream, was, state)
+        log.warning("%sdrift watch: %s went from %s to %s%s", model, stream, was, state, f" ({why})" if why else "")
         if self.events is None:
             return
         record = {"time": _date(now), "name": self.name, "stream": stream, "state": state, "was": was, **detail}

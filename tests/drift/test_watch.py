@@ -44,20 +44,22 @@ def test_drift_is_a_warning_after_a_window_and_drift_after_two_and_goes_away(ref
     events = tmp_path / "drift.jsonl"
     caplog.set_level(logging.WARNING, "ai4sdk.drift.watch")
     with DriftWatch(reference, NUMBERS, events=events, name="heart") as watch:
-        states = []
+        states, by_feature = [], []
         for seed, moved in enumerate([0, 30, 30, 30, 0, 0]):
             fed(watch, [batch(100, seed, moved)])
             states.append(watch.state)
+            by_feature.append(watch.snapshot()["features"]["input:age"])
+        assert watch.snapshot()["features"]["input:smokes"] == "ok"
     assert states == ["ok", "warning", "drift", "drift", "warning", "ok"]
+    assert by_feature == states
     lines = [json.loads(line) for line in events.read_text().splitlines()]
     changes = [(line["was"], line["state"]) for line in lines if line["stream"] == "windows"]
     assert changes == [("ok", "warning"), ("warning", "drift"), ("drift", "warning"), ("warning", "ok")]
     assert lines[0]["name"] == "heart"
     assert lines[0]["findings"][0]["name"] == "age"
-    overall = [text for text in caplog.messages if "windows went" in text]
-    assert len(overall) == 4  # once for each change
-    assert overall[0] == "model heart: drift watch: windows went from ok to warning"
-    assert any("windows/input:age" in text for text in caplog.messages)
+    assert len(caplog.messages) == 4  # once for each change
+    assert caplog.messages[0] == "model heart: drift watch: windows went from ok to warning (input age)"
+    assert caplog.messages[3] == "model heart: drift watch: windows went from warning to ok"
 
 
 def test_who_feeds_never_waits_and_what_is_dropped_is_counted(reference, batch):
