@@ -69,8 +69,10 @@ def test_the_test_of_counts_agrees_with_scipy(pairs):
         assert p == pytest.approx(stats.fisher_exact(np.array([before, after])[:, used]).pvalue)
     else:
         found = stats.chi2_contingency(np.array([before, after])[:, used])
-        if found.expected_freq.min() >= 5:
-            assert p == pytest.approx(found.pvalue, abs=0.03)
+        if found.expected_freq.min() >= 5 and found.pvalue > 0.1:
+            assert p == pytest.approx(found.pvalue)
+        elif found.expected_freq.min() >= 5:
+            assert p < 0.3  # drawn, so near it
 
 
 def test_drawn_tables_agree_with_scipys_permutations():
