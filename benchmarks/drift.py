@@ -13,7 +13,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,35 +33,68 @@ MODULES = Path(__file__).resolve().parents[1] / "modules"
 sys.path[:0] = [str(MODULES / "digits"), str(MODULES / "heart")]
 
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+Both = tuple[Features, Features]
 
 
-@dataclass
 class World:
-    """Samples that are taken for all there are, a module that answers, and ways to drift."""
+    """Samples that are taken for all there are, a module that answers, and ways to drift.
 
-    name: str
-    x: np.ndarray
-    form: Form
-    module: nn.Module
-    changes: dict[str, Change]
-    others: dict[str, np.ndarray]
-    reference: int
+    Parameters
+    ----------
+    name
+        What it is called.
+    x
+        Samples.
+    form
+        How features are read from them.
+    module
+        Answers.
+    changes
+        What happens to samples when they drift.
+    others
+        Samples of other origin.
+    reference
+        Samples of a reference.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        x: np.ndarray,
+        form: Form,
+        module: nn.Module,
+        changes: dict[str, Change],
+        others: dict[str, np.ndarray],
+        reference: int,
+    ) -> None:
+        self.name, self.x, self.form, self.module, self.reference = name, x, form, module, reference
+        generator = np.random.default_rng(0)
+        pools = {"": x, **{name: change(x, generator) for name, change in changes.items()}, **others}
+        self.pools = {name: (features_of_inputs(pool, form), self.outputs(pool)) for name, pool in pools.items()}
+        self.drifts = [name for name in pools if name]
 
     def answers(self, x: np.ndarray) -> Prediction:
         with torch.no_grad():
             return predict_classes(self.module(torch.from_numpy(x.astype(np.float32))).numpy(), "logits", None)
 
-    def features(self, x: np.ndarray) -> tuple[Features, Features]:
-        return features_of_inputs(x, self.form), features_of_outputs(self.answers(x))
+    def outputs(self, x: np.ndarray) -> Features:
+        return features_of_outputs(self.answers(x))
+
+    def drawn(self, count: int, generator: np.random.Generator, change: str = "") -> Both:
+        """Draw features of samples and of the answers to them."""
+        inputs, outputs = self.pools[change]
+        rows = generator.integers(0, len(outputs["class"]), count)
+        return taken(inputs, rows), taken(outputs, rows)
 
     def known(self, generator: np.random.Generator) -> Reference:
-        inputs, outputs = self.features(self.drawn(self.reference, generator))
-        return make_reference(self.form, inputs, outputs, ())
+        return make_reference(self.form, *self.drawn(self.reference, generator), ())
 
-    def drawn(self, count: int, generator: np.random.Generator, change: str = "") -> np.ndarray:
-        pool = self.others.get(change, self.x)
-        x = pool[generator.integers(0, len(pool), count)]
-        return self.changes[change](x, generator) if change in self.changes else x
+
+def taken(features: Features, rows: np.ndarray) -> Features:
+    return {
+        name: values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
+        for name, values in features.items()
+    }
 
 
 def learnt(module: nn.Module, x: np.ndarray, y: np.ndarray, epochs: int) -> nn.Module:
@@ -141,7 +173,7 @@ def batches(world: World, seeds: int) -> dict[str, dict[str, float]]:
     """Judge single batches."""
     print(f"\n{world.name}: batches against a reference of {world.reference} samples, alpha 0.05")
     told: dict[str, dict[str, float]] = {}
-    for change in ("", *world.changes, *world.others):
+    for change in ("", *world.drifts):
         line = {}
         for size in (50, 200):
             rounds = seeds if not change else max(20, seeds // 10)
@@ -149,7 +181,7 @@ def batches(world: World, seeds: int) -> dict[str, dict[str, float]]:
             for seed in range(rounds):
                 generator = np.random.default_rng((seed, size))
                 known = world.known(generator)
-                hits += judge(known, *world.features(world.drawn(size, generator, change)), alpha=0.05).drifted
+                hits += judge(known, *world.drawn(size, generator, change), alpha=0.05).drifted
             line[str(size)] = hits / rounds
             print(f"  {change or 'no drift':32} {size:4} samples  drift in {share(hits, rounds)}", flush=True)
         told[change or "no drift"] = line
@@ -167,7 +199,7 @@ def windows(world: World, seeds: int, settings: DriftWatching) -> dict[str, dict
         states = [
             hits.see(verdict.drifted)
             for _ in range(quiet)
-            for verdict in detector.add(*world.features(world.drawn(settings.window, generator)))
+            for verdict in detector.add(*world.drawn(settings.window, generator))
         ]
         warned += sum(state != "ok" for state in states)
         drifted += "drift" in states
@@ -177,7 +209,7 @@ def windows(world: World, seeds: int, settings: DriftWatching) -> dict[str, dict
     )
     print(f"            streams of {quiet * settings.window:,} samples", flush=True)
     told["no drift"] = {"windows": warned / (quiet * streams), "streams": drifted / streams}
-    for change in (*world.changes, *world.others):
+    for change in world.drifts:
         delays = {"warning": [], "drift": []}
         rounds = max(10, seeds // 10)
         for seed in range(rounds):
@@ -185,10 +217,10 @@ def windows(world: World, seeds: int, settings: DriftWatching) -> dict[str, dict
             detector, hits = Windows(world.known(generator), settings.window, settings.alpha), Hits()
             # Drift begins somewhere in a window.
             before = int(generator.integers(0, settings.window))
-            list(detector.add(*world.features(world.drawn(before, generator)))) if before else None
+            list(detector.add(*world.drawn(before, generator))) if before else None
             seen: dict[str, int] = {}
             for number in range(1, 20 * settings.window // 25):
-                for verdict in detector.add(*world.features(world.drawn(25, generator, change))):
+                for verdict in detector.add(*world.drawn(25, generator, change)):
                     seen.setdefault(hits.see(verdict.drifted), number * 25)
                 if "drift" in seen:
                     break
@@ -216,7 +248,7 @@ def streams(world: World, seeds: int, settings: DriftWatching) -> dict[str, dict
             generator = np.random.default_rng((seed, 3))
             known = world.known(generator).outputs
             stream = open_streams([name], known, alpha=settings.alpha, hold=settings.window)["confidence"][0]
-            stream.see(world.features(world.drawn(length, generator))[1]["confidence"])
+            stream.see(world.drawn(length, generator)[1]["confidence"])
             alarmed += stream.alarms > 0
             alarms += stream.alarms
         print(
@@ -224,15 +256,15 @@ def streams(world: World, seeds: int, settings: DriftWatching) -> dict[str, dict
             flush=True,
         )
         told[name] = {"streams with a false alarm": alarmed / rounds, "alarms": alarms}
-        for change in (*world.changes, *world.others):
+        for change in world.drifts:
             delays = []
             for seed in range(rounds // 2):
                 generator = np.random.default_rng((seed, 4))
                 known = world.known(generator).outputs
                 stream = open_streams([name], known, alpha=settings.alpha, hold=settings.window)["confidence"][0]
-                stream.see(world.features(world.drawn(500, generator))[1]["confidence"])
+                stream.see(world.drawn(500, generator)[1]["confidence"])
                 before = stream.alarms
-                values = world.features(world.drawn(length, generator, change))[1]["confidence"]
+                values = world.drawn(length, generator, change)[1]["confidence"]
                 for delay, value in enumerate(values, start=1):
                     stream.see(np.array([value]))
                     if stream.alarms > before:
@@ -247,7 +279,7 @@ def streams(world: World, seeds: int, settings: DriftWatching) -> dict[str, dict
 def cost(world: World) -> dict[str, float]:
     """Time what the serving thread pays, and what the watching one does."""
     generator = np.random.default_rng(0)
-    ready = [(x, world.answers(x)) for x in (world.drawn(10, generator) for _ in range(1000))]
+    ready = [(x, world.answers(x)) for x in (world.x[generator.integers(0, len(world.x), 10)] for _ in range(1000))]
     with DriftWatch(world.known(generator), DriftWatching(queue=100_000, load=1.0)) as watch:
         times = []
         began = time.perf_counter()

@@ -41,7 +41,7 @@ _PLAIN = 1e-3
 _SEEN = 20
 """Drawing tables stops after so many that are as far from expectation as the one found."""
 _MOST_DRAWS = 1_000_000
-_FIRST, _CHUNK = 125, 2_000
+_FIRST, _CHUNK = 60, 2_000
 """Tables drawn at once: few at first, as most features need no more."""
 
 
