@@ -39,9 +39,9 @@ class Latch:
         self.hold = hold
         self.since = 0
 
-    def see(self, hit: bool) -> State:
-        """Take the next sample into account."""
-        self.since = 0 if hit else self.since + 1
+    def see(self, hit: bool, count: int = 1) -> State:
+        """Take the next sample, or so many of them, into account."""
+        self.since = 0 if hit else self.since + count
         if hit:
             self.state = "drift"
         elif self.since >= self.hold:

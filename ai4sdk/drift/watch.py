@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from ai4sdk.drift.features import Features, features_of_inputs, features_of_outputs
+from ai4sdk.drift.frouros import TESTS, FrourosProcess
 from ai4sdk.drift.reference import Reference
-from ai4sdk.drift.states import LEVELS, Hits, State, worst
+from ai4sdk.drift.states import LEVELS, Hits, Latch, State, worst
 from ai4sdk.drift.streams import open_streams
 from ai4sdk.drift.verdict import Verdict
 from ai4sdk.drift.windows import Windows
+from ai4sdk.errors import RunFailed
 from ai4sdk.runs.files import append_json_line
 from ai4sdk.spec.drift import DriftWatching
 
@@ -63,6 +65,8 @@ class DriftWatch:
     ------
     EnvironmentFault
         If a detector's package is not installed.
+    ConfigError
+        If a detector is unknown.
     """
 
     def __init__(
@@ -78,6 +82,8 @@ class DriftWatch:
             watched |= {f"input:{name}": sketch for name, sketch in reference.inputs.items()}
             watched = {name: sketch for name, sketch in watched.items() if name.partition(":")[2] in how.streams}
         self._streams = open_streams(names, watched, alpha=how.alpha, hold=how.window)
+        self._frouros = None if how.frouros is None else FrourosProcess(how.frouros, watched, how.window)
+        self._told: dict[str, Hits | Latch] = {}
         self._queue: queue.SimpleQueue[tuple[Any, Prediction | None, int] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -89,6 +95,7 @@ class DriftWatch:
         )
         self._states: dict[str, State] = {}
         self._changed: dict[str, float] = {}
+        self._distances: dict[str, float | None] = {}
         self._overall = Hits()
         self._features: dict[str, Hits] = {}
         self._last: dict[str, Any] = {}
@@ -138,6 +145,8 @@ class DriftWatch:
         self._queue.put(None)
         if self._thread is not None:
             self._thread.join(timeout)
+        elif self._frouros is not None:
+            self._frouros.close()
 
     def drain(self, timeout: float = 60.0) -> bool:
         """Wait until nothing waits; return whether that came about."""
@@ -162,7 +171,8 @@ class DriftWatch:
         """Return how things stand, ready for JSON.
 
         ``state``; ``counters``, which only grow; ``gauges``, plain numbers; ``streams``: detector → its state, its
-        number (0, 1, 2) and since when; ``features``: that of each feature in windows; ``last_window``: the tests of
+        number (0, 1, 2) and since when; ``features``: that of each feature in windows; ``distances``: of
+        Frouros's detectors that have no threshold; ``last_window``: the tests of
         the last one with the smallest p-values.
         """
         with self._lock:
@@ -183,6 +193,7 @@ class DriftWatch:
                     "smallest_p": self._last.get("smallest_p", 1.0),
                 },
                 "streams": streams,
+                "distances": dict(self._distances),
                 "features": {name: hits.state for name, hits in self._features.items()},
                 "last_window": self._last or None,
                 "last_error": self._error,
@@ -207,6 +218,8 @@ class DriftWatch:
             rest = (time.thread_time() - started) * (1 / self.settings.load - 1)
             if rest > 0:
                 self._closing.wait(rest)
+        if self._frouros is not None:
+            self._frouros.close()
 
     def _look(self, samples: Any, prediction: Prediction | None) -> None:
         form = self.reference.form
@@ -220,6 +233,7 @@ class DriftWatch:
             for name, values in part.items():
                 if isinstance(values, np.ndarray):
                     self._look_at_stream(f"{key}:{name}", values)
+                    self._ask_frouros(f"{key}:{name}", values)
         if self._windows is not None:
             for verdict in self._windows.add(inputs, outputs):
                 self._take(verdict)
@@ -231,6 +245,37 @@ class DriftWatch:
             with self._lock:
                 self._counters["alarms"] += stream.alarms - before
             self._set(f"{name}/{feature}", stream.latch.state, {"samples": stream.samples, "alarms": stream.alarms})
+
+    def _ask_frouros(self, feature: str, values: Any) -> None:
+        if self._frouros is None:
+            return
+        try:
+            results = self._frouros.see(feature, values)
+        except RunFailed as error:  # what is ours goes on
+            self._note_error(error)
+            return
+        tests = sum(name in TESTS for name in self._frouros.names) * len(self._frouros.features)
+        for result in results:
+            stream = f"frouros.{result['name']}/{feature}"
+            detail: dict[str, Any] = {}
+            if result["name"] in TESTS:
+                hits = self._told.setdefault(stream, Hits())
+                assert isinstance(hits, Hits)
+                for window in result["windows"]:
+                    hit = (window["p"] if window.get("p") is not None else 1.0) < self.settings.alpha / tests
+                    with self._lock:
+                        self._counters["alarms"] += hit
+                    detail = window
+                    self._set(stream, hits.see(hit), detail)
+                continue
+            latch = self._told.setdefault(stream, Latch(self.settings.window))
+            assert isinstance(latch, Latch)
+            with self._lock:
+                self._counters["alarms"] += result["alarms"]
+                for window in result["windows"][-1:]:
+                    self._distances[stream] = window.get("distance")
+            state = latch.see(result["alarms"] > 0, result["seen"])
+            self._set(stream, "warning" if state == "ok" and result["warning"] else state, detail)
 
     @property
     def _names(self) -> list[str]:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from ai4sdk.spec.base import Section
 
-__all__ = ["DriftWatching"]
+__all__ = ["DriftWatching", "Frouros"]
+
+
+class Frouros(Section):
+    """Frouros's detectors, in a process of an environment that has them, as its requirements and ours exclude each other."""
+
+    python: str
+    """Interpreter of that environment (``python -m venv frouros && frouros/bin/pip install frouros``)."""
+
+    detectors: dict[str, dict[str, Any]] = {"KSTest": {}}
+    """Name → options. Those that see one value after the other (``ADWIN``, ``DDM``, ...), tests of windows (``KSTest``,
+    ``CVMTest``, ...) and distances of windows (``PSI``, ``JS``, ...), which are told but have no threshold."""
 
 
 class DriftWatching(Section):
@@ -23,6 +34,9 @@ class DriftWatching(Section):
 
     alpha: float = Field(default=0.01, ge=1e-6, le=0.5)
     """Largest chance that a window is called a warning, over all features, and with that of its neighbour drift."""
+
+    frouros: Frouros | None = None
+    """Further detectors, of the features that ``streams`` names."""
 
     streams: list[str] | None = None
     """Features whose numbers river's detectors look at; by default those of the answers."""
