@@ -57,7 +57,10 @@ def page(verdict: Verdict, reference: Reference, inputs: Features, outputs: Feat
 <p class="facts"><span>{verdict.samples:,} samples</span><span>{count} of {len(verdict.findings)} tests below
 alpha {verdict.alpha:g}</span></p>"""
     facts = [
-        ("correction", "Holm: the chance of any false alarm, over all tests, is at most alpha"),
+        (
+            "correction",
+            "Holm, among samples and among answers: the chance of any false alarm, over all tests, is at most alpha",
+        ),
         ("distance", "Kolmogorov–Smirnov of numbers, else half the sum of differences of shares; 0 to 1"),
         ("PSI", "population stability index; customarily below 0.1 small, above 0.25 large, with enough samples"),
         *(("note", escaped(note)) for note in verdict.notes),

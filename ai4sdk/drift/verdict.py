@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -66,7 +66,7 @@ class Verdict:
     samples
         New samples.
     findings
-        Every test, that with the smallest p-value first.
+        Every test, that with the smallest adjusted p-value first.
     notes
         What a reader must know, in sentences.
     """
@@ -129,18 +129,33 @@ def judge(
             "nothing can be compared: the reference and the samples have no feature in common",
             hint="train again with evaluation.drift=all",
         )
-    least = alpha / (2 * len(pairs))
+    least = alpha / (4 * len(pairs))
     found: list[tuple[Part, str, Literal["values", "missing"], Comparison]] = []
     for part, name, known, values in pairs:
         if (comparison := compare(known, values, least=least)).test != "none":
             found.append((part, name, "values", comparison))
         if (absent := compare_missing(known, values)) is not None:
             found.append((part, name, "missing", absent))
-    adjusted = holm([comparison.p for *_, comparison in found])
+    adjusted = _adjusted([(part, comparison.p) for part, *_, comparison in found])
     findings = [Finding(*each, p, p < alpha) for each, p in zip(found, adjusted, strict=True)]
-    findings.sort(key=lambda finding: (finding.comparison.p, -finding.comparison.distance))
+    findings.sort(key=lambda finding: (finding.adjusted, finding.comparison.p, -finding.comparison.distance))
     samples = max(len(values) for *_, values in pairs)
     return Verdict(alpha, samples, tuple(findings), (*notes, *_cautions(samples)))
+
+
+def _adjusted(found: Sequence[tuple[Part, float]]) -> list[float]:
+    """Adjust p-values for their number.
+
+    Samples and answers share the chance of a false alarm by halves, so that answers, which are few and tell most, do
+    not vanish among hundreds of features.
+    """
+    adjusted = [1.0] * len(found)
+    parts = {part for part, _ in found}
+    for part in parts:
+        places = [place for place, (each, _) in enumerate(found) if each == part]
+        for place, p in zip(places, holm([found[place][1] for place in places]), strict=True):
+            adjusted[place] = min(1.0, p * len(parts))
+    return adjusted
 
 
 def _both(known: Mapping[str, Sketch], values: Features) -> list[tuple[str, Sketch, Values]]:

@@ -12,7 +12,7 @@ __all__ = ["DriftWatching", "Frouros"]
 
 
 class Frouros(Section):
-    """Frouros's detectors, in a process of an environment of their own: its requirements and ours exclude each other."""
+    """Frouros's detectors, in a process and environment of their own: its requirements and ours exclude one another."""
 
     python: str
     """Interpreter of that environment (``python -m venv frouros && frouros/bin/pip install frouros``)."""

@@ -90,3 +90,16 @@ def test_false_alarms_over_many_features_are_as_seldom_as_promised():
 def test_an_empty_reference_is_written_and_read(tmp_path):
     read = read_reference(written(tmp_path, Reference(notes=("nothing",)).to_text()))
     assert read.notes == ("nothing",)
+
+
+def test_answers_do_not_vanish_among_many_features():
+    generator = np.random.default_rng(0)
+    old = {f"f{place}": generator.normal(size=300) for place in range(200)}
+    sure = {"confidence": generator.uniform(size=300)}
+    known = make_reference(None, old, sure, ())
+    same = {name: generator.normal(size=100) for name in old}
+    verdict = judge(known, same, {"confidence": generator.uniform(size=100) ** 1.7}, alpha=0.05)
+    [answers] = [finding for finding in verdict.findings if finding.part == "output"]
+    assert answers.comparison.p > 0.05 / 201
+    assert answers.drifted
+    assert answers.adjusted == 2 * answers.comparison.p
