@@ -98,7 +98,7 @@ def test_answers_do_not_vanish_among_many_features():
     sure = {"confidence": generator.uniform(size=300)}
     known = make_reference(None, old, sure, ())
     same = {name: generator.normal(size=100) for name in old}
-    verdict = judge(known, same, {"confidence": generator.uniform(size=100) ** 1.7}, alpha=0.05)
+    verdict = judge(known, same, {"confidence": generator.uniform(size=100) ** 2.1}, alpha=0.05)
     [answers] = [finding for finding in verdict.findings if finding.part == "output"]
     assert answers.comparison.p > 0.05 / 201
     assert answers.drifted
