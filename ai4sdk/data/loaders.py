@@ -20,10 +20,12 @@ from ai4sdk.data.readers import together
 from ai4sdk.errors import DataError
 from ai4sdk.spec import Loader
 
-__all__ = ["RAW_SAMPLES", "Data", "SplitData", "check_batches", "label_tensor", "prepared"]
+__all__ = ["RAW_BYTES", "RAW_SAMPLES", "Data", "SplitData", "check_batches", "label_tensor", "prepared"]
 
 
 RAW_SAMPLES = 10_000
+RAW_BYTES = 64 * 2**20
+"""Of large arrays fewer samples are kept, a hundred at least."""
 
 
 @dataclass(frozen=True)

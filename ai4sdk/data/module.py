@@ -18,7 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from ai4sdk.data.columns import Column
 from ai4sdk.data.fetch import local_source
 from ai4sdk.data.fingerprint import fingerprint_source, require
-from ai4sdk.data.loaders import RAW_SAMPLES, Data, SplitData, check_batches, label_tensor, prepared
+from ai4sdk.data.loaders import RAW_BYTES, RAW_SAMPLES, Data, SplitData, check_batches, label_tensor, prepared
 from ai4sdk.data.preprocessing import Preprocessing, fit_array, fit_table
 from ai4sdk.data.readers import Pictures, Samples, chosen, encoded, read_arrays, some_cells
 from ai4sdk.data.source import Source, find_source
@@ -171,7 +171,9 @@ def _arrays(
         names=found.labels.names if found.labels else None,
     )
     training = np.asarray(found.splits["train"])
-    raw = np.asarray(values[training[chosen(len(training), RAW_SAMPLES)]])
+    size = values.nbytes // max(len(values), 1)
+    most = min(RAW_SAMPLES, max(100, RAW_BYTES // max(size, 1)))
+    raw = np.asarray(values[training[chosen(len(training), most)]])
     return preprocessing, torch.from_numpy(preprocessing.transform(values)), raw
 
 

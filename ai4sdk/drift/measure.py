@@ -14,7 +14,7 @@ from torch import Tensor
 from ai4sdk.data.columns import Column
 from ai4sdk.data.loaders import Data, SplitData
 from ai4sdk.data.readers import Pictures, Samples, UnreadableSample, chosen
-from ai4sdk.drift.features import Features, Form, features_of_inputs, features_of_outputs, joined
+from ai4sdk.drift.features import MOST_PLACES, Features, Form, features_of_inputs, features_of_outputs, joined
 from ai4sdk.drift.reference import Reference, make_reference
 from ai4sdk.errors import DataError
 from ai4sdk.worker.calling import Undecided, split_batch
@@ -121,9 +121,10 @@ def _inputs(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[Form
         return form, features_of_inputs(data.raw, form), f"{_samples(len(data.raw), total)} of the training split."
     if rules is not None and isinstance(training, Samples):
         places = chosen(len(training), MOST_SAMPLES)
-        values = training.inputs[places].numpy()
-        form = Form("array", shape=tuple(values.shape[1:]))
-        return form, features_of_inputs(values, form), f"{_samples(len(values), len(training))} of the training split."
+        form = Form("array", shape=tuple(training.inputs.shape[1:]))
+        cuts = [places[start : start + _AT_ONCE] for start in range(0, len(places), _AT_ONCE)]
+        inputs = joined([features_of_inputs(training.inputs[cut].numpy(), form) for cut in cuts])
+        return form, inputs, f"{_samples(len(places), len(training))} of the training split."
     return _of_batches(data, split, batches)
 
 
@@ -142,24 +143,25 @@ def _of_columns(columns: Mapping[str, Column], training: Any) -> tuple[Form, Fea
 
 def _of_batches(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[Form, Features, str]:
     """Measure what code of the user's makes; for training it may be made otherwise, so not that split."""
-    gathered: list[NDArray[Any]] = []
+    form: Form | None = None
+    gathered: list[Features] = []
+    count = 0
     for batch in batches(split):
         inputs, _ = split_batch(batch)
         if not isinstance(inputs, Tensor) or inputs.ndim < 2 or inputs.is_complex():
             raise DataError("the module takes no single array of numbers")
-        gathered.append(inputs.detach().cpu().float().numpy())
-        if sum(map(len, gathered)) >= MOST_SAMPLES:
+        values, shape = inputs.detach().cpu().float().numpy(), tuple(inputs.shape[1:])
+        names = tuple(data.column_names or ())
+        form = form or Form("array", shape=shape, names=names if shape == (len(names),) else ())
+        # Only features are kept: samples may be large.
+        gathered.append(features_of_inputs(values[: MOST_SAMPLES - count], form))
+        count = min(count + len(values), MOST_SAMPLES)
+        if count >= (MOST_SAMPLES if inputs.shape[1:].numel() <= MOST_PLACES else MOST_PICTURES):
             break
-    if not gathered:
+    if form is None:
         raise DataError(f"there is no sample in the {_name(split)} split")
-    shapes = {part.shape[1:] for part in gathered}
-    if len(shapes) > 1:
-        raise DataError("samples have different shapes")
-    values = np.concatenate(gathered)[:MOST_SAMPLES]
-    names = tuple(data.column_names or ())
-    form = Form("array", shape=tuple(values.shape[1:]), names=names if values.shape[1:] == (len(names),) else ())
-    what = f"The samples are the first {len(values):,} of the {_name(split)} split"
-    return form, features_of_inputs(values, form), f"{what}, as code of the project makes them."
+    what = f"The samples are the first {count:,} of the {_name(split)} split"
+    return form, joined(gathered), f"{what}, as code of the project makes them."
 
 
 def _training_part(data: Data) -> Any:

@@ -140,3 +140,23 @@ def test_answers_alone_where_that_is_asked_for(table):
     assert made.outputs["confidence"].values.tolist() == [0.5]
     assert "answers only" in made.notes[0]
     assert "all 20 of the test split" in made.notes[1]
+
+
+def test_of_large_arrays_only_some_are_kept_while_training(tmp_path, monkeypatch):
+    import ai4sdk.data.module as loading
+
+    monkeypatch.setattr(loading, "RAW_BYTES", 1000)
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(0).normal(size=(300, 1, 20, 20)), y=np.arange(300) % 2)
+    data = of_file(tmp_path, uri="data.npz", label="y")
+    assert len(data.raw) == 100
+    made = measured(data).reference(read)
+    assert set(made.inputs) == {"mean", "deviation", "smallest", "largest"}
+    assert "100 of the 210" in made.notes[0]
+
+
+def test_of_large_samples_made_by_code_the_first_are_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "MOST_PICTURES", 20)
+    parts = [TensorDataset(torch.rand(100, 1, 20, 20), torch.zeros(100)) for _ in range(3)]
+    data = of_target(tmp_path, tuple(parts))
+    made = measured(data).reference(read)
+    assert 20 <= made.inputs["mean"].samples < 100
