@@ -54,6 +54,11 @@ class Measured:
     outputs: NDArray[Any] | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to compare."""
+        return not self.inputs and (self.outputs is None or not len(self.outputs))
+
     def reference(self, read: Callable[[NDArray[Any]], Prediction]) -> Reference:
         """Summarise it.
 

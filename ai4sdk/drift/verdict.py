@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -100,7 +100,13 @@ class Verdict:
 
 
 def judge(
-    reference: Reference, inputs: Features, outputs: Features, *, alpha: float, notes: tuple[str, ...] = ()
+    reference: Reference,
+    inputs: Features,
+    outputs: Features,
+    *,
+    alpha: float,
+    notes: tuple[str, ...] = (),
+    pause: Callable[[], object] = int,
 ) -> Verdict:
     """Hold features of new samples against a reference.
 
@@ -114,6 +120,8 @@ def judge(
         Largest chance of any false alarm.
     notes
         What is known already that a reader must know.
+    pause
+        Called after each feature.
 
     Raises
     ------
@@ -136,6 +144,7 @@ def judge(
             found.append((part, name, "values", comparison))
         if (absent := compare_missing(known, values)) is not None:
             found.append((part, name, "missing", absent))
+        pause()
     adjusted = _adjusted([(part, comparison.p) for part, *_, comparison in found])
     findings = [Finding(*each, p, p < alpha) for each, p in zip(found, adjusted, strict=True)]
     findings.sort(key=lambda finding: (finding.adjusted, finding.comparison.p, -finding.comparison.distance))

@@ -204,6 +204,8 @@ class DriftWatch:
     # The thread -----------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
+        import scipy.stats  # noqa: F401 - takes a second, which is better spent before the first batch than in its midst
+
         while (item := self._queue.get()) is not None and not self._closing.is_set():
             started = time.thread_time()
             try:

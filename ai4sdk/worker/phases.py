@@ -234,7 +234,7 @@ class Work:
         return "outputs" if job.federation.privacy is None else "none"
 
     def measured(self) -> Measured | None:
-        """Return what later data will be held against."""
+        """Return what later data will be held against, if there is anything."""
         if self.drift_scope == "none":
             return None
         outputs = None
@@ -242,9 +242,9 @@ class Work:
             with np.load(self.paths.predictions, allow_pickle=False) as kept:
                 outputs = kept.get("outputs")
         split = self.job.evaluation.split
-        return measure(
-            self.data, split=split, batches=self._loader, outputs=outputs, with_inputs=self.drift_scope == "all"
-        )
+        with_inputs = self.drift_scope == "all"
+        found = measure(self.data, split=split, batches=self._loader, outputs=outputs, with_inputs=with_inputs)
+        return None if found.is_empty else found
 
     def write_package(self, **known: Any) -> None:
         """Write the package with what is known of the data, and what follows from the plan."""

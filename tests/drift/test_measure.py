@@ -139,6 +139,8 @@ def test_answers_alone_where_that_is_asked_for(table):
     assert made.inputs == {}
     assert made.outputs["confidence"].values.tolist() == [0.5]
     assert "answers only" in made.notes[0]
+    assert measured(table, with_inputs=False).is_empty
+    assert not measured(table).is_empty
     assert "all 20 of the test split" in made.notes[1]
 
 
