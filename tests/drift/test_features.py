@@ -5,9 +5,13 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from ai4sdk.drift.compare import compare
 from ai4sdk.drift.features import MOST_PLACES, Form, features_of_inputs, features_of_outputs, joined
+from ai4sdk.drift.sketch import sketch
 from ai4sdk.errors import DataError
 from ai4sdk.spec import Images
 from ai4sdk.worker.prediction import Prediction, predict_classes, predict_values
@@ -136,3 +140,19 @@ def test_json_gives_a_form_back(form):
 def test_a_damaged_form_is_told(broken):
     with pytest.raises(DataError, match="damaged"):
         Form.from_json(broken)
+
+
+CELLS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=2)
+)
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, CELLS), min_size=1, max_size=20))
+def test_whatever_is_in_a_cell_becomes_a_value_or_is_missing(cells):
+    made = features_of_inputs([dict(zip(("age", "smokes", "colour"), row, strict=True)) for row in cells], TABLE)
+    assert made["age"].dtype == np.float64
+    assert len(made["age"]) == len(made["smokes"]) == len(made["colour"]) == len(cells)
+    assert all(text is None or isinstance(text, str) for text in made["colour"])
+    known = sketch(made["age"]), sketch(made["colour"])
+    assert compare(known[0], made["age"]).p > 0.99
+    assert compare(known[1], made["colour"]).p > 0.99
