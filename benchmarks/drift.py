@@ -310,7 +310,14 @@ def main() -> None:
             "streams": streams(world, seeds, settings),
             "cost": cost(world),
         }
-    print(json.dumps(result))
+    print(json.dumps(plain(result), allow_nan=False))
+
+
+def plain(value: object) -> object:
+    """Write what was never seen as null."""
+    if isinstance(value, dict):
+        return {key: plain(part) for key, part in value.items()}
+    return None if isinstance(value, float) and value != value else value
 
 
 if __name__ == "__main__":
