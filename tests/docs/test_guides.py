@@ -51,6 +51,7 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         "on-kubernetes",
         pytest.param("on-ray", marks=pytest.mark.ray),
         "write-a-backend",
+        "watch-for-drift",
     ],
 )
 def test_a_guides_commands_work_as_written(name, tmp_path, request):
