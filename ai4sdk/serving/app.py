@@ -16,7 +16,7 @@ from ai4sdk._version import __version__
 from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.guard import Denied, Guard
 from ai4sdk.serving.messages import JSON, Request, Response
-from ai4sdk.serving.metrics import CONTENT_TYPE, Metrics
+from ai4sdk.serving.metrics import CONTENT_TYPE, Drift, Metrics
 from ai4sdk.serving.models import Models, Name
 from ai4sdk.serving.openapi import openapi
 from ai4sdk.serving.pool import Pool
@@ -94,11 +94,13 @@ class App:
         self._log = log
         self._routes: dict[str, Route | None] = {}
         self._open = 0
+        self._drift: Drift = {}
         self._ids = itertools.count()
         self._id_prefix = os.urandom(5).hex()
         self._answers: dict[str, Callable[[Route], Response]] = {
             "index": self._index,
-            "metrics": lambda _: Response(200, CONTENT_TYPE, metrics.text()),
+            "metrics": lambda _: Response(200, CONTENT_TYPE, metrics.text(self._drift)),
+            "drift": lambda _: _json(self._drift),
             "openapi": lambda _: _json(openapi(models, self._protocols)),
             "live": lambda _: _json({"live": True}),
             "ready": lambda _: self._ready({"ready": True}),
@@ -136,6 +138,8 @@ class App:
                     # Who answers is told now, not before: while the body came, another may have taken over.
                     answer = await self._pool(route).ask(request)
                 else:
+                    if route is not None and route.kind in ("drift", "metrics"):
+                        self._drift = await self._told()
                     answer = self._own(route, scope["method"], path)
             except Denied as denied:
                 answer = refusal(route.protocol if route else "natural", denied.status, denied.message)
@@ -163,6 +167,15 @@ class App:
                 "out": len(answer.body),
             }
             self._log.add(now, line)
+
+    async def _told(self) -> Drift:
+        """Return what every model's processes say of drift."""
+        pools = list(self.models.pools())
+        told = await asyncio.gather(*(pool.drift() for pool in pools))
+        found: Drift = {}
+        for pool, snapshots in zip(pools, told, strict=True):
+            found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshots
+        return found
 
     def _route(self, path: str) -> Route | None:
         try:
@@ -261,7 +274,7 @@ class App:
         }
         return _json(
             {"server": "ai4sdk", "version": __version__, "models": listed, "protocols": sorted(self._protocols),
-             "see": ["/openapi.json", "/metrics", "/health/ready", "/health/live"]}
+             "see": ["/openapi.json", "/metrics", "/drift", "/health/ready", "/health/live"]}
         )  # fmt: skip
 
     def _server(self, _: Route) -> Response:

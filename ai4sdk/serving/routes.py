@@ -38,6 +38,7 @@ _FIXED = {
     "/": Route("index", _GET),
     "/metrics": Route("metrics", _GET),
     "/openapi.json": Route("openapi", _GET),
+    "/drift": Route("drift", _GET),
     "/health": Route("ready", _GET),
     "/health/live": Route("live", _GET),
     "/health/ready": Route("ready", _GET),
@@ -63,7 +64,7 @@ _OF_A_MODEL = {
 def find_route(path: str, protocols: Iterable[str]) -> Route | None:
     """Return what a path asks for; nothing where there is no such path, or its protocol is not spoken."""
     route = _FIXED.get(path.rstrip("/") or "/") or _of_a_model(path)
-    own = route is not None and route.kind in ("index", "metrics", "openapi", "live", "ready")
+    own = route is not None and route.kind in ("index", "metrics", "openapi", "drift", "live", "ready")
     return route if route is not None and (own or route.protocol in protocols) else None
 
 

@@ -237,7 +237,8 @@ class _Server:
         self._served[wanted.name, wanted.version] = located
         golden, alone = pool.facts["golden"], "" if pool.facts["batches"] else ", without batches"
         tried = f"{golden} golden requests answered as when it was packed" if golden else "it has no golden requests"
-        self._tell(f"{wanted.name} version {wanted.version} is ready ({located.folder}): {tried}{alone}")
+        watched = "watched for drift" if pool.facts["unwatched"] is None else f"not watched: {pool.facts['unwatched']}"
+        self._tell(f"{wanted.name} version {wanted.version} is ready ({located.folder}): {tried}{alone}; {watched}")
         if before is not None:
             await before.close()
 
@@ -254,6 +255,8 @@ class _Server:
             batch_wait=serving.batch.wait,
             start=serving.start,
             timeout=serving.limits.timeout,
+            drift=serving.drift.model_dump(mode="json") if serving.drift else None,
+            drift_events=str(Path(serving.drift_events).absolute()) if serving.drift_events else None,
         )
 
     def _asked_to_stop(self) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ai4sdk.spec.base import Section
+from ai4sdk.spec.drift import DriftWatching
 from ai4sdk.spec.units import Size, Span
 
 __all__ = ["MODEL_NAME", "Batch", "Oidc", "ServedModel", "Serving", "ServingLimits", "Tls", "Version"]
@@ -151,6 +152,13 @@ class Serving(Section):
 
     start: Span = Field(default=300.0, gt=0)
     """How long a model may take to load."""
+
+    drift: DriftWatching | None = Field(default_factory=DriftWatching)
+    """Detectors that look at what is asked and answered, beside the answering, where the package has a drift reference;
+    null for none. Each process watches what it answers."""
+
+    drift_events: str | None = Field(default=None, min_length=1)
+    """File that each change of a detector's state is appended to, as a line of JSON."""
 
     grace: Span = Field(default=30.0, ge=0)
     """How long requests may go on when the server is asked to stop."""

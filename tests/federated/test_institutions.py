@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 import ai4sdk
-from ai4sdk.cli import main
 from ai4sdk.drift.reference import REFERENCE, read_reference
 from ai4sdk.testing.helpers import wait_for, weights
 from tests.federated.institution import Coordinator, Institution
