@@ -294,7 +294,7 @@ def limits(field: Any) -> Dict[str, Any]:
             found["enum"] = [in_json(check.comparable)]
         elif hasattr(check, "equal"):
             names = ("minItems", "maxItems") if is_list else ("minLength", "maxLength")
-            for key, value in zip(names, (low, high) if equal is None else (equal, equal)):
+            for key, value in zip(names, (low, high) if equal is None else (equal, equal)):  # noqa: B905
                 if value is not None:
                     found[key] = value
         elif hasattr(check, "min") and hasattr(check, "max"):
@@ -339,8 +339,8 @@ def to_json(value: Any, whose: str) -> bytes:
         return json.dumps(json.loads(json.dumps(value), parse_constant=lambda _: None)).encode()
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
         place, found = first_unknown(value, "", 0) or ("", None)
-        kind = f"{type(found).__module__}.{type(found).__name__}"
-        told = str(error) if found is None else "a {}{}".format(kind, f" at {place}" if place else "")
+        kind = f"a {type(found).__module__}.{type(found).__name__}" + (f" at {place}" if place else "")
+        told = str(error) if found is None else kind
         raise Unanswerable(f"{whose} answered what JSON has no form for: {told}") from None
 
 
@@ -355,7 +355,7 @@ def first_unknown(value: Any, place: str, depth: int) -> Optional[Tuple[str, Any
                 return (f"{place}, a key" if place else "a key"), key
         inside = [(f"{place}.{key}" if place else str(key), part) for key, part in value.items()]
     elif depth < 50 and isinstance(value, (list, tuple)):
-        inside = [("%s[%d]" % (place, number), part) for number, part in enumerate(value)]
+        inside = [(f"{place}[{number}]", part) for number, part in enumerate(value)]
     elif not isinstance(value, (dict, list, tuple)):
         return place, value
     for where, part in inside:
@@ -395,7 +395,7 @@ def failure(error: BaseException) -> Dict[str, Any]:
         told["status"] = status
         told["message"] = str(getattr(error, "reason", None) or error)
     if isinstance(error, SystemExit):
-        told["message"] = "the module called exit(%s)" % ("" if error.code is None else error.code)
+        told["message"] = f"the module called exit({'' if error.code is None else error.code})"
     return {"failed": told}
 
 
@@ -468,7 +468,7 @@ class Agent:
             kind = JSON_TYPES[0]
             body = self.in_schema(answer)
         if len(body) > request["most"]:
-            raise Unanswerable("predict answered %d bytes; %d are allowed" % (len(body), request["most"]))
+            raise Unanswerable(f"predict answered {len(body)} bytes; {request['most']} are allowed")
         return {"ok": True, "content_type": kind}, body
 
     def in_schema(self, answer: Any) -> bytes:
@@ -494,7 +494,7 @@ class Agent:
             sys.stderr.write(str(error) + "\n")
             return failure(error), b"", True
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a module raises is its answer
-            complain("{} failed".format(request["do"]))
+            complain(f"{request['do']} failed")
             return failure(error), b"", not isinstance(error, SystemExit)
 
 
