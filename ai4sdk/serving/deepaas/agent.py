@@ -20,6 +20,7 @@ import socket
 import struct
 import sys
 import traceback
+import warnings
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 GROUP = "deepaas.v2.model"
@@ -320,6 +321,17 @@ def in_json(value: Any) -> Any:
     return value
 
 
+def versions() -> Dict[str, str]:
+    """Return the versions of what people ask about."""
+    found = {}  # type: Dict[str, str]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some say that they shall not be asked like this
+        for package in ("numpy", "marshmallow", "webargs", "deepaas", "torch", "tensorflow"):
+            if package in sys.modules:
+                found[package] = str(getattr(sys.modules[package], "__version__", "?"))
+    return found
+
+
 # -- answers ---------------------------------------------------------------------------------------------------------
 
 
@@ -428,10 +440,6 @@ class Agent:
         if metadata is None:
             told = f"Could not load description from underlying model (loaded '{self.name}')"
             metadata = {"id": "0", "name": self.name, "description": told}
-        versions = {}
-        for package in ("numpy", "marshmallow", "webargs", "deepaas", "torch", "tensorflow"):
-            if package in sys.modules:
-                versions[package] = str(getattr(sys.modules[package], "__version__", "?"))
         return {
             "ok": True,
             "metadata": json.loads(to_json(metadata, "get_metadata").decode()),
@@ -443,7 +451,7 @@ class Agent:
             if self.answer_schema is None
             else {"name": self.answer_name, "properties": properties(self.answer_schema)},
             "python": ".".join(str(part) for part in sys.version_info[:3]),
-            "versions": versions,
+            "versions": versions(),
         }, b""
 
     def warm(self, _: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes]:

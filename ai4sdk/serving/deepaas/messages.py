@@ -73,7 +73,7 @@ class Response:
 
 def answer_json(value: Any, status: int = 200) -> Response:
     """Return an answer in JSON."""
-    return Response(status, JSON, json.dumps(value).encode())
+    return Response(status, JSON if status == 200 else "application/json", json.dumps(value).encode())
 
 
 def complaint(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:

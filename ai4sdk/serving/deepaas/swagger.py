@@ -77,7 +77,15 @@ _DEFINITIONS: dict[str, Any] = {
         "properties": {
             **{
                 name: {"type": "string", "description": f"Model {text}"}
-                for name, text in [("id", "identifier"), ("name", "name"), ("description", "description")]
+                for name, text in [
+                    ("id", "identifier"),
+                    ("name", "name"),
+                    ("description", "description"),
+                    ("license", "license"),
+                    ("author", "author"),
+                    ("version", "version"),
+                    ("url", "url"),
+                ]
             },
             "links": {"type": "array", "items": {"$ref": "#/definitions/Location"}},
         },

@@ -48,8 +48,14 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+@pytest.fixture(scope="session")
+def serving():
+    """What serves modules by HTTP, as a context."""
+    return _serving
+
+
 @contextmanager
-def serving(names: list[str], environment: Path, folder: Path, *, api=None, **options) -> Iterator[httpx.Client]:
+def _serving(names: list[str], environment: Path, folder: Path, *, api=None, **options) -> Iterator[httpx.Client]:
     """Serve modules by HTTP, in a thread, and yield a client."""
     port = free_port()
     modules = {name: Module(name, environment, **options) for name in names}
@@ -63,9 +69,8 @@ def serving(names: list[str], environment: Path, folder: Path, *, api=None, **op
         try:
             await asyncio.gather(*(module.start() for module in modules.values()))
             await server.serve()
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
             failed.append(error)
-            raise
         finally:
             await asyncio.gather(*(module.close() for module in modules.values()))
 
@@ -87,7 +92,7 @@ def serving(names: list[str], environment: Path, folder: Path, *, api=None, **op
 @pytest.fixture(scope="module")
 def ours(environment, tmp_path_factory) -> Iterator[httpx.Client]:
     """Our server of the module ``pond``."""
-    with serving(["pond"], environment, tmp_path_factory.mktemp("trainings")) as client:
+    with _serving(["pond"], environment, tmp_path_factory.mktemp("trainings")) as client:
         yield client
 
 
@@ -128,7 +133,7 @@ def serve(environment, tmp_path) -> Iterator[Callable[..., httpx.Client]]:
     stack = []
 
     def start(*names: str, folder: Path = tmp_path / "trainings", **options) -> httpx.Client:
-        context = serving(list(names), environment, folder, **options)
+        context = _serving(list(names), environment, folder, **options)
         client = context.__enter__()
         stack.append(context)
         return client
