@@ -10,12 +10,13 @@ from urllib.parse import quote
 from ai4sdk._version import __version__
 from ai4sdk.serving.deepaas.calls import InvalidJson
 from ai4sdk.serving.deepaas.forms import BadRequest
-from ai4sdk.serving.deepaas.messages import Request, Response, answer_json, complaint
+from ai4sdk.serving.deepaas.messages import HttpRequest, answer_json, complaint
 from ai4sdk.serving.deepaas.module import Invalid, ModuleFailed
 from ai4sdk.serving.deepaas.page import render_page
 from ai4sdk.serving.deepaas.routes import NotAllowed, Redirect, Route, find_route
 from ai4sdk.serving.deepaas.served import Served
 from ai4sdk.serving.deepaas.swagger import render_swagger
+from ai4sdk.serving.messages import Response
 
 __all__ = ["Api"]
 
@@ -55,7 +56,7 @@ class Api:
         found = find_route("GET", path[len(self.base_path) :] or "/", self.models)
         return found is not None or path.startswith(f"{self.base_path}/v2/models/")
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: HttpRequest) -> Response:
         """Answer a request. Only defects of ours raise."""
         if not request.path.startswith(self.base_path):
             return complaint(404, f"there is no {request.path}")
@@ -64,10 +65,10 @@ class Api:
             return self._nothing(request.path)
         if isinstance(found, NotAllowed):
             allowed = ", ".join(found.methods)
-            return complaint(405, f"{request.path} takes {allowed}", {"Allow": allowed})
+            return complaint(405, f"{request.path} takes {allowed}", {"allow": allowed})
         if isinstance(found, Redirect):
             query = f"?{request.query}" if request.query else ""
-            return Response(308, headers={"Location": quote(self.base_path + found.path) + query})
+            return Response(308, "text/plain", b"", {"location": quote(self.base_path + found.path) + query})
         try:
             return await self._do(found, request)
         except Invalid as error:
@@ -75,9 +76,9 @@ class Api:
         except InvalidJson:
             return answer_json({"json": ["Invalid JSON body."]}, 400)
         except (BadRequest, ModuleFailed) as error:
-            return complaint(error.status, error.message, {"Retry-After": "5"} if error.status == 503 else None)
+            return complaint(error.status, error.message, {"retry-after": "5"} if error.status == 503 else None)
 
-    async def _do(self, route: Route, request: Request) -> Response:
+    async def _do(self, route: Route, request: HttpRequest) -> Response:
         if route.model:
             return await self._ask(self.models[route.model], route, request)
         match route.operation:
@@ -86,7 +87,7 @@ class Api:
             case "version":
                 return answer_json(self._version())
             case "ui":
-                return Response(302, headers={"Location": f"{self.base_path}/api"})
+                return Response(302, "text/plain", b"", {"location": f"{self.base_path}/api"})
             case "page":
                 return Response(200, "text/html; charset=utf-8", render_page(self._swagger()).encode())
             case "swagger":
@@ -94,9 +95,9 @@ class Api:
             case "models":
                 return answer_json({"models": [self._metadata(name, request.path) for name in self.models]})
             case _:  # debug: what a module prints is in the log, which is not for everybody
-                return Response(204)
+                return Response(204, "", b"")
 
-    async def _ask(self, model: Served, route: Route, request: Request) -> Response:
+    async def _ask(self, model: Served, route: Route, request: HttpRequest) -> Response:
         is_off = not (self._can_predict if route.operation == "predict" else self._can_train)
         if route.operation != "model" and is_off:
             what = "predictions" if route.operation == "predict" else "trainings"

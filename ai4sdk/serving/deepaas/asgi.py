@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from ai4sdk.serving.deepaas.api import Api
-from ai4sdk.serving.deepaas.messages import Request, Response
+from ai4sdk.serving.deepaas.messages import HttpRequest
+from ai4sdk.serving.messages import Response
 
 __all__ = ["Application", "ClientGone", "request_of"]
 
@@ -40,10 +41,10 @@ class Application:
             await _send(await self._api.handle(request_of(scope, receive)), send)
 
 
-def request_of(scope: Scope, receive: Receive) -> Request:
+def request_of(scope: Scope, receive: Receive) -> HttpRequest:
     """Return what ASGI says of a request."""
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    return Request(
+    return HttpRequest(
         scope["method"], scope["path"], scope.get("query_string", b"").decode("latin-1"), headers, _chunks(receive)
     )
 

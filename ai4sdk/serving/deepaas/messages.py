@@ -1,4 +1,4 @@
-"""An HTTP request and its answer, as far as the API looks at them. A server of any kind makes the one of the other."""
+"""An HTTP request, as far as the API looks at it, and answers to it. Any server can make the one and send the other."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Request", "Response", "answer_json", "complaint", "no_body"]
+from ai4sdk.serving.messages import JSON, Response
 
-JSON = "application/json; charset=utf-8"
+__all__ = ["JSON_TEXT", "HttpRequest", "answer_json", "complaint", "no_body"]
+
+JSON_TEXT = "application/json; charset=utf-8"
+"""What DEEPaaS calls its JSON, other than that of errors."""
 
 
 async def no_body() -> AsyncIterator[bytes]:
@@ -20,7 +23,7 @@ async def no_body() -> AsyncIterator[bytes]:
 
 
 @dataclass(frozen=True)
-class Request:
+class HttpRequest:
     """A request.
 
     Parameters
@@ -49,33 +52,11 @@ class Request:
         return self.headers.get("content-type", "")
 
 
-@dataclass(frozen=True)
-class Response:
-    """An answer.
-
-    Parameters
-    ----------
-    status
-        The HTTP status.
-    content_type
-        What the body is; empty if there is none.
-    body
-        The body.
-    headers
-        Further header fields.
-    """
-
-    status: int
-    content_type: str = ""
-    body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
 def answer_json(value: Any, status: int = 200) -> Response:
     """Return an answer in JSON."""
-    return Response(status, JSON if status == 200 else "application/json", json.dumps(value).encode())
+    return Response(status, JSON_TEXT if status == 200 else JSON, json.dumps(value).encode())
 
 
 def complaint(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return an answer that says why there is no better one."""
-    return Response(status, JSON, json.dumps({"message": message}).encode(), headers or {})
+    return Response(status, JSON_TEXT, json.dumps({"message": message}).encode(), headers or {})

@@ -13,9 +13,10 @@ from ai4sdk.errors import EnvironmentFault
 from ai4sdk.serving.deepaas.arguments import Argument, Description
 from ai4sdk.serving.deepaas.calls import Call, parse_query, tagged, values_of
 from ai4sdk.serving.deepaas.forms import BodyReader, Limits
-from ai4sdk.serving.deepaas.messages import Request, Response, answer_json, complaint
+from ai4sdk.serving.deepaas.messages import JSON_TEXT, HttpRequest, answer_json, complaint
 from ai4sdk.serving.deepaas.module import Module, ModuleFailed
 from ai4sdk.serving.deepaas.trainings import Trainings
+from ai4sdk.serving.messages import Response
 
 __all__ = ["Served", "ServedModule", "read_call"]
 
@@ -28,11 +29,11 @@ class Served(Protocol):
         """What it is, takes and answers."""
         ...
 
-    async def predict(self, request: Request) -> Response:
+    async def predict(self, request: HttpRequest) -> Response:
         """Answer a request to predict."""
         ...
 
-    async def train(self, request: Request) -> Response:
+    async def train(self, request: HttpRequest) -> Response:
         """Start a training."""
         ...
 
@@ -50,7 +51,9 @@ class Served(Protocol):
 
 
 @asynccontextmanager
-async def read_call(request: Request, arguments: Sequence[Argument], limits: Limits) -> AsyncIterator[dict[str, Any]]:
+async def read_call(
+    request: HttpRequest, arguments: Sequence[Argument], limits: Limits
+) -> AsyncIterator[dict[str, Any]]:
     """Read a request's arguments; files that came with it are removed at the end.
 
     Raises
@@ -94,13 +97,13 @@ class ServedModule:
         """What it is, takes and answers."""
         return self.module.description
 
-    async def predict(self, request: Request) -> Response:
+    async def predict(self, request: HttpRequest) -> Response:
         """Answer a request to predict."""
         async with read_call(request, self.description.predict, self._limits) as values:
             content_type, body = await self.module.predict({name: tagged(value) for name, value in values.items()})
-        return Response(200, "application/json; charset=utf-8" if "json" in content_type else content_type, body)
+        return Response(200, JSON_TEXT if "json" in content_type else content_type, body)
 
-    async def train(self, request: Request) -> Response:
+    async def train(self, request: HttpRequest) -> Response:
         """Start a training in a process of its own."""
         async with read_call(request, self.description.train, self._limits) as values:
             args = await self.module.check("train", {name: tagged(value) for name, value in values.items()})
