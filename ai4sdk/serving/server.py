@@ -21,6 +21,11 @@ from ai4sdk.data.secrets import resolve_secret
 from ai4sdk.errors import Ai4Error, EnvironmentFault
 from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.app import App
+from ai4sdk.serving.deepaas.api import Api
+from ai4sdk.serving.deepaas.forms import Limits
+from ai4sdk.serving.deepaas.front import Front
+from ai4sdk.serving.deepaas.module import Module
+from ai4sdk.serving.deepaas.served import ServedModule
 from ai4sdk.serving.guard import Guard, Provider
 from ai4sdk.serving.http import HttpProtocol
 from ai4sdk.serving.link import Spawned
@@ -132,7 +137,9 @@ class _Server:
         self._metrics = Metrics()
         self._served: dict[tuple[str, str], Located] = {}
         self._log = AccessLog(sys.stderr) if serving.access_log else None
-        self._app = App(serving, self._models, self._metrics, guard=_guard_of(serving), log=self._log)
+        self._front = Front(self._models, serving.limits.body)
+        deepaas = Api(self._front) if "deepaas" in serving.protocols else None
+        self._app = App(serving, self._models, self._metrics, guard=_guard_of(serving), log=self._log, deepaas=deepaas)
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
 
@@ -198,8 +205,11 @@ class _Server:
 
     async def _load(self) -> None:
         """Load every model, then see to it that they stay the ones that their sources mean."""
+        self._models.modules = dict.fromkeys(self._serving.modules, False)
         for wanted in wanted_of(self._serving):
             await self._put(wanted, await self._find(wanted))
+        for name in self._serving.modules:
+            await self._put_module(name)
         every = self._serving.reload
         while True:
             with contextlib.suppress(TimeoutError):
@@ -241,6 +251,23 @@ class _Server:
         if before is not None:
             await before.close()
 
+    async def _put_module(self, name: str) -> None:
+        """Start a module in its own environment."""
+        serving, wanted = self._serving, self._serving.modules[name]
+        module = Module(
+            wanted.module or name,
+            Path(wanted.environment),
+            workers=wanted.workers,
+            timeout=wanted.timeout or serving.limits.timeout,
+            load_timeout=serving.start,
+            warm=wanted.warm,
+        )
+        await module.start()
+        limits = Limits(body=serving.limits.body, text=serving.limits.body)
+        self._front.modules[name] = ServedModule(module, Path(serving.trainings) / name, limits)
+        self._models.modules[name] = True
+        self._tell(f"{name} is ready (Python {module.description.python}, {wanted.environment})")
+
     def _settings(self, wanted: Wanted, located: Located) -> PoolSettings:
         serving = self._serving
         return PoolSettings(
@@ -270,10 +297,15 @@ class _Server:
         for spawned in self._spawned:
             spawned.line.close()
         try:
-            closing = asyncio.gather(*(pool.close() for pool in self._models.pools()))
+            modules = [served.module for served in self._front.modules.values()]
+            closing = asyncio.gather(
+                *(pool.close() for pool in self._models.pools()), *(module.finish() for module in modules)
+            )
             await asyncio.wait_for(closing, self._serving.grace)
         except TimeoutError:
             self._tell(f"requests were not answered within {self._serving.grace:g} s; they are dropped")
+        for served in self._front.modules.values():
+            await served.module.close()
 
 
 class _Uvicorn(uvicorn.Server):

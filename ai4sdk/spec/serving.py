@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.units import Size, Span
 
-__all__ = ["MODEL_NAME", "Batch", "Oidc", "ServedModel", "Serving", "ServingLimits", "Tls", "Version"]
+__all__ = ["MODEL_NAME", "Batch", "Module", "Oidc", "ServedModel", "Serving", "ServingLimits", "Tls", "Version"]
 
 MODEL_NAME = r"^[A-Za-z0-9][\w.-]*$"
 """Pattern of the names of models and of their versions: they are part of addresses."""
@@ -91,6 +91,25 @@ class ServingLimits(Section):
     """How long a client may take to send a request; then it is answered 408."""
 
 
+class Module(Section):
+    """A module written for DEEPaaS, served as it is: by its own Python, in processes of its own."""
+
+    environment: str = Field(min_length=1)
+    """The virtual environment it is installed in (its folder), or an interpreter."""
+
+    module: str | None = Field(default=None, min_length=1)
+    """Name of its entry point in the group ``deepaas.v2.model``; by default the name it is served as."""
+
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes, each of which answers one request after the other."""
+
+    timeout: Span | None = Field(default=None, gt=0)
+    """How long a prediction may wait and compute; by default ``limits.timeout``."""
+
+    warm: bool = True
+    """Whether each process calls the module's ``warm()`` first."""
+
+
 class Tls(Section):
     """What proves to clients who the server is."""
 
@@ -123,9 +142,17 @@ class Serving(Section):
     ] = Field(default_factory=dict)
     """Name → model; a text is a ``source``. Without any, the latest run of the job is served."""
 
-    protocols: list[Literal["v2", "mlflow", "natural"]] = Field(default=["v2", "mlflow", "natural"], min_length=1)
-    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``) and ``natural`` (pictures, CSV
-    and JSON as they are)."""
+    modules: dict[Annotated[str, Field(pattern=MODEL_NAME, max_length=64)], Module] = Field(default_factory=dict)
+    """Name → module written for DEEPaaS. With modules and no ``models``, these alone are served."""
+
+    trainings: str = Field(default="trainings", min_length=1)
+    """Where trainings of modules are kept, a folder each module."""
+
+    protocols: list[Literal["v2", "mlflow", "natural", "deepaas"]] = Field(
+        default=["v2", "mlflow", "natural", "deepaas"], min_length=1
+    )
+    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``), ``natural`` (pictures, CSV
+    and JSON as they are) and ``deepaas`` (DEEPaaS V2; a slash at the end of a path tells it from ``v2``)."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen at. Others than this machine reach ``0.0.0.0``."""
@@ -173,3 +200,11 @@ class Serving(Section):
 
     access_log: bool = True
     """Whether a line of JSON is written for each request."""
+
+    @model_validator(mode="after")
+    def _names_are_given_once(self) -> Serving:
+        if twice := sorted(set(self.models) & set(self.modules)):
+            raise ValueError(f"{twice[0]!r} is the name of a model and of a module")
+        if self.modules and "deepaas" not in self.protocols:
+            raise ValueError("modules are served by the protocol deepaas; add it to protocols")
+        return self

@@ -49,12 +49,9 @@ class Api:
         self._can_predict = can_predict
         self._can_train = can_train
 
-    def takes(self, path: str) -> bool:
-        """Tell whether a path is one of this API's, or leads to one."""
-        if not path.startswith(self.base_path):
-            return False
-        found = find_route("GET", path[len(self.base_path) :] or "/", self.models)
-        return found is not None or path.startswith(f"{self.base_path}/v2/models/")
+    def index(self) -> dict[str, Any]:
+        """Return what is answered at the root."""
+        return {"versions": [self._version()], "links": self._links()}
 
     async def handle(self, request: HttpRequest) -> Response:
         """Answer a request. Only defects of ours raise."""
@@ -83,7 +80,7 @@ class Api:
             return await self._ask(self.models[route.model], route, request)
         match route.operation:
             case "versions":
-                return answer_json({"versions": [self._version()], "links": self._links()})
+                return answer_json(self.index())
             case "version":
                 return answer_json(self._version())
             case "ui":

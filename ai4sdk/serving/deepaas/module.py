@@ -92,7 +92,8 @@ class Module:
         self._warm = warm
         self._description: Description | None = None
         self._free: asyncio.Queue[Worker] = asyncio.Queue()
-        self._background: set[asyncio.Task[Any]] = set()
+        self._asked: set[asyncio.Task[Any]] = set()
+        self._revivals: set[asyncio.Task[None]] = set()
         self._broken: dict[Worker, str] = {}
 
     @property
@@ -126,11 +127,16 @@ class Module:
         for worker in self.workers:
             self._free.put_nowait(worker)
 
+    async def finish(self) -> None:
+        """Wait until what was asked is answered."""
+        await asyncio.gather(*self._asked, return_exceptions=True)
+
     async def close(self) -> None:
         """Kill its processes."""
-        for task in self._background:
+        tasks = [*self._asked, *self._revivals]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(worker.kill() for worker in self.workers))
 
     async def predict(self, values: Mapping[str, Any]) -> tuple[str, bytes]:
@@ -198,8 +204,8 @@ class Module:
         worker = await self._free_worker()
         # a client that goes away does not stop a module: what it does ends by itself or by the time limit
         task = asyncio.create_task(self._exchange(worker, question))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        self._asked.add(task)
+        task.add_done_callback(self._asked.discard)
         head, body = await asyncio.shield(task)
         if "invalid" in head:
             raise Invalid(_by_argument(head["invalid"]))
@@ -235,8 +241,8 @@ class Module:
                 self._free.put_nowait(worker)
             else:
                 revival = asyncio.create_task(self._revive(worker))
-                self._background.add(revival)
-                revival.add_done_callback(self._background.discard)
+                self._revivals.add(revival)
+                revival.add_done_callback(self._revivals.discard)
 
     async def _revive(self, worker: Worker) -> None:
         """Start a worker again, with growing pauses while that fails."""

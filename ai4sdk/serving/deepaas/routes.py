@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["NotAllowed", "Redirect", "Route", "find_route"]
+__all__ = ["NotAllowed", "Redirect", "Route", "find_route", "takes"]
 
 Operation = Literal[
     "versions", "ui", "page", "swagger", "version", "debug", "models", "model",
@@ -23,6 +23,7 @@ _SIMPLE: dict[str, Operation] = {
     "/v2/debug/": "debug",
     "/v2/models/": "models",
 }
+_ALONE = {*_SIMPLE, "/v2/debug", "/v2/models"} - {"/"}
 _OF_A_MODEL: list[tuple[str, dict[str, Operation]]] = [
     (r"/", {"GET": "model"}),
     (r"/predict/", {"POST": "predict"}),
@@ -52,6 +53,17 @@ class NotAllowed:
     """What is asked for takes other methods."""
 
     methods: tuple[str, ...]
+
+
+def takes(path: str) -> bool:
+    """Tell whether a path is this API's where the Open Inference Protocol is spoken, too.
+
+    A slash at the end tells the two apart: ``/v2/models/NAME/`` is DEEPaaS's, without it is the other's.
+    """
+    if path in _ALONE or not path.startswith("/v2/models/"):
+        return path in _ALONE
+    _, *rest = path.removeprefix("/v2/models/").split("/")
+    return rest == [""] or rest[:1] in (["predict"], ["train"])
 
 
 def find_route(method: str, path: str, models: Collection[str]) -> Route | Redirect | NotAllowed | None:

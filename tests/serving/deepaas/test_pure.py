@@ -16,7 +16,7 @@ from ai4sdk.serving.deepaas.arguments import Answer, Argument, Description
 from ai4sdk.serving.deepaas.calls import Call, InvalidJson, parse_query, tagged, values_of
 from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Upload
 from ai4sdk.serving.deepaas.page import render_page
-from ai4sdk.serving.deepaas.routes import NotAllowed, Redirect, Route, find_route
+from ai4sdk.serving.deepaas.routes import NotAllowed, Redirect, Route, find_route, takes
 from ai4sdk.serving.deepaas.swagger import render_swagger
 
 FORM = "multipart/form-data; boundary=edge"
@@ -245,6 +245,19 @@ MODELS = ["pond", "pond2", "a.b"]
 )
 def test_a_path_leads_where_deepaas_leads(method, path, found):
     assert find_route(method, path, MODELS) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "is_ours"),
+    [
+        ("/v2/", True), ("/v2/models/", True), ("/v2/models", True), ("/v2/models/pond/", True), ("/api", True),
+        ("/v2/models/pond/predict", True), ("/v2/models/pond/train/", True), ("/v2/models/pond/train/abc", True),
+        ("/v2", False), ("/v2/models/pond", False), ("/v2/models/pond/infer", False), ("/", False), ("/predict", False),
+        ("/v2/models/pond/versions/2/infer/", False), ("/v2/models/pond/ready", False), ("/v2/health/ready", False),
+    ],
+)  # fmt: skip
+def test_paths_are_told_from_those_of_the_open_inference_protocol(path, is_ours):
+    assert takes(path) == is_ours
 
 
 @given(st.text(string.printable, max_size=40))
