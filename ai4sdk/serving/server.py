@@ -17,11 +17,13 @@ from typing import Any
 import uvicorn
 import uvloop
 
+from ai4sdk.data.hashes import cache_folder
 from ai4sdk.data.secrets import resolve_secret
 from ai4sdk.errors import Ai4Error, EnvironmentFault
 from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.app import App
 from ai4sdk.serving.deepaas.api import Api
+from ai4sdk.serving.deepaas.environment import make_environment
 from ai4sdk.serving.deepaas.forms import Limits
 from ai4sdk.serving.deepaas.front import Front
 from ai4sdk.serving.deepaas.module import Module
@@ -33,6 +35,7 @@ from ai4sdk.serving.metrics import Metrics, PoolMetrics
 from ai4sdk.serving.models import Models
 from ai4sdk.serving.pool import Pool, PoolSettings
 from ai4sdk.serving.sources import Located, Sources
+from ai4sdk.spec import serving as spec
 from ai4sdk.spec.serving import Serving
 
 __all__ = ["Wanted", "open_socket", "serve", "threads_of", "wanted_of"]
@@ -254,9 +257,10 @@ class _Server:
     async def _put_module(self, name: str) -> None:
         """Start a module in its own environment."""
         serving, wanted = self._serving, self._serving.modules[name]
+        environment = await asyncio.get_running_loop().run_in_executor(None, _environment_of, wanted)
         module = Module(
             wanted.module or name,
-            Path(wanted.environment),
+            environment,
             workers=wanted.workers,
             timeout=wanted.timeout or serving.limits.timeout,
             load_timeout=serving.start,
@@ -266,7 +270,7 @@ class _Server:
         limits = Limits(body=serving.limits.body, text=serving.limits.body)
         self._front.modules[name] = ServedModule(module, Path(serving.trainings) / name, limits)
         self._models.modules[name] = True
-        self._tell(f"{name} is ready (Python {module.description.python}, {wanted.environment})")
+        self._tell(f"{name} is ready (Python {module.description.python}, {environment})")
 
     def _settings(self, wanted: Wanted, located: Located) -> PoolSettings:
         serving = self._serving
@@ -324,6 +328,16 @@ def _devices(serving: Serving) -> Iterator[str]:
         return
     gpus = [f"cuda:{number}" for number, _ in enumerate(_GPUS.iterdir())] if _GPUS.is_dir() else []
     yield from gpus or ["cpu"] * serving.workers
+
+
+def _environment_of(wanted: spec.Module) -> Path:
+    """Return a module's environment, which may have to be made first."""
+    if wanted.environment is not None:
+        return Path(wanted.environment)
+    assert wanted.source is not None, "the spec has one of the two"
+    python = Path(wanted.python) if wanted.python else None
+    kept = cache_folder() / "environments"
+    return make_environment(Path(wanted.source), kept, python=python, requirements=wanted.requirements)
 
 
 def _guard_of(serving: Serving) -> Guard | None:

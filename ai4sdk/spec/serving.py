@@ -94,8 +94,18 @@ class ServingLimits(Section):
 class Module(Section):
     """A module written for DEEPaaS, served as it is: by its own Python, in processes of its own."""
 
-    environment: str = Field(min_length=1)
+    environment: str | None = Field(default=None, min_length=1)
     """The virtual environment it is installed in (its folder), or an interpreter."""
+
+    source: str | None = Field(default=None, min_length=1)
+    """Or what to install: a folder with ``pyproject.toml`` or ``setup.py``, or a file of requirements. The environment
+    is made once, in ``~/.cache/ai4sdk/environments``, and again when the source changes."""
+
+    python: str | None = Field(default=None, min_length=1)
+    """Interpreter to make the environment with; by default that of ai4sdk."""
+
+    requirements: list[str] = Field(default_factory=list)
+    """What else to install, such as ``numpy<1.24``."""
 
     module: str | None = Field(default=None, min_length=1)
     """Name of its entry point in the group ``deepaas.v2.model``; by default the name it is served as."""
@@ -108,6 +118,14 @@ class Module(Section):
 
     warm: bool = True
     """Whether each process calls the module's ``warm()`` first."""
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Module:
+        if (self.environment is None) == (self.source is None):
+            raise ValueError("give an environment, or a source to make one of")
+        if self.source is None and (self.python or self.requirements):
+            raise ValueError("python and requirements are for a source; an environment has its own")
+        return self
 
 
 class Tls(Section):

@@ -166,7 +166,9 @@ def test_two_modules_of_one_environment_stand_side_by_side(serve):
     client = serve("pond", "lake")
     assert [model["id"] for model in client.get("/v2/models/").json()["models"]] == ["pond", "0"]
     answer = client.post("/v2/models/lake/predict/", params={"name": "pike"})
-    assert answer.json() == {"status": "ok", "labels": ["pike", "eel"], "probabilities": [0.75, 0.25]}
+    assert answer.json() == {
+        "status": "ok", "labels": ["pike", "eel"], "probabilities": [0.75, 0.25], "picture": "UE5H",
+    }  # fmt: skip
     assert client.post(PREDICT).status_code == 200
     told = client.get("/v2/models/pnod/").json()["message"]
     assert told == "there is no model 'pnod'; did you mean 'pond'?"
