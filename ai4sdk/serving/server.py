@@ -178,7 +178,7 @@ class _Server:
             application = CORSMiddleware(
                 application,
                 allow_origins=serving.origins,
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
                 expose_headers=["x-request-id", "inference-header-content-length"],
             )
@@ -265,6 +265,7 @@ class _Server:
             timeout=wanted.timeout or serving.limits.timeout,
             load_timeout=serving.start,
             warm=wanted.warm,
+            said=self._tell,
         )
         await module.start()
         limits = Limits(body=serving.limits.body, text=serving.limits.body)

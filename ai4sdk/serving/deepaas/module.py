@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,8 @@ class Module:
         Whether each process calls ``warm()`` before its first request.
     most
         Bytes an answer may have.
+    said
+        Told each line it prints; by default they go to the log.
     """
 
     def __init__(
@@ -82,10 +84,11 @@ class Module:
         load_timeout: float | None = None,
         warm: bool = True,
         most: int = MOST,
+        said: Callable[[str], None] | None = None,
     ) -> None:
         self.name = name
         self.python = environment_python(environment)
-        self.workers = [Worker(self.python, name, f"{name}/{number}") for number in range(workers)]
+        self.workers = [Worker(self.python, name, f"{name}/{number}", said) for number in range(workers)]
         self.timeout = timeout
         self.load_timeout = load_timeout
         self.most = most

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +69,16 @@ class Worker:
     name
         Name of its entry point.
     label
-        What its lines in the log are marked with.
+        What its lines are marked with.
+    said
+        Told each line it prints; by default they go to the log.
     """
 
-    def __init__(self, python: Path, name: str, label: str) -> None:
+    def __init__(self, python: Path, name: str, label: str, said: Callable[[str], None] | None = None) -> None:
         self.python = python
         self.name = name
         self.label = label
+        self._said = said or (lambda line: log.info("%s", line))
         self.lines: deque[str] = deque(maxlen=_REMEMBERED)
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.StreamReader | None = None
@@ -232,4 +235,4 @@ class Worker:
     def _pass_on(self, line: bytes) -> None:
         text = line.decode(errors="replace").rstrip("\r")
         self.lines.append(text)
-        log.info("%s: %s", self.label, text)
+        self._said(f"{self.label}: {text}")

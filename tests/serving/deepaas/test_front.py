@@ -36,6 +36,7 @@ def endpoint(start, make_package, environment, write):
 def test_a_module_and_a_package_are_served_side_by_side(endpoint):
     server = endpoint()
     server._wait_for(r"water is ready \(Python 3")
+    assert "pond/0: pond is warm" in server.log
     assert server.ask("/health/ready").status == 200
     models = json.loads(server.ask("/v2/models/").body)["models"]
     assert sorted(model["name"] for model in models) == ["fish", "pond"]
