@@ -48,6 +48,7 @@ def make_environment(
     EnvironmentFault
         If something cannot be installed.
     """
+    source = source.absolute()  # pip would look a relative one up in its index, where strangers have names
     is_project = any((source / name).is_file() for name in ("pyproject.toml", "setup.py"))
     if not (is_project or source.is_file()):
         raise NotFound(

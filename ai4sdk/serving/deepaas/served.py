@@ -101,7 +101,7 @@ class ServedModule:
         """Answer a request to predict."""
         async with read_call(request, self.description.predict, self._limits) as values:
             content_type, body = await self.module.predict({name: tagged(value) for name, value in values.items()})
-        return Response(200, JSON_TEXT if "json" in content_type else content_type, body)
+        return Response(200, JSON_TEXT if content_type == "application/json" else content_type, body)
 
     async def train(self, request: HttpRequest) -> Response:
         """Start a training in a process of its own."""

@@ -102,6 +102,12 @@ def theirs(environment) -> Iterator[httpx.Client]:
     yield from running_deepaas(environment, "pond")
 
 
+@pytest.fixture
+def another_deepaas(environment) -> Iterator[httpx.Client]:
+    """The real one, for a test alone."""
+    yield from running_deepaas(environment, "pond")
+
+
 def running_deepaas(environment: Path, name: str, *options: str) -> Iterator[httpx.Client]:
     port = free_port()
     command = [str(environment / "bin" / "deepaas-run"), "--listen-port", str(port), "--model-name", name, *options]

@@ -6,6 +6,7 @@ import json
 import re
 import time
 
+import httpx
 import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
@@ -131,6 +132,13 @@ def test_a_difference_is_as_written_down(name, ours, theirs):
         answer = ask(client, "POST", PREDICT, options)
         assert answer.status_code == status
         assert text in answer.text
+
+
+@pytest.mark.parametrize("mode", ["refuse", "exit", "abort"])
+def test_what_deepaas_never_answers_is_answered_here(mode, ours, another_deepaas):
+    with pytest.raises(httpx.ReadTimeout):
+        another_deepaas.post(PREDICT, params={"mode": mode}, timeout=8)
+    assert ours.post(PREDICT, params={"mode": mode}).json()["message"]
 
 
 def test_the_description_has_the_same_paths_and_parameters(ours, theirs):

@@ -70,6 +70,12 @@ def test_it_is_found_again_by_what_it_is_made_of(source, tmp_path, commands):
     assert commands[-1][-2:] == ["numpy<2", str(source)]
 
 
+def test_a_relative_folder_is_never_looked_up_in_an_index(source, tmp_path, commands, monkeypatch):
+    monkeypatch.chdir(source.parent)
+    make_environment(Path(source.name), tmp_path / "kept")
+    assert commands[-1][-1] == str(source)
+
+
 def test_a_file_of_requirements_will_do(tmp_path, commands):
     (tmp_path / "requirements.txt").write_text("pond==1.2\n")
     make_environment(tmp_path / "requirements.txt", tmp_path / "kept")
