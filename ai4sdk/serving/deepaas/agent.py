@@ -20,7 +20,6 @@ import socket
 import struct
 import sys
 import traceback
-import warnings
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 GROUP = "deepaas.v2.model"
@@ -323,13 +322,16 @@ def in_json(value: Any) -> Any:
 
 def versions() -> Dict[str, str]:
     """Return the versions of what people ask about."""
-    found = {}  # type: Dict[str, str]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some say that they shall not be asked like this
-        for package in ("numpy", "marshmallow", "webargs", "deepaas", "torch", "tensorflow"):
-            if package in sys.modules:
-                found[package] = str(getattr(sys.modules[package], "__version__", "?"))
-    return found
+    packages = ("numpy", "marshmallow", "webargs", "deepaas", "torch", "tensorflow")
+    return {package: version_of(package) for package in packages if package in sys.modules}
+
+
+def version_of(package: str) -> str:
+    """Return the version of a package, as it is installed or as it says."""
+    try:
+        return str(importlib.import_module("importlib.metadata").version(package))
+    except ImportError:  # a Python without it, or a package that is only there to be imported
+        return str(getattr(sys.modules[package], "__version__", "?"))
 
 
 # -- answers ---------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def make_environment(
     folder
         Where environments are kept, each under a digest of what it is made of. One that was not finished is made anew.
     python
-        Interpreter to make it with; by default the one that runs this.
+        Interpreter to make it with, as a path or the name of a command; by default the one that runs this.
     requirements
         What else it shall hold, such as ``deepaas==2.5.2``.
 
@@ -55,7 +55,7 @@ def make_environment(
             f"{source} is no module to install: it has no pyproject.toml or setup.py",
             hint="name a folder that has one, or a file of requirements",
         )
-    interpreter = python or Path(sys.executable)
+    interpreter = Path(shutil.which(python) or python) if python else Path(sys.executable)
     place = folder / _digest(source, interpreter, requirements)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"{place.name}.lock", "wb") as lock:

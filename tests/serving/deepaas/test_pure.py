@@ -53,7 +53,7 @@ def test_the_agent_is_python_3_6_and_imports_the_standard_library_alone():
     assert not [name for name in imported if name.partition(".")[0] == "ai4sdk"]
     assert imported <= {
         "collections", "contextlib", "datetime", "importlib", "io", "json", "os", "re", "socket", "struct", "sys",
-        "traceback", "typing", "warnings",
+        "traceback", "typing",
     }  # fmt: skip
 
 
