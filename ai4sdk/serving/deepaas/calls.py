@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
 from ai4sdk.serving.deepaas.arguments import Argument
-from ai4sdk.serving.deepaas.forms import BadRequest, Body, Upload
+from ai4sdk.serving.deepaas.forms import BadRequest, Body, Upload, read_json
 
 __all__ = ["Call", "InvalidJson", "parse_query", "tagged", "values_of"]
 
@@ -119,8 +118,8 @@ def _from_text(value: str | Upload, argument: Argument) -> Any:
     """Read what a query or form can hold as text only: a mapping is written as JSON there."""
     if isinstance(value, str) and argument.item.get("type") == "object":
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return read_json(value)
+        except ValueError:
             return value  # the module's own check says what it is not
     return value
 

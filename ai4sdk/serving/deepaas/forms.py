@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
@@ -12,7 +13,11 @@ from urllib.parse import parse_qsl
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-__all__ = ["BadRequest", "Body", "BodyReader", "Limits", "Upload"]
+__all__ = ["BadRequest", "Body", "BodyReader", "Limits", "Upload", "read_json"]
+
+_DEEPEST = 200
+_MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
+"""What matters of JSON to tell its depth: what is escaped, quotes, brackets."""
 
 
 class BadRequest(Exception):
@@ -30,6 +35,24 @@ class BadRequest(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+
+def read_json(text: str) -> Any:
+    """Read JSON; raise ValueError if it is none, or nested so deep that whoever handles it may give up."""
+    if text.count("[") + text.count("{") > _DEEPEST:
+        _check_depth(text)
+    return json.loads(text)
+
+
+def _check_depth(text: str) -> None:
+    depth, in_string = 0, False
+    for mark in _MARKS.findall(text):
+        if mark == '"':
+            in_string = not in_string
+        elif not in_string and mark[0] != "\\":
+            depth += 1 if mark in "[{" else -1
+            if depth > _DEEPEST:
+                raise ValueError(f"it is nested deeper than {_DEEPEST}")
 
 
 @dataclass(frozen=True)
@@ -146,8 +169,8 @@ class BodyReader:
         elif self._is_json and self._text.strip():
             self._body.has_json = True
             try:
-                self._body.json = json.loads(self._text.decode())
-            except (ValueError, RecursionError):
+                self._body.json = read_json(self._text.decode())
+            except ValueError:
                 self._body.broken_json = True
         elif self._text and not self._is_json:
             self._read_urlencoded()

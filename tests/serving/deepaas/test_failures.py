@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import signal
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ai4sdk.errors import EnvironmentFault, NotFound, RunFailed
 from ai4sdk.serving.deepaas.module import Module
@@ -236,6 +239,33 @@ def test_a_module_dies_with_the_server(environment, tmp_path):
         server.kill()
     pid = (tmp_path / "pid").read_text()
     wait_for(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2], 10)
+
+
+NAMES = st.sampled_from(["n", "ratio", "flag", "word", "lst", "cfg", "day", "data", "accept", "other", "é"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(max_size=5), inside, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(NAMES, VALUES, max_size=4),
+    st.dictionaries(NAMES, st.text(max_size=20), max_size=3),
+    st.dictionaries(NAMES, st.binary(max_size=20), max_size=2),
+)
+def test_whatever_is_asked_is_answered_or_refused_and_never_a_defect(shared, values, query, files):
+    answers = [
+        shared.post(PREDICT, params=query, content=json.dumps(values), headers={"content-type": "application/json"})
+    ]
+    if files:
+        parts = {name: (name, content) for name, content in files.items()}
+        answers.append(shared.post(PREDICT, params=query, files=parts))
+    for answer in answers:
+        assert answer.status_code in (200, 400, 422), answer.text
+        if answer.headers["content-type"].startswith("application/json"):
+            answer.json()
 
 
 def test_many_requests_leave_nothing_behind(shared):

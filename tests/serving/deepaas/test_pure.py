@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ai4sdk.serving.deepaas import agent
 from ai4sdk.serving.deepaas.arguments import Answer, Argument, Description
 from ai4sdk.serving.deepaas.calls import Call, InvalidJson, parse_query, tagged, values_of
-from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Upload
+from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Upload, read_json
 from ai4sdk.serving.deepaas.page import render_page
 from ai4sdk.serving.deepaas.routes import NotAllowed, Redirect, Route, find_route, takes
 from ai4sdk.serving.deepaas.swagger import render_swagger
@@ -160,6 +160,14 @@ def test_deep_json_is_broken_and_no_defect(tmp_path):
     deep = b"[" * 100_000
     body = read("application/json", deep, tmp_path, Limits(), step=10_000)
     assert body.broken_json
+    for depth, is_read in ((200, True), (201, False)):
+        content = b"[" * depth + b"]" * depth
+        assert read("application/json", content, tmp_path, Limits()).broken_json is not is_read
+
+
+@pytest.mark.parametrize("text", ['["%s"]' % ("[" * 500), '["\\\\", "%s"]' % ("[" * 500), '["\\"%s"]' % ("{" * 500)])
+def test_brackets_in_text_are_not_depth(text):
+    assert read_json(text) == json.loads(text)
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
