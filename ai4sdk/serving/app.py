@@ -156,7 +156,7 @@ class App:
             self._open -= 1
         seconds = time.perf_counter() - started
         model = (route.model or self.models.only or "") if route and route.kind in ("infer", "deepaas") else ""
-        if model and self.models.get(model) is None:
+        if model and self.models.get(model) is None and model not in self.models.modules:
             model = ""  # a name that a stranger made up is no label
         self._metrics.request(model, route.protocol if route else "", answer.status, seconds)
         if self._log is not None:
@@ -296,6 +296,7 @@ class App:
         return _json(
             {"server": "ai4sdk", "version": __version__, "models": listed, "protocols": sorted(self._protocols),
              "see": ["/openapi.json", "/metrics", "/health/ready", "/health/live"],
+             "modules": {name: {"ready": is_ready()} for name, is_ready in self.models.modules.items()},
              **(self._deepaas.index() if self._deepaas is not None else {})}
         )  # fmt: skip
 

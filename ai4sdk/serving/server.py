@@ -141,7 +141,7 @@ class _Server:
         self._served: dict[tuple[str, str], Located] = {}
         self._log = AccessLog(sys.stderr) if serving.access_log else None
         self._front = Front(self._models, serving.limits.body)
-        deepaas = Api(self._front) if "deepaas" in serving.protocols else None
+        deepaas = Api(self._front, can_train=serving.trainable) if "deepaas" in serving.protocols else None
         self._app = App(serving, self._models, self._metrics, guard=_guard_of(serving), log=self._log, deepaas=deepaas)
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
@@ -208,7 +208,7 @@ class _Server:
 
     async def _load(self) -> None:
         """Load every model, then see to it that they stay the ones that their sources mean."""
-        self._models.modules = dict.fromkeys(self._serving.modules, False)
+        self._models.modules = dict.fromkeys(self._serving.modules, lambda: False)
         for wanted in wanted_of(self._serving):
             await self._put(wanted, await self._find(wanted))
         for name in self._serving.modules:
@@ -270,7 +270,7 @@ class _Server:
         await module.start()
         limits = Limits(body=serving.limits.body, text=serving.limits.body)
         self._front.modules[name] = ServedModule(module, Path(serving.trainings) / name, limits)
-        self._models.modules[name] = True
+        self._models.modules[name] = lambda: module.is_ready
         self._tell(f"{name} is ready (Python {module.description.python}, {environment})")
 
     def _settings(self, wanted: Wanted, located: Located) -> PoolSettings:

@@ -166,6 +166,9 @@ class Serving(Section):
     trainings: str = Field(default="trainings", min_length=1)
     """Where trainings of modules are kept, a folder each module."""
 
+    trainable: bool = True
+    """Whether whoever may ask may also have modules trained; else that is answered 402."""
+
     protocols: list[Literal["v2", "mlflow", "natural", "deepaas"]] = Field(
         default=["v2", "mlflow", "natural", "deepaas"], min_length=1
     )

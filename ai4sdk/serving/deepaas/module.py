@@ -105,6 +105,11 @@ class Module:
         assert self._description is not None, "the module was not started"
         return self._description
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can answer: at least one of its processes is not beyond help."""
+        return self._description is not None and len(self._broken) < len(self.workers)
+
     async def start(self) -> None:
         """Start its processes, and warm them up.
 

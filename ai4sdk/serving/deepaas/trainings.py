@@ -140,13 +140,13 @@ class Trainings:
         return self._record(place)
 
     def _stop(self, lock: Path) -> None:
-        deadline = time.monotonic() + _GRACE
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for group in {os.getpgid(pid) for pid in _holders(lock)}:
-                signal_group(group, number)
-            while _is_held(lock) and (time.monotonic() < deadline or number == signal.SIGKILL):
-                self._reap()
-                time.sleep(0.02)
+        began = time.monotonic()
+        _signal(lock, signal.SIGTERM)
+        while _is_held(lock) and (waited := time.monotonic() - began) < 2 * _GRACE:
+            if waited > _GRACE:
+                _signal(lock, signal.SIGKILL)
+            self._reap()
+            time.sleep(0.02)
 
     def _place(self, name: str) -> Path | None:
         is_uuid = len(name) == 32 and all(letter in "0123456789abcdef" for letter in name)
@@ -164,6 +164,8 @@ class Trainings:
         # whether it runs is asked first: what it leaves then is all it will leave
         is_running = _is_held(place / "lock")
         if (place / "cancelled").exists():
+            if is_running:
+                return record | {"status": "running", "message": "it was cancelled, and has not ended yet"}
             return record | {"status": "cancelled"}
         try:
             return record | _ended(read_json(place / "outcome.json"), asked["date"])
@@ -209,6 +211,16 @@ def _is_held(lock: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def _signal(lock: Path, number: int) -> None:
+    """Signal the groups of all processes of a training: it may have started some that lead groups of their own."""
+    groups = set()
+    for pid in _holders(lock):
+        with contextlib.suppress(ProcessLookupError):
+            groups.add(os.getpgid(pid))
+    for group in groups - {os.getpgrp()}:
+        signal_group(group, number)
 
 
 def _holders(lock: Path) -> Iterator[int]:

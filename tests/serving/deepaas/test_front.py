@@ -7,6 +7,8 @@ import signal
 
 import pytest
 
+from ai4sdk.testing.helpers import wait_for
+
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
 
@@ -21,14 +23,14 @@ def form(name, file, content, kind):
 def endpoint(start, make_package, environment, write):
     """A server of a package and of a module, on a config."""
 
-    def serve(*overrides, package=True):
+    def serve(*overrides, package=True, env=None):
         lines = ["defaults: [base, _self_]", "name: both", "serving:"]
         if package:
             folder = make_package("fish", column_names=["a", "b", "c", "d"], class_names=["x", "y", "z"])
             lines += ["  models:", f"    fish: {{source: {folder}, trust_code: true}}"]
         lines += ["  modules:", f"    water: {{environment: {environment}, module: pond}}"]
         write({".ai4sdk": "", "configs/both.yaml": "\n".join(lines) + "\n"})
-        return start("config=both", *overrides)
+        return start("config=both", *overrides, env=env)
 
     return serve
 
@@ -59,6 +61,10 @@ def test_a_module_and_a_package_are_served_side_by_side(endpoint):
     assert json.loads(server.ask("/v2/models/fish").body)["platform"] == "ai4sdk_torch"
     assert json.loads(server.ask("/v2/models/fish/").body)["name"] == "fish"
     assert server.ask("/v2/models/fish/train/", b"", method="POST").status == 501
+    assert json.loads(server.ask("/").body)["modules"] == {"water": {"ready": True}}
+    assert (
+        'ai4sdk_requests_total{model="water",protocol="deepaas",status="200"}' in server.ask("/metrics").body.decode()
+    )
     swagger = json.loads(server.ask("/swagger.json").body)
     assert {"/v2/models/fish/predict/", "/v2/models/water/predict/"} <= set(swagger["paths"])
     assert b"<form" in server.ask("/api").body
@@ -78,6 +84,19 @@ def test_a_training_goes_on_while_the_server_is_started_anew(endpoint, tmp_path)
     gone = json.loads(server.ask(f"/v2/models/water/train/{begun['uuid']}", method="DELETE").body)
     assert gone["status"] == "cancelled"
     assert (tmp_path / "trainings" / "water" / begun["uuid"] / "log.txt").is_file()
+
+
+def test_a_module_that_cannot_be_started_again_makes_the_server_unready(endpoint, environment, tmp_path):
+    server = endpoint("serving.trainable=false", package=False, env={"POND_WARM_FILE": str(tmp_path / "dry")})
+    server._wait_for(r"water is ready")
+    assert server.ask("/health/ready").status == 200
+    assert server.ask("/v2/models/water/train/?epochs=1", b"").status == 402
+    (tmp_path / "dry").touch()
+    assert server.ask("/v2/models/water/predict/?mode=abort", b"").status == 500
+    server._wait_for(r"pond: warm failed: RuntimeError: no water")
+    assert server.ask("/health/ready").status == 503
+    (tmp_path / "dry").unlink()
+    wait_for(lambda: server.ask("/health/ready").status == 200, 30)
 
 
 def test_limits_of_the_front_hold_for_modules(endpoint):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ai4sdk.errors import EnvironmentFault
-from ai4sdk.serving.deepaas.trainings import Trainings
+from ai4sdk.serving.deepaas.trainings import Trainings, _holders
 from ai4sdk.testing.helpers import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
@@ -73,6 +73,15 @@ def test_a_restarted_server_cancels_what_an_earlier_one_started(trainings):
     assert again(trainings).get(uuid)["status"] == "cancelled"
     assert again(trainings).cancel(uuid)["status"] == "cancelled"  # and now it is taken away
     assert again(trainings).get(uuid) is None
+
+
+def test_a_training_that_does_not_listen_is_killed_with_all_it_has_started(trainings, monkeypatch):
+    monkeypatch.setattr("ai4sdk.serving.deepaas.trainings._GRACE", 0.5)
+    uuid = start(trainings, seconds=60, answer="stubborn")
+    log = trainings.folder / uuid / "log.txt"
+    wait_for(lambda: log.read_text().count("not going") == 2, 30)
+    assert trainings.cancel(uuid)["status"] == "cancelled"
+    assert not list(_holders(trainings.folder / uuid / "lock"))
 
 
 def test_cancelling_right_after_the_start_works(trainings):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pathlib
 import signal
 import sys
 import tempfile
@@ -20,7 +21,7 @@ print("pond is being imported")
 def warm():
     WARMED.append(os.getpid())
     os.write(1, b"pond is warm\n")
-    if os.environ.get("POND_WARM") == "raise":
+    if os.environ.get("POND_WARM") == "raise" or pathlib.Path(os.environ.get("POND_WARM_FILE", "?")).exists():
         raise RuntimeError("no water")
 
 
@@ -129,6 +130,11 @@ def get_train_args():
 
 def train(**args):
     print("training for", args["epochs"], "epochs", flush=True)
+    if args["answer"] == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if os.fork() == 0:
+            os.setsid()
+        print("not going", flush=True)
     end = time.time() + args["seconds"]
     while time.time() < end:
         time.sleep(0.02)
