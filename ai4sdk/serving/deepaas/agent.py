@@ -438,13 +438,9 @@ class Agent:
 
     def describe(self, _: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes]:
         """Say what the module is, has, takes and answers."""
-        metadata = answers(self.module, "get_metadata")
-        if metadata is None:
-            told = f"Could not load description from underlying model (loaded '{self.name}')"
-            metadata = {"id": "0", "name": self.name, "description": told}
         return {
             "ok": True,
-            "metadata": json.loads(to_json(metadata, "get_metadata").decode()),
+            "metadata": self.metadata(),
             "functions": [name for name in ("predict", "train", "warm") if hasattr(self.module, name)],
             "predict": self.takes["predict"].described(),
             "train": self.takes["train"].described(),
@@ -455,6 +451,18 @@ class Agent:
             "python": ".".join(str(part) for part in sys.version_info[:3]),
             "versions": versions(),
         }, b""
+
+    def metadata(self) -> Any:
+        """Return what the module says of itself; one that cannot say it can still predict."""
+        told = f"Could not load description from underlying model (loaded '{self.name}')"
+        try:
+            metadata = answers(self.module, "get_metadata")
+            if metadata is not None:
+                return json.loads(to_json(metadata, "get_metadata").decode())
+        except Exception as error:  # noqa: BLE001 - whatever a module raises is told
+            complain("get_metadata() failed")
+            told += f": {failure(error)['failed']['message']}"
+        return {"id": "0", "name": self.name, "description": told}
 
     def warm(self, _: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes]:
         """Have the module load what it needs."""

@@ -190,6 +190,14 @@ def test_a_module_without_a_function_is_told_of_and_its_schema_holds(serve):
     assert form["best"]["properties"]["label"] == {"type": "string"}
 
 
+def test_a_module_that_cannot_say_what_it_is_predicts_all_the_same(serve):
+    client = serve("mire")
+    told = client.get("/v2/models/mire/").json()["description"]
+    assert told == "Could not load description from underlying model (loaded 'mire'): no PKG-INFO"
+    assert client.post("/v2/models/mire/predict/?unknown=1").json() == {"status": "OK", "predictions": "mud"}
+    assert client.get("/swagger.json").json()["paths"]["/v2/models/mire/predict/"]["post"]["parameters"] == []
+
+
 def test_what_is_switched_off_is_402(serve):
     client = serve("pond", api={"can_train": False})
     assert client.post("/v2/models/pond/train/", params={"epochs": 1}).status_code == 402

@@ -3,7 +3,7 @@ from setuptools import setup
 setup(
     name="pond",
     version="1.2",
-    py_modules=["pond", "lake", "swamp"],
+    py_modules=["pond", "lake", "mire", "swamp"],
     install_requires=["numpy<2", "webargs<6", "marshmallow<4"],
-    entry_points={"deepaas.v2.model": ["pond = pond", "lake = lake:Lake", "swamp = swamp"]},
+    entry_points={"deepaas.v2.model": ["pond = pond", "lake = lake:Lake", "mire = mire", "swamp = swamp"]},
 )
