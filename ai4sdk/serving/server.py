@@ -262,7 +262,7 @@ class _Server:
             wanted.module or name,
             environment,
             workers=wanted.workers,
-            timeout=wanted.timeout or serving.limits.timeout,
+            timeout=wanted.timeout,
             load_timeout=serving.start,
             warm=wanted.warm,
             said=self._tell,

@@ -113,8 +113,9 @@ class Module(Section):
     workers: int = Field(default=1, ge=1, le=256)
     """Processes, each of which answers one request after the other."""
 
-    timeout: Span | None = Field(default=None, gt=0)
-    """How long a prediction may wait and compute; by default ``limits.timeout``."""
+    timeout: Span = Field(default=600.0, gt=0)
+    """How long a prediction may wait for a process, and how long it may compute; then it is answered 503 or 504, and a
+    process that hangs is started anew. Modules may be slower than what ``limits.timeout`` is for."""
 
     warm: bool = True
     """Whether each process calls the module's ``warm()`` first."""

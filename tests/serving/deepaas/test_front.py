@@ -100,7 +100,7 @@ def test_a_module_that_cannot_be_started_again_makes_the_server_unready(endpoint
 
 
 def test_limits_of_the_front_hold_for_modules(endpoint):
-    server = endpoint("serving.limits.body=1KB", "serving.limits.timeout=2", package=False)
+    server = endpoint("serving.limits.body=1KB", "+serving.modules.water.timeout=2", package=False)
     server._wait_for(r"water is ready")
     body, kind = form("data", "a.txt", b"x" * 2000, "text/plain")
     assert server.ask("/v2/models/water/predict/", body, kind).status == 413
