@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 from urllib.parse import parse_qsl
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-__all__ = ["BadRequest", "Body", "BodyReader", "Limits", "Upload", "read_json"]
+__all__ = ["BadRequest", "Body", "BodyReader", "Limits", "Scratch", "Upload", "read_json"]
 
 _DEEPEST = 200
 _MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
@@ -93,6 +94,27 @@ class Upload:
     content_type: str
 
 
+class Scratch:
+    """A folder for a request's files: made when it is first needed, as most bring none, and removed at the end."""
+
+    def __init__(self) -> None:
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder."""
+        if self._made is None:
+            self._made = tempfile.TemporaryDirectory(prefix="ai4sdk-request-")
+        return Path(self._made.name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._made is not None:
+            self._made.cleanup()
+
+
 @dataclass
 class Body:
     """What a body holds: ``form`` by name in the order it came, or ``json``; neither if it is something else."""
@@ -114,7 +136,7 @@ class BodyReader:
     ----------
     content_type
         The header's value.
-    folder
+    scratch
         Where files are written.
     limits
         What it may hold.
@@ -125,7 +147,7 @@ class BodyReader:
         If it is a form without a boundary.
     """
 
-    def __init__(self, content_type: str, folder: Path, limits: Limits) -> None:
+    def __init__(self, content_type: str, scratch: Scratch, limits: Limits) -> None:
         self._limits = limits
         self._size = 0
         self._text = bytearray()
@@ -136,7 +158,7 @@ class BodyReader:
         if self._kind == "multipart/form-data":
             if not options.get(b"boundary"):
                 raise BadRequest(400, "the form names no boundary")
-            self._parts = _Parts(options[b"boundary"], folder, limits, self._body)
+            self._parts = _Parts(options[b"boundary"], scratch, limits, self._body)
 
     def write(self, chunk: bytes) -> None:
         """Read a piece.
@@ -205,8 +227,8 @@ class BodyReader:
 class _Parts:
     """The parts of a multipart form."""
 
-    def __init__(self, boundary: bytes, folder: Path, limits: Limits, body: Body) -> None:
-        self._folder = folder
+    def __init__(self, boundary: bytes, scratch: Scratch, limits: Limits, body: Body) -> None:
+        self._scratch = scratch
         self._limits = limits
         self._body = body
         self._count = 0
@@ -272,7 +294,7 @@ class _Parts:
         if b"filename" in options:
             # a path of the client's would lead a module that uses the name out of its folder
             self._file_name = PureWindowsPath(options[b"filename"].decode("utf-8", "replace").replace("\0", "")).name
-            self._file = open(self._folder / f"upload-{self._count}", "xb")  # noqa: SIM115 - closed in _end
+            self._file = open(self._scratch.folder / f"upload-{self._count}", "xb")  # noqa: SIM115 - closed in _end
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
@@ -294,7 +316,7 @@ class _Parts:
         if not self._file_name and is_empty:
             return  # what a browser sends for a file nobody has chosen
         kind = self._headers.get("content-type", "application/octet-stream")
-        path = self._folder / f"upload-{self._count}"
+        path = self._scratch.folder / f"upload-{self._count}"
         self._body.add(self._name, Upload(path, self._file_name or "", kind))
 
     def _all(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Protocol
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.serving.deepaas.arguments import Argument, Description
 from ai4sdk.serving.deepaas.calls import Call, parse_query, tagged, values_of
-from ai4sdk.serving.deepaas.forms import BodyReader, Limits
+from ai4sdk.serving.deepaas.forms import BodyReader, Limits, Scratch
 from ai4sdk.serving.deepaas.messages import JSON_TEXT, HttpRequest, answer_json, complaint
 from ai4sdk.serving.deepaas.module import Module, ModuleFailed
 from ai4sdk.serving.deepaas.trainings import Trainings
@@ -63,8 +62,8 @@ async def read_call(
     InvalidJson
         If its body should be JSON and is none.
     """
-    with tempfile.TemporaryDirectory(prefix="ai4sdk-request-") as folder:
-        reader = BodyReader(request.content_type, Path(folder), limits)
+    with Scratch() as scratch:
+        reader = BodyReader(request.content_type, scratch, limits)
         try:
             async for chunk in request.body:
                 reader.write(chunk)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,7 @@ import orjson
 from ai4sdk.serving.contract import PROBABILITIES, Contract
 from ai4sdk.serving.deepaas.arguments import Argument
 from ai4sdk.serving.deepaas.calls import Call, InvalidJson, parse_query, values_of
-from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Upload
+from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Scratch, Upload
 from ai4sdk.serving.deepaas.messages import JSON_TEXT
 from ai4sdk.serving.deepaas.package import DATA, has_columns
 from ai4sdk.serving.messages import Request, Response
@@ -34,9 +32,9 @@ def decode(request: Request, contract: Contract) -> Question:
     contract
         What the model takes.
     """
-    with tempfile.TemporaryDirectory(prefix="ai4sdk-request-") as folder:
+    with Scratch() as scratch:
         try:
-            body = _read(request, Path(folder))
+            body = _read(request, scratch)
             query = parse_query(request.parameters.get("query", ""))
             return _question(Call(query, {}, body), contract)
         except InvalidJson:
@@ -54,8 +52,8 @@ def encode(question: Question, prediction: Prediction, contract: Contract, serve
     return Response(200, JSON_TEXT, orjson.dumps(answer))
 
 
-def _read(request: Request, folder: Path) -> Body:
-    reader = BodyReader(request.content_type, folder, Limits())  # the front has looked at its size
+def _read(request: Request, scratch: Scratch) -> Body:
+    reader = BodyReader(request.content_type, scratch, Limits())  # the front has looked at its size
     try:
         reader.write(bytes(request.body))
         return reader.finish()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import string
+import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from ai4sdk.serving.deepaas import agent
 from ai4sdk.serving.deepaas.arguments import Answer, Argument, Description
 from ai4sdk.serving.deepaas.calls import Call, InvalidJson, parse_query, tagged, values_of
-from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Upload, read_json
+from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Scratch, Upload, read_json
 from ai4sdk.serving.deepaas.page import render_page
 from ai4sdk.serving.deepaas.routes import NotAllowed, Redirect, Route, find_route, takes
 from ai4sdk.serving.deepaas.swagger import render_swagger
@@ -24,7 +26,7 @@ LIMITS = Limits(body=5000, text=1000, parts=4)
 
 
 def read(content_type, body, folder, limits=LIMITS, step=7):
-    reader = BodyReader(content_type, folder, limits)
+    reader = BodyReader(content_type, SimpleNamespace(folder=folder), limits)
     try:
         for start in range(0, len(body), step):
             reader.write(body[start : start + step])
@@ -103,6 +105,18 @@ def test_a_form_of_fields_and_files_is_read_whatever_the_pieces(tmp_path):
         assert (upload.original_name, upload.content_type) == ("b.png", "image/png")
         assert upload.path.read_bytes() == b"\r\n--edg\x00"
         assert upload.path.parent == folder
+
+
+def test_a_folder_is_made_for_files_alone_and_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with Scratch() as scratch:
+        BodyReader(FORM, scratch, LIMITS).write(part("n", b"4") + END)
+        assert not list(tmp_path.iterdir())
+        reader = BodyReader(FORM, scratch, LIMITS)
+        reader.write(part("n", b"4", file="f") + END)
+        assert reader.finish().form["n"][0].path.read_bytes() == b"4"
+        assert len(list(tmp_path.iterdir())) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
