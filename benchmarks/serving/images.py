@@ -58,10 +58,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         package = write_package(
-            folder / "package", module=network, module_target=target, task="classification", class_names=list("0123456789"),
-            example_input=pictures[:2].numpy(), scores={"outputs": "logits"}, plan_digest="sha256:0", run_id="benchmark", packages={},
+            folder / "package",
+            module=network,
+            module_target=target,
+            task="classification",
+            class_names=list("0123456789"),
+            example_input=pictures[:2].numpy(),
+            scores={"outputs": "logits"},
+            plan_digest="sha256:0",
+            run_id="benchmark",
+            packages={},
             name="pictures",
-        )  # fmt: skip
+        )
         (folder / ".ai4sdk").touch()
         raw = pictures[0].numpy().astype(np.float32).tobytes()
         tensor = {"name": "input", "datatype": "FP32", "shape": [1, 3, 224, 224]}
