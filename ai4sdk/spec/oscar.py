@@ -385,7 +385,9 @@ class OscarBackend(Section):
                 if lacking := [field for field in _NEEDS[kind] if field not in given]:
                     raise ValueError(f"storage_providers.{kind}.{name} needs {', '.join(lacking)}")
                 if more := sorted(given - {*_NEEDS[kind], *_MAY[kind]}):
-                    raise ValueError(f"storage_providers.{kind}.{name} has no {', '.join(more)}: that is of another kind")
+                    raise ValueError(
+                        f"storage_providers.{kind}.{name} has no {', '.join(more)}: that is of another kind"
+                    )
         used = [*self.input, *self.output, *([self.mount] if self.mount else [])]
         for place in used:
             kind, _, name = place.storage_provider.partition(".")

@@ -87,7 +87,9 @@ def service_name(options: OscarBackend, job: str) -> str:
     return name
 
 
-def define(options: OscarBackend, job: str, *, weights: str = "", variables: dict[str, str] | None = None) -> Definition:
+def define(
+    options: OscarBackend, job: str, *, weights: str = "", variables: dict[str, str] | None = None
+) -> Definition:
     """Make the definition of a service.
 
     Parameters
