@@ -388,11 +388,11 @@ class OscarBackend(Section):
                     raise ValueError(
                         f"storage_providers.{kind}.{name} has no {', '.join(more)}: that is of another kind"
                     )
-        used = [*self.input, *self.output, *([self.mount] if self.mount else [])]
-        for place in used:
-            kind, _, name = place.storage_provider.partition(".")
-            if place.storage_provider != "minio.default" and name not in self.storage_providers.get(kind, {}):
-                raise ValueError(f"{place.storage_provider} is not among storage_providers")
+        used = [place.storage_provider for place in (*self.input, *self.output)]
+        for full in [*used, *([self.mount.storage_provider] if self.mount else [])]:
+            kind, _, name = full.partition(".")
+            if full != "minio.default" and name not in self.storage_providers.get(kind, {}):
+                raise ValueError(f"{full} is not among storage_providers")
         if any(one.storage_provider.partition(".")[0] not in ("minio", "webdav") for one in self.input):
             raise ValueError("OSCAR starts services for files in MinIO, or in dCache by WebDAV, only")
         return self

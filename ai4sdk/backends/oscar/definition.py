@@ -1,4 +1,4 @@
-"""Description → what OSCAR is given: the service as its API takes it, and as an FDL file. Pure; secrets stay references."""
+"""Description → what OSCAR is given: a service for its API, and an FDL file. Pure; secrets stay references."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def _quantity(size: int) -> str:
 def _bytes(text: str) -> int:
     match = re.fullmatch(r"(\d+)([KMGT]?)i?", text)
     assert match is not None
-    return int(match[1]) * 1024 ** " KMGT".index(match[2] or " ")
+    return int(match[1]) << 10 * " KMGT".index(match[2] or " ")
 
 
 def _place(place: StorageIO) -> dict[str, Any]:

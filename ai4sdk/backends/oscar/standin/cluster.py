@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ai4sdk import __version__
+from ai4sdk._version import __version__
 from ai4sdk.backends.oscar.standin.events import Watcher
 from ai4sdk.backends.oscar.standin.jobs import SUPERVISOR, Jobs
 from ai4sdk.runs.files import read_json, write_json

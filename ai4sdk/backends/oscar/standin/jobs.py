@@ -98,7 +98,7 @@ class Jobs:
                 process.communicate()
                 return Answer(500, f"no answer within {timeout:g} s\n")
             finally:
-                self._running.discard(process)
+                self._over(process)
         if process.returncode:
             ended = f"exit status {process.returncode}" if process.returncode > 0 else "signal: terminated"
             return Answer(500, f"{ended}\n{complaints.decode(errors='replace')}{said.decode(errors='replace')}")
@@ -131,7 +131,9 @@ class Jobs:
         """End everything that runs."""
         self._closed = True
         self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in list(self._running):
+        with self._lock:
+            running = list(self._running)
+        for process in running:
             _end(process)
         self._pool.shutdown(wait=True)
 
@@ -145,7 +147,7 @@ class Jobs:
             with open(log, "wb") as file:
                 process = self._spawned(command, service, variables, stdout=file, stderr=subprocess.STDOUT)
                 process.communicate()
-            self._running.discard(process)
+            self._over(process)
             status = "Failed" if process.returncode else "Succeeded"
         except OSError as error:  # such as an event that is longer than a variable may be
             log.write_text(f"the container cannot be started: {error.strerror or error}\n", encoding="utf-8")
@@ -158,10 +160,15 @@ class Jobs:
         env = {**_environment(service, self._buckets), **variables}
         streams = {"stdout": subprocess.PIPE, **streams}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env, start_new_session=True, **streams)
-        self._running.add(process)
+        with self._lock:
+            self._running.add(process)
         if self._closed:
             _end(process)
         return process
+
+    def _over(self, process: subprocess.Popen[bytes]) -> None:
+        with self._lock:
+            self._running.discard(process)
 
     def _keep(self, job: Job) -> None:
         path = self._json(job.service, job.name)

@@ -1,4 +1,4 @@
-"""What the stand-in has in the place of OSCAR's supervisor: ``python -m ai4sdk.backends.oscar.standin.supervisor < EVENT``.
+"""What the stand-in has in the place of OSCAR's supervisor: a process for each call, with the event at its input.
 
 It takes what grycap/faas-supervisor takes (``SCRIPT`` and ``FUNCTION_CONFIG``, each in base64) and keeps its rules, the
 odd ones, too: no exit status of a script counts. Buckets are folders below ``AI4SDK_BUCKETS``.
