@@ -135,7 +135,7 @@ class Cluster:
         except _Refused as error:
             if error.status == 500:
                 raise RunFailed(
-                    f"{name} failed: {error.said or 'it says nothing'}", hint=f"ai4sdk oscar logs {name}"
+                    f"{name} failed: {error.said or 'it says nothing'}", hint="see whether `ai4sdk predict` takes the same input"
                 ) from error
             raise
 

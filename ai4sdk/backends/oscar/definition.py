@@ -8,8 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from ai4sdk.backends.kubernetes.manifests import to_yaml
 from ai4sdk.backends.oscar.script import SCRIPT_NAME, script_of
 from ai4sdk.errors import UsageError
 from ai4sdk.spec.oscar import LONGEST_NAME, OscarBackend, StorageIO, is_service_name
@@ -64,7 +63,7 @@ class Definition:
         whole: dict[str, Any] = {"functions": functions}
         if "storage_providers" in self.service:
             whole["storage_providers"] = self.service["storage_providers"]
-        return yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=2**20)
+        return to_yaml([whole])
 
 
 def service_name(options: OscarBackend, job: str) -> str:

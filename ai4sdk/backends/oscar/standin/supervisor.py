@@ -99,10 +99,13 @@ def _bring(event: str, found: StoredObject | None, buckets: Path, inputs: Path) 
         return path
     path = inputs / f"event-file-{uuid.uuid4()}"
     try:
-        json.loads(event)
-        path.write_text(event, encoding="utf-8")
+        value = json.loads(event)
     except ValueError:
         path.write_bytes(base64.b64decode(event))
+        return path
+    if not isinstance(value, dict):
+        raise OSError(f"an event is an object, or in base64, not {event.strip()[:20]}")  # OSCAR's raises a TypeError
+    path.write_text(json.dumps(value), encoding="utf-8")
     return path
 
 

@@ -1,0 +1,95 @@
+"""A stand-in for a cluster in this process, and a program `ai4sdk` that predicts at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai4sdk.backends.oscar.client import STAND_IN, Cluster, connect
+from ai4sdk.backends.oscar.definition import Definition, define
+from ai4sdk.backends.oscar.standin.server import serving
+from ai4sdk.spec import OscarBackend
+
+WEIGHTS = "5eed" * 16
+
+PROGRAM = """#!/bin/sh
+# ai4sdk predict PACKAGE --input FILE --output FILE
+echo "log of $4"
+case "$(cat "$4")" in
+    *dies*) kill -9 $$ ;;
+    *raises*) echo 'it raised "this" \\ that'; exit 3 ;;
+    *kills*) kill -9 $PPID; exit 1 ;;
+    *nothing*) exit 0 ;;
+    *slow*) sleep 60 ;;
+esac
+{ printf '{"of": '; cat "$4"; echo '}'; } > "$6"
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder like a model package, and beside it a program that predicts from it."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    (folder / "model.json").write_text(json.dumps({"name": "pond", "weights_sha256": WEIGHTS}))
+    program = tmp_path / "bin" / "ai4sdk"
+    program.parent.mkdir()
+    program.write_text(PROGRAM)
+    program.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def defined(package: Path) -> Callable[..., Definition]:
+    """Make definitions of services that run the program."""
+    path = f"{package.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+    def make(job: str = "pond", weights: str = WEIGHTS, **values: Any) -> Definition:
+        options = OscarBackend.model_validate({"kind": "oscar", **values})
+        return define(options, job, weights=weights, variables={"AI4SDK_PACKAGE": str(package), "PATH": path})
+
+    return make
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[Cluster]:
+    """A stand-in in the project ``tmp_path``."""
+    with serving(tmp_path / STAND_IN, timeout=20) as (_, server):
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield connect(OscarBackend.model_validate({"kind": "oscar"}), tmp_path)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def until(true: Callable[[], Any]) -> Any:
+    """Wait until something is true, and return it."""
+    for _ in range(600):
+        if found := true():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it never came true")
+
+
+@pytest.fixture
+def ended() -> Callable[[Cluster, str, int], dict[str, dict[str, Any]]]:
+    """Wait until a service has so many jobs that have ended, and return them."""
+
+    def wait(cluster: Cluster, name: str, count: int) -> dict[str, dict[str, Any]]:
+        def over() -> Any:
+            jobs = cluster.jobs(name)
+            return jobs if sum(job["status"] in ("Succeeded", "Failed") for job in jobs.values()) == count else None
+
+        found: dict[str, dict[str, Any]] = until(over)
+        return found
+
+    return wait
