@@ -144,7 +144,7 @@ class Jobs:
         variables = {"EVENT": event, "JOB_UUID": job.name, "RESOURCE_ID": "this-machine"}
         command = ["/bin/sh", "-c", f"echo $EVENT | {' '.join(self._supervisor)}"]
         try:
-            with open(log, "wb") as file:
+            with open(log, "ab") as file:  # the script adds to it, too
                 process = self._spawned(command, service, variables, stdout=file, stderr=subprocess.STDOUT)
                 process.communicate()
             self._over(process)
