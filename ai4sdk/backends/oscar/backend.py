@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ai4sdk.backends.base import Submission
 from ai4sdk.errors import UsageError
@@ -25,10 +25,6 @@ class OscarBackend:
         self._refuse()
 
     def cancel(self, run: RunPaths, *, now: bool = False) -> None:
-        """Refuse."""
-        self._refuse()
-
-    def check_study(self, plan: Any, runs: Path) -> None:
         """Refuse."""
         self._refuse()
 

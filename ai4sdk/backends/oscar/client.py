@@ -135,7 +135,8 @@ class Cluster:
         except _Refused as error:
             if error.status == 500:
                 raise RunFailed(
-                    f"{name} failed: {error.said or 'it says nothing'}", hint="see whether `ai4sdk predict` takes the same input"
+                    f"{name} failed: {error.said or 'it says nothing'}",
+                    hint="see whether `ai4sdk predict` takes the same input",
                 ) from error
             raise
 

@@ -21,6 +21,7 @@ from ai4sdk.backends.oscar.definition import Definition
 from ai4sdk.backends.oscar.standin.events import event_of
 from ai4sdk.backends.oscar.standin.supervisor import answer_of, object_of
 
+TOOLS = ("awk", "basename", "cat", "cp", "dirname", "grep", "ln", "mkdir", "mktemp", "rm", "sed", "tail", "tee", "tr")
 OUT = [{"path": "fish/out"}]
 BOTH = {"input": [{"path": "fish/in"}], "output": OUT}
 
@@ -127,7 +128,7 @@ def test_an_image_without_ai4sdk_is_a_failure_that_says_so(call: Any, defined: A
     (tmp_path / "bin" / "ai4sdk").unlink()
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name in "basename dirname mkdir ln mktemp rm tee cat tail tr sed awk grep cp".split():
+    for name in TOOLS:
         (tools / name).symlink_to(shutil.which(name) or pytest.fail(name))
     done = call(defined(), encoded("{}"), PATH=str(tools))
     assert done.status == 1
