@@ -1,0 +1,157 @@
+"""What the front asks of a model's process, and the frames in which questions and answers travel."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = [
+    "JSON",
+    "Frames",
+    "Request",
+    "Response",
+    "pack",
+    "pack_requests",
+    "pack_responses",
+    "requests_of",
+    "responses_of",
+]
+
+JSON = "application/json"
+
+_HEAD = struct.Struct("<IQ")
+_MOST_HEAD = 1 << 26
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question to a model.
+
+    Parameters
+    ----------
+    protocol
+        Whose form the body has: a name in `ai4sdk.serving.protocols.PROTOCOLS`.
+    operation
+        What is wanted, in that protocol's words.
+    content_type
+        Type of the body, lower case, with its parameters.
+    body
+        The body as it came.
+    parameters
+        What else a protocol needs: values of headers, of the query, the name of a file.
+    """
+
+    protocol: str
+    operation: str
+    content_type: str
+    body: bytes | memoryview
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer.
+
+    Parameters
+    ----------
+    status
+        As in HTTP: 2xx; 4xx where the request is at fault; 5xx where the model or the server is.
+    content_type, body
+        What is answered.
+    headers
+        Headers of the protocol's own.
+    """
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def pack(head: Any, bodies: Iterable[bytes | memoryview] = ()) -> list[bytes | memoryview]:
+    """Return the pieces of a frame: lengths, a head in JSON, bodies one after the other."""
+    bodies = list(bodies)
+    text = json.dumps(head, separators=(",", ":")).encode()
+    return [_HEAD.pack(len(text), sum(map(len, bodies))) + text, *bodies]
+
+
+def pack_requests(number: int, requests: Sequence[Request]) -> list[bytes | memoryview]:
+    """Return the frame of several requests; the number is repeated in their answer."""
+    heads = [
+        [each.protocol, each.operation, each.content_type, len(each.body), {**each.parameters}] for each in requests
+    ]
+    return pack(["ask", number, heads], [each.body for each in requests])
+
+
+def requests_of(heads: Iterable[Sequence[Any]], body: memoryview) -> Iterator[Request]:
+    """Yield what `pack_requests` packed; bodies are views of the frame's."""
+    start = 0
+    for protocol, operation, content_type, length, parameters in heads:
+        yield Request(protocol, operation, content_type, body[start : start + length], parameters)
+        start += length
+
+
+def pack_responses(number: int, responses: Sequence[Response], facts: Mapping[str, Any]) -> list[bytes | memoryview]:
+    """Return the frame of several responses, with what was measured of them."""
+    heads = [[each.status, each.content_type, len(each.body), {**each.headers}] for each in responses]
+    return pack(["answer", number, heads, facts], [each.body for each in responses])
+
+
+def responses_of(heads: Iterable[Sequence[Any]], body: memoryview) -> Iterator[Response]:
+    """Yield what `pack_responses` packed."""
+    start = 0
+    for status, content_type, length, headers in heads:
+        yield Response(status, content_type, bytes(body[start : start + length]), headers)
+        start += length
+
+
+class Frames:
+    """Cuts a stream of bytes into frames.
+
+    A frame of which the length is known is gathered in place, so that a large body is copied once.
+    """
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._body: bytearray | None = None
+        self._filled = 0
+        self._length = 0
+
+    def feed(self, data: bytes | memoryview) -> Iterator[tuple[Any, memoryview]]:
+        """Take some bytes; yield the frames that are whole now, each as head and body.
+
+        Raises
+        ------
+        ValueError
+            If the bytes are no frames.
+        """
+        view = memoryview(data)
+        while len(view):
+            view = self._into_body(view) if self._body is not None else self._into_head(view)
+            if self._body is not None and self._filled == len(self._body):
+                head, body = json.loads(self._head[_HEAD.size :]), memoryview(self._body)
+                self._head, self._body, self._filled = bytearray(), None, 0
+                yield head, body
+
+    def _into_head(self, view: memoryview) -> memoryview:
+        known = len(self._head)
+        wanted = _HEAD.size if known < _HEAD.size else _HEAD.size + self._length
+        taken = view[: wanted - known]
+        self._head += taken
+        if known < _HEAD.size <= len(self._head):
+            self._length = _HEAD.unpack_from(self._head)[0]
+            if self._length > _MOST_HEAD:
+                raise ValueError("these bytes are no frame")
+        if len(self._head) >= _HEAD.size and len(self._head) == _HEAD.size + self._length:
+            self._body = bytearray(_HEAD.unpack_from(self._head)[1])
+        return view[len(taken) :]
+
+    def _into_body(self, view: memoryview) -> memoryview:
+        assert self._body is not None
+        taken = view[: len(self._body) - self._filled]
+        self._body[self._filled : self._filled + len(taken)] = taken
+        self._filled += len(taken)
+        return view[len(taken) :]
