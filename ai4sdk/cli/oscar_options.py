@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.backends.oscar.client import Cluster, connect
-from ai4sdk.backends.oscar.definition import Definition, define
+from ai4sdk.backends.oscar.definition import Definition, Served, define
 from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder, split_config
 from ai4sdk.config.load import load_job
 from ai4sdk.config.project import Project, find_project
@@ -26,11 +26,10 @@ _NO_TRAINING = "++function._target_=builtins.print"
 
 @dataclass(frozen=True)
 class Package:
-    """A model package: its folder, the job that made it, and the SHA-256 of its weights."""
+    """A model package and its folder."""
 
     folder: Path
-    name: str
-    weights: str
+    served: Served
 
 
 @dataclass(frozen=True)
@@ -110,17 +109,23 @@ def package_of(request: Request) -> Package:
         If it is damaged.
     """
     which = request.names[0] if request.names else "latest"
-    folder = Path(which)
+    folder, own = Path(which), False
     if not (folder / "model.json").is_file():
         run = find_run(which, runs_folder(request.args, request.project.root))
-        folder = run.package
+        folder, own = run.package, True
         if not (folder / "model.json").is_file():
             raise NotFound(f"{run.id} has no model package", hint=f"ai4sdk status {run.id}")
     try:
         description: dict[str, Any] = read_json(folder / "model.json")
-        return Package(folder.absolute(), str(description["name"]), str(description["weights_sha256"]))
+        served = Served(
+            str(description["name"]),
+            str(description["weights_sha256"]),
+            description.get("code_sha256") or "",
+            trusted=own or request.options.trust_code,
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{folder / 'model.json'} is damaged: {error}", hint="copy the package again") from error
+    return Package(folder.absolute(), served)
 
 
 def definition_of(request: Request) -> Definition:
@@ -128,4 +133,4 @@ def definition_of(request: Request) -> Definition:
     package = package_of(request)
     # The stand-in has no image; there the package is where it is.
     local = {"AI4SDK_PACKAGE": str(package.folder)} if request.options.cluster == "local" else {}
-    return define(request.options, package.name, weights=package.weights, variables=local)
+    return define(request.options, package.served, local)

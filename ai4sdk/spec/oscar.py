@@ -266,6 +266,10 @@ class OscarBackend(Section):
     package: Annotated[str, Field(pattern=r"^/[^\s'\"$`\\]+$")] = "/srv/model"
     """Folder of the model package in containers: in the image, on ``mount`` or on ``volume``."""
 
+    trust_code: bool = False
+    """Whether code inside a package folder may be run that the image has not installed. Runs of this project need no
+    trust."""
+
     cpu: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Processors of a container."""
 

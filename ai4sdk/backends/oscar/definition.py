@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from ai4sdk.errors import UsageError
 from ai4sdk.spec.oscar import LONGEST_NAME, OscarBackend, StorageIO, is_service_name
 from ai4sdk.spec.units import format_size
 
-__all__ = ["DIGEST", "FDL_NAME", "MANAGED", "Definition", "define", "service_name"]
+__all__ = ["DIGEST", "FDL_NAME", "MANAGED", "Definition", "Served", "define", "service_name"]
 
 FDL_NAME = "fdl.yaml"
 MANAGED = "ai4sdk.managed"
@@ -66,6 +67,33 @@ class Definition:
         return to_yaml([whole])
 
 
+@dataclass(frozen=True)
+class Served:
+    """The model package of a service.
+
+    Parameters
+    ----------
+    name
+        Name of the job that made it.
+    weights
+        SHA-256 of its weights; empty if any will do.
+    code
+        SHA-256 of the code in it; empty if there is none.
+    trusted
+        Whether that code is run.
+    """
+
+    name: str
+    weights: str = ""
+    code: str = ""
+    trusted: bool = False
+
+    @property
+    def parts(self) -> list[str]:
+        """The hashes that tell it from others."""
+        return [part for part in (self.weights, self.code) if part]
+
+
 def service_name(options: OscarBackend, job: str) -> str:
     """Return the name of the service of a job.
 
@@ -86,23 +114,19 @@ def service_name(options: OscarBackend, job: str) -> str:
     return name
 
 
-def define(
-    options: OscarBackend, job: str, *, weights: str = "", variables: dict[str, str] | None = None
-) -> Definition:
+def define(options: OscarBackend, served: Served, variables: Mapping[str, str] | None = None) -> Definition:
     """Make the definition of a service.
 
     Parameters
     ----------
     options
         The description.
-    job
-        Name of the job, which the service has, too, unless the description says otherwise.
-    weights
-        SHA-256 of the weights of the package it serves; empty if any will do.
+    served
+        The package. The service is called like its job, unless the description says otherwise.
     variables
         Further environment variables, such as the stand-in's place of the package.
     """
-    name = service_name(options, job)
+    name = service_name(options, served.name)
     service: dict[str, Any] = {
         "name": name,
         "cluster_id": options.cluster_id,
@@ -132,7 +156,7 @@ def define(
             kind: {name: provider.model_dump(exclude_none=True) for name, provider in named.items()}
             for kind, named in options.storage_providers.items()
         },
-        "script": script_of(options, name, weights),
+        "script": script_of(options, name, served.parts, trusted=served.trusted),
     }
     service = {key: value for key, value in service.items() if value not in (None, [], {})}
     text = json.dumps([service, options.annotations], sort_keys=True)
@@ -173,7 +197,7 @@ def _volume(options: OscarBackend) -> dict[str, Any] | None:
     return values | ({"size": _quantity(values["size"])} if "size" in values else {})
 
 
-def _environment(options: OscarBackend, variables: dict[str, str]) -> dict[str, Any] | None:
+def _environment(options: OscarBackend, variables: Mapping[str, str]) -> dict[str, Any] | None:
     given = {
         "variables": {**options.environment.variables, **variables},
         "secrets": dict(options.environment.secrets),

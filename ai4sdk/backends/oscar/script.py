@@ -11,11 +11,12 @@ would be lost otherwise.
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 from typing import Any
 
 from ai4sdk.spec.oscar import ERRORS, RESULTS, OscarBackend, StorageIO
 
-__all__ = ["SCRIPT_NAME", "script_of"]
+__all__ = ["SCRIPT_NAME", "script_of", "serve_command"]
 
 SCRIPT_NAME = "script.sh"
 
@@ -23,7 +24,15 @@ _SCRIPT = string.Template("""\
 #!/bin/sh
 # Service $service, written by ai4sdk. It is started by OSCAR's supervisor for each call.
 PACKAGE="$${AI4SDK_PACKAGE:-$package}"
-WEIGHTS="$weights"
+
+fits() { # whether the package is the one that this service was made for
+    for part in $parts; do
+        grep -q "$$part" "$$PACKAGE/model.json" || {
+            echo "$$PACKAGE is not the model package that this service was made for"
+            return 1
+        }
+    done
+}
 $serve
 # ---- what this call is about, and what its files are called
 name="$$(basename "$$INPUT_FILE_PATH")"
@@ -63,12 +72,9 @@ $die    exit "$$1"
 }
 
 # ---- predict
-if [ -n "$$WEIGHTS" ] && ! grep -q "$$WEIGHTS" "$$PACKAGE/model.json" 2> "$$said"; then
-    echo "$$PACKAGE is not the model package that this service was made for" >> "$$said"
-    fail 3
-fi
+fits > "$$said" 2>&1 || fail 3
 mkdir -p "$$(dirname "$$result")"
-ai4sdk predict "$$PACKAGE" --input "$$INPUT_FILE_PATH" --output "$$result" > "$$said" 2>&1
+ai4sdk predict "$$PACKAGE"$trust --input "$$INPUT_FILE_PATH" --output "$$result" > "$$said" 2>&1
 status=$$?
 [ "$$status" -eq 0 ] || fail "$$status"
 [ -s "$$result" ] || { echo "the prediction left no result" >> "$$said"; fail 1; }
@@ -84,7 +90,8 @@ rm -rf "$$said" "$$TMP_OUTPUT_DIR/errors" "$$barrier"
 _SERVE = string.Template("""
 # An exposed service: OSCAR starts this script by itself, once, and no supervisor.
 if [ -z "$$TMP_OUTPUT_DIR" ]; then
-    exec ai4sdk serve "$$PACKAGE" serving.host=0.0.0.0 serving.port=$port
+    fits || exit 3
+    exec $command
 fi
 """)
 
@@ -96,7 +103,7 @@ _DIE = """\
 _LAST = "the-prediction-failed"
 
 
-def script_of(options: OscarBackend, service: str, weights: str = "") -> str:
+def script_of(options: OscarBackend, service: str, parts: Sequence[str] = (), *, trusted: bool = False) -> str:
     """Return the script of a service.
 
     Parameters
@@ -105,18 +112,33 @@ def script_of(options: OscarBackend, service: str, weights: str = "") -> str:
         The description.
     service
         Its name.
-    weights
-        SHA-256 of the weights it serves; a package with others is refused.
+    parts
+        Hashes of the package it serves, such as that of its weights; a package with others is refused.
+    trusted
+        Whether code inside the package is run.
     """
     return _SCRIPT.substitute(
         service=service,
         package=options.package,
-        weights=weights,
-        serve=_SERVE.substitute(port=options.expose.api_port) if options.expose else "",
+        parts=" ".join(parts),
+        trust=" --trust-code" if trusted else "",
+        serve=_served(options, trusted) if options.expose else "",
         inputs=_inputs(options.input),
         barrier=_barrier(options.output),
         die="" if options.output else _DIE,
     )
+
+
+def serve_command(package: str, port: int, *, trusted: bool, gpu: bool) -> list[str]:
+    """Return the command that serves a package for everybody who reaches its port."""
+    command = ["ai4sdk", "serve", package, "serving.host=0.0.0.0", f"serving.port={port}"]
+    return [*command, *(["serving.device=auto"] if gpu else []), *(["--trust-code"] if trusted else [])]
+
+
+def _served(options: OscarBackend, trusted: bool) -> str:
+    assert options.expose is not None
+    command = serve_command('"$PACKAGE"', options.expose.api_port, trusted=trusted, gpu=options.enable_gpu)
+    return _SERVE.substitute(command=" ".join(command))
 
 
 def _inputs(inputs: list[StorageIO]) -> str:

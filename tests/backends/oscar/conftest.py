@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ai4sdk.backends.oscar.client import STAND_IN, Cluster, connect
-from ai4sdk.backends.oscar.definition import Definition, define
+from ai4sdk.backends.oscar.definition import Definition, Served, define
 from ai4sdk.backends.oscar.standin.server import serving
 from ai4sdk.spec import OscarBackend
 
@@ -53,7 +53,7 @@ def defined(package: Path) -> Callable[..., Definition]:
 
     def make(job: str = "pond", weights: str = WEIGHTS, **values: Any) -> Definition:
         options = OscarBackend.model_validate({"kind": "oscar", **values})
-        return define(options, job, weights=weights, variables={"AI4SDK_PACKAGE": str(package), "PATH": path})
+        return define(options, Served(job, weights), {"AI4SDK_PACKAGE": str(package), "PATH": path})
 
     return make
 

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import yaml
 
-from ai4sdk.backends.oscar.definition import DIGEST, Definition, define
+from ai4sdk.backends.oscar.definition import DIGEST, Definition, Served, define
 from ai4sdk.errors import UsageError
 from ai4sdk.spec import OscarBackend
 
@@ -65,7 +65,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def made(name: str) -> Definition:
-    return define(OscarBackend.model_validate({"kind": "oscar", **CASES[name]}), "Pond 1", weights="5eed" * 16)
+    return define(
+        OscarBackend.model_validate({"kind": "oscar", **CASES[name]}),
+        Served("Pond 1", "5eed" * 16, "c0de" * 16, trusted=True),
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -115,7 +118,7 @@ def test_no_secret_is_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_digest_is_of_all_that_is_asked_for() -> None:
     digests = {made(name).digest for name in CASES}
     assert len(digests) == len(CASES)
-    other = define(OscarBackend.model_validate({"kind": "oscar", **CASES["plain"]}), "Pond 1", weights="0" * 64)
+    other = define(OscarBackend.model_validate({"kind": "oscar", **CASES["plain"]}), Served("Pond 1", "0" * 64))
     assert other.digest != made("plain").digest
     assert other.service["annotations"] == {DIGEST: other.digest}
 
@@ -131,11 +134,11 @@ def test_labels_and_annotations_are_such_that_kubernetes_takes_them() -> None:
     [("Pond 1", "pond-1"), ("pond_of.fish", "pond-of-fish"), ("x" * 39, "x" * 39)],
 )
 def test_a_service_is_called_like_its_job(job: str, name: str) -> None:
-    assert define(OscarBackend.model_validate({"kind": "oscar"}), job).name == name
+    assert define(OscarBackend.model_validate({"kind": "oscar"}), Served(job)).name == name
 
 
 @pytest.mark.parametrize(("job", "why"), [("x" * 40, "has 40 characters"), ("1st", "does not begin with a letter")])
 def test_a_name_that_oscar_does_not_take_is_refused_with_what_to_do(job: str, why: str) -> None:
     with pytest.raises(UsageError, match=why) as caught:
-        define(OscarBackend.model_validate({"kind": "oscar"}), job)
+        define(OscarBackend.model_validate({"kind": "oscar"}), Served(job))
     assert caught.value.hint == "backend.service=NAME"

@@ -121,6 +121,7 @@ def test_the_reason_is_in_the_supervisors_log_too(call: Any, defined: Any) -> No
 def test_a_package_with_other_weights_is_refused(call: Any, defined: Any) -> None:
     done = call(defined(weights="0" * 64, output=OUT), encoded("{}"))
     assert done.status == 1
+    assert json.loads(*done.files.values())["exit_status"] == 3
     assert "is not the model package that this service was made for" in done.said
 
 
