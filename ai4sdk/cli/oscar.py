@@ -32,6 +32,8 @@ ACTIONS = {
     "invoke": ("ai4sdk.cli.oscar_call", "invoke"),
     "jobs": ("ai4sdk.cli.oscar_call", "jobs"),
     "logs": ("ai4sdk.cli.oscar_call", "logs"),
+    "manifests": ("ai4sdk.cli.oscar_image", "manifests"),
+    "image": ("ai4sdk.cli.oscar_image", "image"),
     "cluster": ("ai4sdk.cli.oscar_cluster", "cluster"),
 }
 """Action → module and function that does it."""

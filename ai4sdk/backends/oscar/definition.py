@@ -15,7 +15,7 @@ from ai4sdk.errors import UsageError
 from ai4sdk.spec.oscar import LONGEST_NAME, OscarBackend, StorageIO, is_service_name
 from ai4sdk.spec.units import format_size
 
-__all__ = ["DIGEST", "FDL_NAME", "MANAGED", "Definition", "Served", "define", "service_name"]
+__all__ = ["DIGEST", "FDL_NAME", "MANAGED", "Definition", "Served", "define", "quantity", "service_name"]
 
 FDL_NAME = "fdl.yaml"
 MANAGED = "ai4sdk.managed"
@@ -133,9 +133,9 @@ def define(options: OscarBackend, served: Served, variables: Mapping[str, str] |
         "vo": options.vo,
         "image": options.image or _NO_IMAGE,
         "cpu": f"{options.cpu:g}",
-        "memory": _quantity(options.memory),
+        "memory": quantity(options.memory),
         "total_cpu": None if options.total_cpu is None else f"{options.total_cpu:g}",
-        "total_memory": None if options.total_memory is None else _quantity(options.total_memory),
+        "total_memory": None if options.total_memory is None else quantity(options.total_memory),
         "enable_gpu": options.enable_gpu or None,
         "image_prefetch": options.image_prefetch or None,
         "alpine": options.alpine or None,
@@ -165,7 +165,7 @@ def define(options: OscarBackend, served: Served, variables: Mapping[str, str] |
     return Definition(service, options.cluster_id)
 
 
-def _quantity(size: int) -> str:
+def quantity(size: int) -> str:
     """Return a size as Kubernetes takes it, such as ``2Gi``."""
     text = format_size(size).replace(" ", "").removesuffix("B")
     exact = re.fullmatch(r"\d+([KMGT]i)?", text)
@@ -194,7 +194,7 @@ def _volume(options: OscarBackend) -> dict[str, Any] | None:
     if options.volume is None:
         return None
     values = options.volume.model_dump(exclude_none=True)
-    return values | ({"size": _quantity(values["size"])} if "size" in values else {})
+    return values | ({"size": quantity(values["size"])} if "size" in values else {})
 
 
 def _environment(options: OscarBackend, variables: Mapping[str, str]) -> dict[str, Any] | None:
