@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -171,8 +176,37 @@ def test_a_real_model_answers_as_it_does_here(
             assert main(["predict", "latest", "--input", "rows.csv", "--output", "here.json"]) == 0
             assert main(["oscar", "invoke", "train", "--input", "rows.csv", "--output", "there.json"]) == 0
             assert json.loads(Path("there.json").read_text()) == json.loads(Path("here.json").read_text())
-            Path("rows.csv").write_text("wrong\n1\n")
-            assert main(["oscar", "invoke", "train", "--input", "rows.csv"]) == 4
+            Path("wrong.csv").write_text("wrong\n1\n")
+            assert main(["oscar", "invoke", "train", "--input", "wrong.csv"]) == 4
         finally:
             server.shutdown()
             thread.join()
+    exposed_answers_as(Path("here.json"), capfd)
+
+
+def exposed_answers_as(expected: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Start the script as OSCAR does for exposed services, without a supervisor, and ask what it serves."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    capfd.readouterr()
+    assert main(["oscar", "plan", "--json", f"backend.expose={{api_port: {port}}}"]) == 0
+    service = json.loads(capfd.readouterr().out)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, **service["environment"]["variables"], "PATH": path}
+    process = subprocess.Popen(["/bin/sh", "-c", service["script"]], env=env)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        while process.poll() is None:
+            try:
+                urllib.request.urlopen(f"{address}/health/ready").close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        rows = Path("rows.csv").read_bytes()
+        request = urllib.request.Request(f"{address}/invocations", rows, {"Content-Type": "text/csv"})
+        with urllib.request.urlopen(request) as answer:
+            told = [one["prediction"] for one in json.loads(answer.read())["predictions"]]
+        assert told == [one["prediction"] for one in json.loads(expected.read_text())]
+    finally:
+        process.terminate()
+        process.wait()
