@@ -86,7 +86,7 @@ class StorageIO(Section):
     """A place in a storage that inputs appear at, or results are put to."""
 
     path: Path
-    """Bucket, and folder in it, such as ``fish/in``."""
+    """Bucket and a folder in it, such as ``fish/in``."""
 
     storage_provider: ProviderName = "minio.default"
     """Kind and name of the storage: ``minio.default`` is the cluster's own, others are in ``storage_providers``."""
@@ -97,6 +97,13 @@ class StorageIO(Section):
 
     suffix: list[str] = Field(default_factory=list)
     """Ends of file names that are meant, such as ``[.csv]``; by default all."""
+
+    @model_validator(mode="after")
+    def _is_a_folder(self) -> StorageIO:
+        if "/" not in self.path and self.storage_provider.startswith(("minio.", "s3.")):
+            # OSCAR 4 takes a lone name for a folder in a bucket called like the service, earlier ones for a bucket.
+            raise ValueError(f"{self.path!r} is a bucket or a folder; write BUCKET/FOLDER")
+        return self
 
     def takes(self, folder: str, ending: str) -> bool:
         """Tell whether it takes every file that the script writes into a folder with such an ending."""

@@ -69,7 +69,8 @@ class Cluster:
     def service(self, name: str) -> dict[str, Any] | None:
         """Return a service, nothing if there is none of that name."""
         try:
-            return dict(self._json("GET", f"/system/services/{_part(name)}", f"read the service {name}"))
+            # Some refusals of OSCAR are an empty answer.
+            return dict(self._json("GET", f"/system/services/{_part(name)}", f"read the service {name}")) or None
         except NotFound:
             return None
 

@@ -27,7 +27,7 @@ WORKDIR /build
 COPY $files ./
 # Compiled here, by content, as pip compiles by time, and no two builds would be alike. What no Python 3 reads, stays.
 RUN python -m venv --without-pip /opt/venv && \\
-    python -m pip --python /opt/venv install --no-compile --only-binary :all: $index\\
+    python -m pip --python /opt/venv install --no-compile --prefer-binary $index\\
         --constraint constraints.txt $wanted && \\
     { python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true; }
 

@@ -28,7 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
         "input": [{"path": "/fish/in/", "prefix": ["catch"], "suffix": [".csv", ".json"]}],
         "output": [
             {"path": "fish/out", "prefix": ["results/", "errors/"]},
-            {"path": "logs", "prefix": ["logs/"], "storage_provider": "s3.ours"},
+            {"path": "fish/logs", "prefix": ["logs/"], "storage_provider": "s3.ours"},
         ],
         "storage_providers": {
             "s3": {"ours": {"access_key": "${secret:KEY}", "secret_key": "${secret:SECRET}", "region": "eu-west-1"}}

@@ -145,6 +145,11 @@ def test_two_services_of_one_name_are_refused_and_an_update_keeps_the_token(insi
     assert (now["memory"], now["token"], len(token)) == ("1Gi", token, 64)
 
 
+def test_a_lone_name_is_a_folder_in_the_bucket_of_the_service(inside: StandIn, defined: Any) -> None:
+    ask(inside, "POST", "/system/services", {**defined().service, "input": [{"path": "/in/"}]})
+    assert ask(inside, "GET", "/system/services/pond").content["input"] == [{"path": "pond/in"}]
+
+
 def test_secrets_are_given_to_services_and_shown_to_nobody(inside: StandIn, defined: Any) -> None:
     service = defined().service
     service["environment"]["secrets"] = {"TOKEN": "sesame-street"}

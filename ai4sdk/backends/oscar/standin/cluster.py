@@ -289,7 +289,7 @@ def _complete(service: dict[str, Any]) -> dict[str, Any]:
         "allowed_users": [],
     }
     stripped = {
-        side: [{**place, "path": place["path"].strip("/")} for place in service.get(side) or []]
+        side: [{**place, "path": _path(service["name"], place)} for place in service.get(side) or []]
         for side in ("input", "output")
     }
     labels = {"oscar_service": service["name"], **(service.get("labels") or {})}
@@ -305,6 +305,13 @@ def _complete(service: dict[str, Any]) -> dict[str, Any]:
         "environment": {name: dict(environment.get(name) or {}) for name in ("variables", "secrets")},
         "storage_providers": {**providers, "minio": minio},
     }
+
+
+def _path(service: str, place: Mapping[str, Any]) -> str:
+    """Return where a place is: a lone name is a folder in the bucket of the service, as in OSCAR 4."""
+    path = str(place["path"]).strip(" /")
+    stored = str(place.get("storage_provider", "minio")).startswith(("minio", "s3"))
+    return f"{service}/{path}" if stored and "/" not in path else path
 
 
 def _shown(service: dict[str, Any]) -> dict[str, Any]:
