@@ -35,15 +35,15 @@ fits() { # whether the package is the one that this service was made for
 }
 $serve
 # ---- what this call is about, and what its files are called
-name="$$(basename "$$INPUT_FILE_PATH")"
+name="$${INPUT_FILE_PATH##*/}"
 if [ -n "$$STORAGE_OBJECT_KEY" ]; then
     case "$$STORAGE_OBJECT_KEY" in
 $inputs        *) name="$$STORAGE_OBJECT_KEY" ;;
     esac
 fi
-case "/$$name/" in */../* | */./* | *//*) name="$$(basename "$$name")" ;; esac
-folder="$$(dirname "$$name")"
-file="$$(basename "$$name")"
+case "/$$name/" in */../* | */./* | *//*) name="$${name##*/}" ;; esac
+file="$${name##*/}"
+folder="$${name%"$$file"}"
 result="$$TMP_OUTPUT_DIR/results/$$name.json"
 error="$$TMP_OUTPUT_DIR/errors/$$name.error.json"
 log="$$TMP_OUTPUT_DIR/logs/$$name.log"
@@ -52,7 +52,7 @@ log="$$TMP_OUTPUT_DIR/logs/$$name.log"
 # The supervisor looks at no exit status. It fails only if it cannot upload a file, so here is one that leads nowhere.
 barrier="$$TMP_OUTPUT_DIR/$barrier"
 bar() {
-    mkdir -p "$$(dirname "$$barrier")" "$$(dirname "$$error")" && ln -sf /nowhere "$$barrier"
+    mkdir -p "$${barrier%/*}" "$${error%/*}" && ln -sf /nowhere "$$barrier"
 }
 bar && said="$$(mktemp)" || { kill -TERM "$$PPID"; exit 7; }
 
@@ -73,7 +73,7 @@ $die    exit "$$1"
 
 # ---- predict
 fits > "$$said" 2>&1 || fail 3
-mkdir -p "$$(dirname "$$result")"
+mkdir -p "$${result%/*}"
 ai4sdk predict "$$PACKAGE"$trust --input "$$INPUT_FILE_PATH" --output "$$result" > "$$said" 2>&1
 status=$$?
 [ "$$status" -eq 0 ] || fail "$$status"
@@ -81,7 +81,7 @@ status=$$?
 
 # ---- results and logs apart; a synchronous call is answered with the only file there is
 if [ -n "$$STORAGE_OBJECT_KEY" ]; then
-    mkdir -p "$$(dirname "$$log")" && cp "$$said" "$$log" || fail 1
+    mkdir -p "$${log%/*}" && cp "$$said" "$$log" || fail 1
 fi
 cat "$$said"
 rm -rf "$$said" "$$TMP_OUTPUT_DIR/errors" "$$barrier"
@@ -159,6 +159,6 @@ def _barrier(outputs: list[StorageIO]) -> str:
     """
     keeping = next((one for one in outputs if one.takes(ERRORS, ".error.json")), None)
     if keeping is not None or not outputs:
-        return f"{ERRORS}/$folder/{_LAST}/$file.error.json"
+        return f"{ERRORS}/${{folder}}{_LAST}/$file.error.json"
     first: Any = next(one for one in outputs if one.takes(RESULTS, ".json"))
     return f"{first.prefix[0] if first.prefix else ''}{_LAST}{first.suffix[0] if first.suffix else ''}"

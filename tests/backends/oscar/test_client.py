@@ -166,6 +166,17 @@ def test_a_job_is_named_only_if_it_is_sure(fake: Fake) -> None:
         start(fake.cluster, "pond", b"x" * 100_000)
 
 
+def test_a_services_token_is_enough_to_call_it(stand_in: Cluster, defined: Any, ended: Any) -> None:
+    stand_in.create(defined().service)
+    token = stand_in.known("pond")["token"]
+    guest = Cluster(stand_in.endpoint, f"Bearer {token}", stand_in=True)
+    assert json.loads(call(guest, "pond", b"7", 20)) == {"of": 7}
+    assert start(guest, "pond", b"7") is None
+    ended(stand_in, "pond", 1)
+    with pytest.raises(EnvironmentFault, match="who asks"):
+        guest.services()
+
+
 def test_an_answer_is_a_file_or_text() -> None:
     assert content_of(base64.b64encode(b"\0\xff").decode() + "\n") == b"\0\xff"
     assert content_of("it says: hello\n") == b"it says: hello\n"
@@ -210,3 +221,24 @@ def test_credentials_are_looked_up_where_they_are_used(monkeypatch: pytest.Monke
     monkeypatch.delenv("TOKEN")
     with pytest.raises(EnvironmentFault, match="TOKEN is not set"):
         connect(token, tmp_path)
+
+
+@pytest.mark.engine
+def test_files_are_put_into_a_bucket_of_s3(store: Any, tmp_path: Path) -> None:
+    pytest.importorskip("s3fs")
+    service = {"name": "pond", "input": [{"path": "fish/in", "storage_provider": "minio.default"}]}
+
+    class Told(Cluster):
+        def service(self, name: str) -> dict[str, Any]:
+            return service
+
+        def config(self) -> dict[str, Any]:
+            return {"minio_provider": store.provider}
+
+    file = tmp_path / "row 1.json"
+    file.write_text("7")
+    assert upload(Told("http://127.0.0.1:9", ""), "pond", file) == "fish/in/row 1.json"
+    assert (store.folder / "fish" / "in" / "row 1.json").read_text() == "7"
+    store.provider["secret_key"] = "wrong"
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        upload(Told("http://127.0.0.1:9", ""), "pond", file)

