@@ -15,6 +15,8 @@ __all__ = ["Applied", "apply", "differences", "replacement"]
 
 _KEPT = ("token", "owner", "vo", "bucket_list")
 """What the cluster has added, and an update without it would take away."""
+_KEPT_LABELS = ("kueue.x-k8s.io/", "owner_name", "uid")
+"""The same of labels: beginnings of their names."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def differences(wanted: Definition, there: Mapping[str, Any]) -> list[str]:
         name
         for name, value in wanted.service.items()
         if name not in ("annotations", "cluster_id") and not (name == "script" and name not in there)
-        if not _within(value, there.get(name))
+        if not (_all_in(value, there.get(name)) if name == "allowed_users" else _within(value, there.get(name)))
     ]
     if found or (there.get("annotations") or {}).get(DIGEST) == wanted.digest:
         return found
@@ -56,7 +58,11 @@ def differences(wanted: Definition, there: Mapping[str, Any]) -> list[str]:
 def replacement(wanted: Definition, there: Mapping[str, Any]) -> dict[str, Any]:
     """Return what to send in the place of a service: the definition, and what the cluster must not lose."""
     kept = {name: there[name] for name in _KEPT if there.get(name)}
-    return {**kept, **wanted.service}
+    labels = {name: value for name, value in (there.get("labels") or {}).items() if name.startswith(_KEPT_LABELS)}
+    sent = {**kept, **wanted.service, "labels": {**labels, **wanted.service["labels"]}}
+    if "volume" in sent:  # a name that the cluster gave it; without it, it would be another one
+        sent["volume"] = {**(there.get("volume") or {}), **sent["volume"]}
+    return sent
 
 
 def apply(cluster: Cluster, wanted: Definition, *, recreate: bool = False, force: bool = False) -> Applied:
@@ -106,6 +112,11 @@ def _warnings(wanted: Definition, there: Mapping[str, Any], now: Mapping[str, An
     if wanted.service.get("input"):
         told += ", and files that appear in its input no longer start it: ai4sdk oscar apply … --recreate mends that"
     return [told]
+
+
+def _all_in(wanted: list[str], there: Any) -> bool:
+    """Tell whether all users are let in; clusters add the owner."""
+    return set(wanted) <= set(there or ())
 
 
 def _within(wanted: Any, there: Any) -> bool:

@@ -115,6 +115,26 @@ def test_a_volume_is_not_changed_in_place(stand_in: Cluster, defined: Any) -> No
         assert "--recreate" in str(caught.value.hint)
 
 
+def test_what_the_cluster_adds_by_itself_is_kept_and_no_difference(defined: Any) -> None:
+    values = {
+        "volume": {"mount_path": "/data", "size": "1GiB"},
+        "visibility": "restricted",
+        "allowed_users": ["ana"],
+    }
+    definition = defined(**values)
+    there = {
+        **definition.service,
+        "volume": {**definition.service["volume"], "name": "pond"},
+        "allowed_users": ["ana", "owner"],
+        "labels": {**definition.service["labels"], "kueue.x-k8s.io/queue-name": "q", "uid": "1", "team": "gone"},
+    }
+    assert differences(definition, there) == []
+    sent = replacement(definition, there)
+    assert sent["volume"] == {"mount_path": "/data", "size": "1Gi", "name": "pond"}
+    assert sent["labels"] == {"kueue.x-k8s.io/queue-name": "q", "uid": "1", "ai4sdk.managed": "true"}
+    assert differences(defined(**{**values, "allowed_users": ["bo"]}), there) == ["allowed_users"]
+
+
 def test_the_definition_wins_over_what_is_kept(defined: Any) -> None:
     sent = replacement(defined(vo="ours"), {"vo": "theirs", "token": "t", "owner": "", "status": "x"})
     assert (sent["vo"], sent["token"], "owner" in sent, "status" in sent) == ("ours", "t", False, False)
