@@ -253,8 +253,8 @@ class OscarBackend(Section):
     """What the cluster is called in FDL files."""
 
     token: Secret | None = None
-    """Bearer token of an OIDC provider that the cluster trusts, as ``${secret:NAME}``; a service's own token is enough to
-    call it."""
+    """Bearer token of an OIDC provider that the cluster trusts, as ``${secret:NAME}``; the token of a service is enough
+    to call it."""
 
     username: str | None = None
     """User for basic authentication."""

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ai4sdk.spec import OscarBackend
 OPENAPI = Path(__file__).parent / "openapi"
 BASIC = "Basic " + base64.b64encode(b"oscar:sesame").decode()
 BOTH: dict[str, Any] = {"input": [{"path": "fish/in", "suffix": [".json"]}], "output": [{"path": "fish/out"}]}
+PATHS = ("/system/services", "/system/services/pond", "/system/logs/pond")
 ENCODED = base64.b64encode(b"{}")
 
 
@@ -143,6 +145,29 @@ def test_two_services_of_one_name_are_refused_and_an_update_keeps_the_token(insi
     assert ask(inside, "PUT", "/system/services", {**service, "memory": "1Gi", "token": "other"}).status == 204
     now = ask(inside, "GET", "/system/services/pond").content
     assert (now["memory"], now["token"], len(token)) == ("1Gi", token, 64)
+
+
+def test_services_come_and_go_while_others_look(inside: StandIn, defined: Any) -> None:
+    """Nobody sees half of a service: neither who lists them, nor who looks for events."""
+    service = defined(**BOTH).service
+    over = threading.Event()
+
+    def change() -> None:
+        while not over.is_set():
+            ask(inside, "POST", "/system/services", service)
+            ask(inside, "PUT", "/system/services", service)
+            ask(inside, "DELETE", "/system/services/pond")
+
+    threads = [threading.Thread(target=change) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        statuses = {ask(inside, "GET", path).status for _ in range(200) for path in PATHS}
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    assert statuses <= {200, 404}
 
 
 def test_a_lone_name_is_a_folder_in_the_bucket_of_the_service(inside: StandIn, defined: Any) -> None:

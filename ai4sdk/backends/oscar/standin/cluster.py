@@ -7,6 +7,7 @@ import hmac
 import json
 import platform
 import secrets
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 
 from ai4sdk._version import __version__
 from ai4sdk.backends.oscar.standin.events import Watcher
+from ai4sdk.backends.oscar.standin.files import read_all, write_private
 from ai4sdk.backends.oscar.standin.jobs import SUPERVISOR, Jobs
-from ai4sdk.runs.files import read_json, write_json
+from ai4sdk.runs.files import read_json
 from ai4sdk.spec.oscar import LONGEST_NAME, is_service_name
 
 __all__ = ["Asked", "Cluster", "Reply"]
@@ -87,6 +89,7 @@ class Cluster:
             part.mkdir(parents=True, exist_ok=True)
         self._basic = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
         self._timeout = timeout
+        self._lock = threading.Lock()
         self.jobs = Jobs(folder / "jobs", self._buckets, supervisor)
         self._watcher = Watcher(self._buckets, self.services, self.jobs.start)
 
@@ -101,7 +104,7 @@ class Cluster:
 
     def services(self) -> list[dict[str, Any]]:
         """Return all services, with what only the cluster knows."""
-        return [read_json(path) for path in sorted(self._services.glob("*.json"))]
+        return read_all(self._services.glob("*.json"))
 
     def answer(self, asked: Asked) -> Reply:
         """Answer a request."""
@@ -133,10 +136,16 @@ class Cluster:
             case ("GET", ["buckets"]):
                 names = sorted(path.name for path in self._buckets.iterdir() if path.is_dir())
                 return Reply(200, [{"bucket_name": name, "visibility": "private"} for name in names])
-            case (_, ["services" | "logs", name, *_]) if self._service(name) is None:
-                return Reply(404)
-            case ("GET", ["services", name]):
-                return Reply(200, _shown(self._known(name)))
+            case (_, ["services" | "logs", name, *_]):
+                service = self._service(name)
+                return Reply(404) if service is None else self._of_service(service, parts, asked)
+            case _:
+                return _nowhere()
+
+    def _of_service(self, service: dict[str, Any], parts: list[str], asked: Asked) -> Reply:
+        match (asked.method, parts):
+            case ("GET", ["services", _]):
+                return Reply(200, _shown(service))
             case ("DELETE", ["services", name]):
                 return self._delete(name)
             case ("GET", ["services", name, "deployment"]):
@@ -147,7 +156,7 @@ class Cluster:
             case (_, ["logs", *_]):
                 return self._logs(parts[1:], asked)
             case _:
-                return Reply(404, f"404 page not found: {NOTE} has no such route")
+                return _nowhere()
 
     def _logs(self, parts: list[str], asked: Asked) -> Reply:
         match (asked.method, parts):
@@ -194,7 +203,8 @@ class Cluster:
             return Reply(400, f"The service specification is not valid: {error}")
         if mistake := _mistake(service):
             return Reply(400, f"The service specification is not valid: {mistake}")
-        return then(service)
+        with self._lock:
+            return then(service)
 
     def _create(self, service: dict[str, Any]) -> Reply:
         if self._service(service["name"]) is not None:
@@ -212,7 +222,8 @@ class Cluster:
         return Reply(204)
 
     def _delete(self, name: str) -> Reply:
-        self._file(name).unlink(missing_ok=True)
+        with self._lock:
+            self._file(name).unlink(missing_ok=True)
         for job in self.jobs.of(name):
             self.jobs.remove(name, job.name)
         return Reply(204)
@@ -223,10 +234,8 @@ class Cluster:
         whole["environment"]["secrets"] = dict.fromkeys(values, "")
         for place in (*whole["input"], *whole["output"]):
             (self._buckets / place["path"]).mkdir(parents=True, exist_ok=True)
-        path = self._file(service["name"])
-        path.touch(0o600)
-        write_json(path, {**whole, "token": token, "owner": "cluster_admin", "secret_values": values})
-        path.chmod(0o600)
+        kept = {**whole, "token": token, "owner": "cluster_admin", "secret_values": values}
+        write_private(self._file(service["name"]), kept)
 
     def _service(self, name: str) -> dict[str, Any] | None:
         if not is_service_name(name):
@@ -236,11 +245,6 @@ class Cluster:
         except FileNotFoundError:
             return None
         return found
-
-    def _known(self, name: str) -> dict[str, Any]:
-        service = self._service(name)
-        assert service is not None
-        return service
 
     def _file(self, name: str) -> Path:
         return self._services / f"{name}.json"
@@ -255,6 +259,10 @@ class Cluster:
         }
         config = {"name": "oscar", "namespace": NOTE, "serverless_backend": "none", "gpu_available": False}
         return {"config": config, "minio_provider": provider, "allowed_image_repositories": []}
+
+
+def _nowhere() -> Reply:
+    return Reply(404, f"404 page not found: {NOTE} has no such route")
 
 
 def _mistake(service: Any) -> str | None:

@@ -133,7 +133,7 @@ def _files(folder: Path) -> dict[str, tuple[int, int]]:
             if not name.startswith("."):
                 try:
                     status = path.stat()
-                except FileNotFoundError:
+                except OSError:  # it is gone again, or not ours to see
                     continue
                 found[str(path.relative_to(folder))] = (status.st_size, status.st_mtime_ns)
     return found

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ai4sdk.backends.oscar.standin.files import read_all
 from ai4sdk.backends.oscar.standin.supervisor import BUCKETS
 from ai4sdk.runs.files import read_json, write_json
 
@@ -106,7 +107,7 @@ class Jobs:
 
     def of(self, service: str) -> list[Job]:
         """Return the jobs of a service, the oldest first."""
-        jobs = [Job(**read_json(path)) for path in (self._folder / service).glob("*.json")]
+        jobs = [Job(**values) for values in read_all((self._folder / service).glob("*.json"))]
         return sorted(jobs, key=lambda job: (job.creation_time, job.name))
 
     def log(self, service: str, name: str) -> str | None:

@@ -12,8 +12,9 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from ai4sdk.backends.oscar.standin.cluster import Asked, Cluster
+from ai4sdk.backends.oscar.standin.files import write_private
 from ai4sdk.errors import EnvironmentFault
-from ai4sdk.runs.files import read_json, write_json
+from ai4sdk.runs.files import read_json
 
 __all__ = ["ACCESS", "Access", "read_access", "serving"]
 
@@ -93,11 +94,7 @@ def serving(folder: Path, port: int = 0, **options: Any) -> Iterator[tuple[Acces
     address = f"http://127.0.0.1:{server.server_address[1]}"
     access = {"endpoint": address, "username": "oscar", "password": password}
     file = folder / ACCESS
-    before = os.umask(0o077)
-    try:
-        write_json(file, {**access, "pid": str(os.getpid())})
-    finally:
-        os.umask(before)
+    write_private(file, {**access, "pid": str(os.getpid())})
     cluster.begin()
     try:
         yield access, server
