@@ -32,6 +32,7 @@ GROUPS = (
     "tracking",
     "backend",
     "sweep",
+    "serving",
 )
 """Sections of a job that are config groups, too."""
 

@@ -17,7 +17,7 @@ from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.guard import Denied, Guard
 from ai4sdk.serving.messages import JSON, Request, Response
 from ai4sdk.serving.metrics import CONTENT_TYPE, Metrics
-from ai4sdk.serving.models import Models
+from ai4sdk.serving.models import Models, Name
 from ai4sdk.serving.openapi import openapi
 from ai4sdk.serving.pool import Pool
 from ai4sdk.serving.refusals import refusal
@@ -129,12 +129,12 @@ class App:
                 if self._guard is not None and (route is None or route.kind not in _FOR_ALL):
                     await self._guard.check(heads.authorization)
                 if route is not None and route.kind == "infer" and scope["method"] == "POST":
-                    pool = self._pool(route)
+                    self._check(route)
                     body = await self._body(heads, receive)
                     size = len(body)
-                    answer = await pool.ask(
-                        Request(route.protocol, "infer", heads.content_type, body, heads.parameters)
-                    )
+                    request = Request(route.protocol, "infer", heads.content_type, body, heads.parameters)
+                    # Who answers is told now, not before: while the body came, another may have taken over.
+                    answer = await self._pool(route).ask(request)
                 else:
                     answer = self._own(route, scope["method"], path)
             except Denied as denied:
@@ -173,30 +173,35 @@ class App:
                 self._routes[path] = route
             return route
 
-    def _pool(self, route: Route) -> Pool:
-        """Return who answers, or say why nobody does."""
+    def _check(self, route: Route) -> None:
+        """Refuse what will not be answered before its body is read."""
         if self.draining:
             raise _Ended(503, "the server is stopping")
         if self._open > self._limits.requests:
             raise _Ended(503, f"the server has {self._limits.requests} requests already")
-        name = route.model or self.models.only
-        if name is None:
-            if not self.models.names:
-                raise _Ended(503, "the models are being loaded")
-            raise _Ended(404, f"there are several models: ask /models/NAME/…, of {', '.join(self.models.names)}")
-        found = self.models.get(name)
-        pool = found.version(route.version) if found else None
-        if pool is None:
-            raise _Ended(404, self._unknown(name, route.version))
+        self._named(route)
+
+    def _pool(self, route: Route) -> Pool:
+        """Return who answers, or say why nobody does."""
+        pool = self._named(route).version(route.version)
+        assert pool is not None, "the version is there"
         return pool
 
-    def _unknown(self, name: str, version: str | None) -> str:
+    def _named(self, route: Route) -> Name:
+        """Return the model that is asked, which has the version that is asked."""
+        names = self.models.names
+        if not names:
+            raise _Ended(503, "the models are being loaded")
+        name = route.model or self.models.only
+        if name is None:
+            raise _Ended(404, f"there are several models: ask /models/NAME/…, of {', '.join(names)}")
         found = self.models.get(name)
         if found is None:
-            if not self.models.names:
-                return "the models are being loaded"
-            return f"there is no model {name[:64]!r}; there are {', '.join(self.models.names)}"
-        return f"{name} has no version {(version or '')[:64]!r}; there are {', '.join(found.entries)}"
+            raise _Ended(404, f"there is no model {name[:64]!r}; there are {', '.join(names)}")
+        if route.version is not None and route.version not in found.entries:
+            every = ", ".join(found.entries)
+            raise _Ended(404, f"{name} has no version {route.version[:64]!r}; there are {every}")
+        return found
 
     async def _body(self, heads: _Heads, receive: Receive) -> bytes:
         limit = self._limits.body
@@ -309,14 +314,9 @@ class App:
         return _json({"name": route.model, "ready": True})
 
     def _described(self, route: Route) -> Pool:
-        found = self.models.get(route.model or "")
-        pool = None
-        if found is not None:
-            entry = found.entries.get(route.version) if route.version else next(iter(found.entries.values()))
-            pool = entry.pool if entry else None
-        if pool is None:
-            raise _Ended(404 if self.models.names else 503, self._unknown(route.model or "", route.version))
-        return pool
+        """Return the version that is asked about; without one named, the first."""
+        entries = self._named(route).entries
+        return (entries[route.version] if route.version else next(iter(entries.values()))).pool
 
 
 def _heads(headers: list[tuple[bytes, bytes]]) -> _Heads:

@@ -38,6 +38,14 @@ class HttpProtocol(HttpToolsProtocol):
             self._watch = None
         super().on_headers_complete()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection of a client that has said all it had to, until it is answered."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Nobody is waited for any more."""
         if self._watch is not None:

@@ -160,6 +160,7 @@ class Pool:
 
     async def ask(self, request: Request) -> Response:
         """Have a request answered; whatever happens, there is an answer."""
+        assert not self._closing, "a pool that is closed is asked by nobody"
         now = time.monotonic()
         waiting = _Waiting(request, asyncio.get_running_loop().create_future(), now, now + self.settings.timeout)
         self._waiting.append(waiting)

@@ -88,7 +88,10 @@ class Sources:
         folder = Path(source)
         if (folder / "model.json").is_file():
             return folder.absolute()
-        run = find_run(source, self._runs)
+        try:
+            run = find_run(source, self._runs)
+        except NotFound as error:
+            raise NotFound(f"{source} is no model package, and no run: {error.message}", hint=error.hint) from None
         if not run.package.is_dir():
             raise NotFound(f"{run.id} has no model package", hint=f"ai4sdk status {run.id}")
         return run.root.absolute()

@@ -124,7 +124,7 @@ def test_what_is_not_finite_is_null_and_counted(server):
 def test_a_request_keeps_its_id_and_is_logged(server):
     answer = server.ask("/predict", body(), x_request_id="trace-7")
     assert answer.headers["x-request-id"] == "trace-7"
-    assert server.ask("/predict", body(), x_request_id="bad id\x01").headers["x-request-id"] != "bad id\x01"
+    assert server.ask("/predict", body(), x_request_id="a bad id").headers["x-request-id"] != "a bad id"
     time.sleep(0.6)
     line = next(json.loads(line) for line in server.log.splitlines() if '"trace-7"' in line)
     assert (line["method"], line["path"], line["status"]) == ("POST", "/predict", 200)
@@ -204,7 +204,7 @@ def test_no_process_outlives_a_server_that_is_killed(start, faulty):
     (child,) = server.models()
     server.process.kill()
     server.process.wait()
-    gone, alive = psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=10)
+    _, alive = psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=10)
     assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
 
 
@@ -235,6 +235,9 @@ def test_a_new_model_takes_over_without_a_lost_request(start, tmp_path, faulty):
     assert {status for status, _ in found} == {200}
     assert after != before
     assert {json.dumps(before), json.dumps(after)} == {json.dumps(json.loads(text)) for _, text in found}
+    until = time.monotonic() + 20
+    while len(server.models()) > 1 and time.monotonic() < until:
+        time.sleep(0.1)
     assert len(server.models()) == 1
 
 
@@ -326,7 +329,7 @@ def test_tokens_tls_and_browsers(start, faulty, tmp_path):
     [
         (["nowhere"], 6, "nowhere"),
         (["config=quickstart", "nowhere"], 2, "both nowhere and config=quickstart"),
-        (["serving.models.x=y"], 2, "ai4sdk serve config=endpoint serving.models.x=y"),
+        (["serving.models.x=y"], 2, "ai4sdk serve config=NAME serving.models.x=y"),
         (["config=fish", "serving.portt=3"], 2, "serving.port"),
         (["config=fish", "serving.port=70000"], 2, "65535"),
         (["config=fish", "serving.models.fish.versions.old.weight=0", "serving.models.fish.versions.new.weight=0"], 2, "weight 0"),
