@@ -55,6 +55,15 @@ def oscar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         thread.join()
 
 
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is true."""
+    for _ in range(600):
+        if true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came true")
+
+
 def test_a_service_is_planned_made_called_and_removed(oscar: Callable[..., Any], tmp_path: Path) -> None:
     status, out, _ = oscar("plan", "package", *EVENTS)
     assert status == 0
@@ -78,8 +87,7 @@ def test_a_service_is_planned_made_called_and_removed(oscar: Callable[..., Any],
     out = oscar("invoke", "pond", "--input", "row.json", "--async")[1]
     assert out.startswith("pond-")
     job = out.split()[0]
-    while "Failed" not in oscar("jobs", "pond")[1]:
-        time.sleep(0.05)
+    until(lambda: "Failed" in oscar("jobs", "pond")[1])
     assert "it raised" in oscar("logs", "pond")[1]
     assert oscar("logs", "pond", job)[1] == oscar("logs", "pond")[1]
     assert json.loads(oscar("jobs", "pond", "--json")[1])[job]["status"] == "Failed"
@@ -92,8 +100,7 @@ def test_a_file_is_put_where_a_service_is_started_for_it(oscar: Callable[..., An
     oscar("apply", "package", *EVENTS)
     Path("row.json").write_text("[2]")
     assert oscar("invoke", "pond", "--input", "row.json", "--upload")[1].startswith("fish/in/row.json is there")
-    while "Succeeded" not in oscar("jobs", "pond")[1]:
-        time.sleep(0.05)
+    until(lambda: "Succeeded" in oscar("jobs", "pond")[1])
     assert Path(STAND_IN, "buckets/fish/out/results/row.json.json").read_text() == "[2]"
 
 

@@ -201,7 +201,6 @@ def test_files_that_appear_are_events_once_each(stand_in: Cluster, defined: Any,
     (fish / "in").mkdir(parents=True)
     (fish / "in" / "old.json").write_text("0")
     stand_in.create(defined(**BOTH).service)
-    time.sleep(0.6)
     for name, text in (("a.json", "1"), ("b.txt", "2"), ("deep/c d.json", "3"), (".e.json", "4")):
         path = fish / "in" / name
         path.parent.mkdir(exist_ok=True)

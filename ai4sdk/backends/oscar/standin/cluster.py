@@ -236,6 +236,7 @@ class Cluster:
             (self._buckets / place["path"]).mkdir(parents=True, exist_ok=True)
         kept = {**whole, "token": token, "owner": "cluster_admin", "secret_values": values}
         write_private(self._file(service["name"]), kept)
+        self._watcher.notice()
 
     def _service(self, name: str) -> dict[str, Any] | None:
         if not is_service_name(name):

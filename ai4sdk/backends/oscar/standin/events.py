@@ -55,7 +55,7 @@ def places(services: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str,
 class Watcher:
     """Looks into buckets for files that are new, or have changed, and have been left alone since the last look.
 
-    What is there when it begins to look at a place is not new.
+    What is there when a service is made is not new to it.
 
     Parameters
     ----------
@@ -76,12 +76,13 @@ class Watcher:
         self._buckets, self._services, self._start = buckets, services, start
         self._seen: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
         self._changing: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
+        self._lock = threading.Lock()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="events", daemon=True)
 
     def begin(self) -> None:
         """Begin to look."""
-        self.look()
+        self.notice()
         self._thread.start()
 
     def close(self) -> None:
@@ -89,22 +90,29 @@ class Watcher:
         self._over.set()
         self._thread.join()
 
+    def notice(self) -> None:
+        """Take what is at places that are new for old. Whatever comes after this returns, is an event."""
+        with self._lock:
+            self._notice(list(places(self._services())))
+
     def look(self) -> None:
         """Look once."""
-        wanted = list(places(self._services()))
+        with self._lock:
+            wanted = list(places(self._services()))
+            self._notice(wanted)
+            for service, place in wanted:
+                self._look_at(service, place)
+
+    def _notice(self, wanted: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
         keys = {(service["name"], place["path"]) for service, place in wanted}
         for gone in self._seen.keys() - keys:
             del self._seen[gone]
-        for service, place in wanted:
-            self._look_at(service, place)
+        for key in keys - self._seen.keys():
+            self._seen[key], self._changing[key] = _files(self._buckets / key[1]), {}
 
     def _look_at(self, service: Mapping[str, Any], place: Mapping[str, Any]) -> None:
         key = (service["name"], place["path"])
         found = _files(self._buckets / place["path"])
-        if key not in self._seen:
-            self._seen[key] = found
-            self._changing[key] = {}
-            return
         seen, changing = self._seen[key], self._changing[key]
         bucket, _, folder = place["path"].partition("/")
         for name, version in found.items():

@@ -94,9 +94,9 @@ def serving(folder: Path, port: int = 0, **options: Any) -> Iterator[tuple[Acces
     address = f"http://127.0.0.1:{server.server_address[1]}"
     access = {"endpoint": address, "username": "oscar", "password": password}
     file = folder / ACCESS
-    write_private(file, {**access, "pid": str(os.getpid())})
     cluster.begin()
     try:
+        write_private(file, {**access, "pid": str(os.getpid())})
         yield access, server
     finally:
         file.unlink(missing_ok=True)
