@@ -15,6 +15,7 @@ __all__ = ["BACKENDS", "get_backend"]
 BACKENDS: dict[str, tuple[str, str | None]] = {
     "kubernetes": ("ai4sdk.backends.kubernetes.backend:KubernetesBackend", None),
     "local": ("ai4sdk.backends.local.backend:LocalBackend", None),
+    "oscar": ("ai4sdk.backends.oscar.backend:OscarBackend", None),
     "ray": ("ai4sdk.backends.ray.backend:RayBackend", None),
     "slurm": ("ai4sdk.backends.slurm.backend:SlurmBackend", None),
 }

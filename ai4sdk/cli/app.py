@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "resume": ("runs", "go on with a run that was interrupted, cancelled or failed"),
     "rerun": ("runs", "run the plan of a run again"),
     "federated": ("federated", "lead a federation between institutions, or join one"),
+    "oscar": ("oscar", "let trained models answer on a cluster that OSCAR manages"),
     "study": ("study", "show, list, resume and cancel studies (`run -m` starts one)"),
     "predict": ("predict", "let a trained model predict"),
     "serve": ("serve", "serve trained models over HTTP"),

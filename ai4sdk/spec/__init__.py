@@ -9,6 +9,7 @@ from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.job import Job
 from ai4sdk.spec.kubernetes import KubernetesBackend, Toleration
 from ai4sdk.spec.optimizer import Scheduler
+from ai4sdk.spec.oscar import OscarBackend
 from ai4sdk.spec.ray import RayBackend
 from ai4sdk.spec.storage import Storage
 from ai4sdk.spec.sweep import Axis, Pruner, Sweep
@@ -32,6 +33,7 @@ __all__ = [
     "KubernetesBackend",
     "Loader",
     "LocalBackend",
+    "OscarBackend",
     "Pruner",
     "RayBackend",
     "Scheduler",

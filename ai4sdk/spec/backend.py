@@ -11,6 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.kubernetes import KubernetesBackend
+from ai4sdk.spec.oscar import OscarBackend
 from ai4sdk.spec.ray import RayBackend
 from ai4sdk.spec.units import Span
 
@@ -18,6 +19,7 @@ __all__ = [
     "Backend",
     "KubernetesBackend",
     "LocalBackend",
+    "OscarBackend",
     "OtherBackend",
     "RayBackend",
     "SlurmBackend",
@@ -174,7 +176,7 @@ class OtherBackend(Section):
             raise ValueError(f"backend {data['kind']}: {'; '.join(found)}") from error
 
 
-_OURS = ("local", "slurm", "kubernetes", "ray")
+_OURS = ("local", "slurm", "kubernetes", "ray", "oscar")
 
 
 def _kind(value: Any) -> Any:
@@ -188,6 +190,7 @@ Backend = Annotated[
     | Annotated[SlurmBackend, Tag("slurm")]
     | Annotated[KubernetesBackend, Tag("kubernetes")]
     | Annotated[RayBackend, Tag("ray")]
+    | Annotated[OscarBackend, Tag("oscar")]
     | SkipJsonSchema[Annotated[OtherBackend, Tag("other")]],
     Discriminator(_kind),
 ]

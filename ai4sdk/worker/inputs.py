@@ -25,6 +25,18 @@ TABLES = frozenset({".csv", ".tsv"})
 ARRAYS = frozenset({".npy", ".npz"})
 LINES = frozenset({".jsonl", ".ndjson"})
 
+_BEGINNINGS = {
+    b"\x93NUMPY": ".npy",
+    b"PK\x03\x04": ".npz",
+    b"\x89PNG": ".png",
+    b"\xff\xd8": ".jpg",
+    b"GIF8": ".gif",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"RIFF": ".webp",
+}
+"""What files of a kind begin with."""
+
 FORMS = "a list of records or rows, or one of inputs, instances, dataframe_split, dataframe_records"
 
 _DAMAGE = (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
@@ -128,7 +140,7 @@ def samples_of_json(value: Any, source: str) -> Any:
 
 
 def _read_file(path: Path, batch_size: int) -> Iterator[Batch]:
-    suffix = path.suffix.lower()
+    suffix = path.suffix.lower() or _suffix_by_content(path)
     if suffix in PICTURES:
         yield from _read_pictures([path], batch_size)
     elif suffix in ARRAYS:
@@ -137,6 +149,16 @@ def _read_file(path: Path, batch_size: int) -> Iterator[Batch]:
         form: Form = "csv" if suffix in TABLES else "lines" if suffix in LINES else "json"
         with _reported(path), path.open("rb") as file:
             yield from _read_text(file, form, str(path), batch_size, "\t" if suffix == ".tsv" else None)
+
+
+def _suffix_by_content(path: Path) -> str:
+    """Return what a file without a suffix could end in: services are handed files without names."""
+    with _reported(path), path.open("rb") as file:
+        head = file.read(64)
+    for beginning, suffix in _BEGINNINGS.items():
+        if head.startswith(beginning):
+            return suffix
+    return ".json" if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"[", b"{", b"") else ".csv"
 
 
 def _read_stream(stream: IO[bytes], batch_size: int) -> Iterator[Batch]:

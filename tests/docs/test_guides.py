@@ -51,6 +51,7 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         "on-kubernetes",
         pytest.param("on-ray", marks=pytest.mark.ray),
         "write-a-backend",
+        "deploy-to-oscar",
         "watch-for-drift",
         "serve-a-deepaas-module",
     ],

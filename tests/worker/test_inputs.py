@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ai4sdk.errors import DataError, NotFound
 from ai4sdk.worker.inputs import read_inputs, samples_of_json
@@ -208,3 +209,17 @@ def test_several_files_follow_each_other(tmp_path):
     (tmp_path / "a.csv").write_text("a\n1\n")
     (tmp_path / "b.json").write_text('[{"a": 2}]')
     assert samples(read(tmp_path / "a.csv", tmp_path / "b.json")) == [{"a": "1"}, {"a": 2}]
+
+
+def test_a_file_without_a_suffix_is_told_by_its_content(tmp_path):
+    array = np.arange(6.0).reshape(2, 3)
+    np.save(tmp_path / "array.npy", array)
+    Image.new("RGB", (2, 2)).save(tmp_path / "picture.png")
+    for path in list(tmp_path.iterdir()):
+        path.rename(path.with_suffix(""))
+    assert np.array_equal(read(tmp_path / "array")[0].samples, array)
+    assert read(tmp_path / "picture")[0].names == [str(tmp_path / "picture")]
+    (tmp_path / "rows").write_text("BMI,RIFFLES\n1,2\n")
+    assert samples(read(tmp_path / "rows")) == [{"BMI": "1", "RIFFLES": "2"}]
+    (tmp_path / "rows").write_text('  [{"a": 1}]')
+    assert samples(read(tmp_path / "rows")) == [{"a": 1}]

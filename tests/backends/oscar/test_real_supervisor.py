@@ -1,0 +1,129 @@
+"""The same script and events through OSCAR's own supervisor, whose buckets are on an S3 store.
+
+``pip install --no-deps --target DIR faas-supervisor==1.5.8`` and ``AI4SDK_FAAS_SUPERVISOR=DIR`` have these tests run.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai4sdk.backends.oscar.calls import event_of
+from ai4sdk.backends.oscar.definition import Definition
+from ai4sdk.backends.oscar.standin import events
+
+FOLDER = os.environ.get("AI4SDK_FAAS_SUPERVISOR", "")
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.slow,
+    pytest.mark.skipif(not FOLDER, reason="AI4SDK_FAAS_SUPERVISOR names no folder with faas-supervisor"),
+]
+
+IN_OURS = {"storage_provider": "minio.ours"}
+PROVIDER = {"endpoint": "http://x", "access_key": "${secret:KEY}", "secret_key": "${secret:SECRET}"}
+BOTH: dict[str, Any] = {
+    "input": [{"path": "fish/in", **IN_OURS}],
+    "output": [{"path": "fish/out", **IN_OURS}],
+    "storage_providers": {"minio": {"ours": PROVIDER}},
+}
+
+
+def supervise(definition: Definition, event: str, store: Any) -> subprocess.CompletedProcess[str]:
+    service = {**definition.service, "storage_providers": {"minio": {"ours": store.provider}}}
+    return subprocess.run(
+        [sys.executable, "-m", "faassupervisor.supervisor"],
+        input=event,
+        env={
+            "PYTHONPATH": FOLDER,
+            **definition.service["environment"]["variables"],
+            "SCRIPT": base64.b64encode(definition.script.encode()).decode(),
+            "FUNCTION_CONFIG": base64.b64encode(json.dumps(service).encode()).decode(),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def put(store: Any, key: str, content: str) -> str:
+    path = store.folder / "fish" / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+    return json.dumps({"event": json.loads(events.event_of("fish", key, len(content), 0)), "storage_provider": "ours"})
+
+
+def files_of(store: Any) -> dict[str, str]:
+    found = (path for path in (store.folder / "fish" / "out").rglob("*") if path.is_file())
+    return {str(path.relative_to(store.folder / "fish")): path.read_text() for path in found}
+
+
+def test_an_object_becomes_a_result_and_a_log(defined: Any, store: Any) -> None:
+    done = supervise(defined(**BOTH), put(store, "in/deep/row.json", "7"), store)
+    assert done.returncode == 0, done.stderr
+    files = files_of(store)
+    assert json.loads(files.pop("out/results/deep/row.json.json")) == {"of": 7}
+    assert list(files) == ["out/logs/deep/row.json.log"]
+
+
+@pytest.mark.parametrize("what", ["raises", "dies", "nothing", "kills"])
+def test_a_failed_prediction_fails_the_job(defined: Any, store: Any, what: str) -> None:
+    done = supervise(defined(**BOTH), put(store, "in/deep/row.json", what), store)
+    assert done.returncode == 1
+    assert not [name for name in files_of(store) if name.startswith("out/results")]
+    if what != "kills":  # that one kills the script itself
+        assert json.loads(files_of(store)["out/errors/deep/row.json.error.json"])["input"] == "deep/row.json"
+
+
+@pytest.mark.parametrize("what", ["raises", "dies", "nothing", "kills"])
+def test_a_failed_prediction_fails_the_synchronous_call(defined: Any, store: Any, what: str) -> None:
+    for outputs in ({}, BOTH):
+        done = supervise(defined(**outputs), base64.b64encode(what.encode()).decode(), store)
+        assert (done.returncode, done.stdout) == (1, "")
+
+
+def test_without_an_output_the_supervisor_itself_is_ended(defined: Any, store: Any) -> None:
+    definition = defined(storage_providers=BOTH["storage_providers"])
+    assert supervise(definition, put(store, "in/x", "raises"), store).returncode == -15
+
+
+def test_the_reason_is_in_the_log(defined: Any, store: Any) -> None:
+    done = supervise(defined(**BOTH), put(store, "in/row.json", "raises"), store)
+    assert 'it raised "this" \\ that' in done.stderr
+
+
+def test_a_plain_script_that_fails_would_be_a_success(defined: Any, store: Any) -> None:
+    """Why all this is done: if it were not so any more, the script could be simpler."""
+    definition = defined()
+    definition.service["script"] = "exit 3"
+    assert supervise(definition, base64.b64encode(b"x").decode(), store).returncode == 0
+
+
+def test_the_answers_of_both_supervisors_are_the_same(defined: Any, store: Any, tmp_path: Path) -> None:
+    for script in ("cat $INPUT_FILE_PATH", "echo 1 > $TMP_OUTPUT_DIR/a", "echo out; echo err >&2; exit 9"):
+        for text in ("aGVsbG8=", '{"a":  1}', "7", "[1]", "1234", event_of(b"\xd7\x6d\xf8").decode()):
+            definition = defined()
+            definition.service["script"] = script
+            real = supervise(definition, text, store)
+            env = {
+                "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+                "PATH": os.environ["PATH"],
+                "SCRIPT": base64.b64encode(script.encode()).decode(),
+                "FUNCTION_CONFIG": base64.b64encode(b"{}").decode(),
+                "AI4SDK_BUCKETS": str(tmp_path),
+            }
+            ours = subprocess.run(
+                [sys.executable, "-P", "-m", "ai4sdk.backends.oscar.standin.supervisor"],
+                input=text,
+                env=env,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert (ours.returncode, ours.stdout) == (real.returncode, real.stdout), (script, text)
