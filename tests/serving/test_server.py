@@ -260,7 +260,7 @@ def project(tmp_path):
     (tmp_path / ".ai4sdk").touch()
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "fish.yaml").write_text(
-        "defaults: [base, serving: http, _self_]\nname: fish\nserving:\n  models:\n    fish:\n      versions:\n"
+        "defaults: [base, _self_]\nname: fish\nserving:\n  models:\n    fish:\n      versions:\n"
         "        old: {source: faulty-0, weight: 3, trust_code: true}\n        new: {source: faulty-1, trust_code: true}\n"
         "    bird: {source: faulty-0, trust_code: true}\n"
     )
