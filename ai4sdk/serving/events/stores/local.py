@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from ai4sdk.serving.events.names import may_lead_to_wanted
 from ai4sdk.serving.events.stores.base import PAGE, Gone, Item, Refused
 
 __all__ = ["LocalStore"]
+
+log = logging.getLogger(__name__)
 
 _HERE = -100  # AT_FDCWD
 _NO_REPLACE = 1  # RENAME_NOREPLACE, renameat2(2)
@@ -84,7 +87,7 @@ class LocalStore:
         """Return the file that is there now."""
         with self._trouble("look at"):
             try:
-                return self._item(key, os.stat(self._path(key)), {})
+                return self._item(key, os.stat(self._path(key)), self._unsettled)
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -193,8 +196,14 @@ class LocalStore:
         here = (status.st_dev, status.st_ino)
         if here in above:  # a link back
             return
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        try:
+            with os.scandir(folder) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except PermissionError:
+            if not prefix:
+                raise
+            log.warning("%s cannot be listed, and is left out", folder)
+            return
         for entry in entries:
             if entry.name.startswith("."):
                 continue
