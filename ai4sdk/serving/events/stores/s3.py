@@ -102,8 +102,10 @@ class S3Store:
             try:
                 self._put(name, data, IfNoneMatch="*")
             except Exception as error:
-                if status_of(error) in (_EXISTS, _AT_ONCE):
+                if status_of(error) == _EXISTS:
                     return False
+                if status_of(error) == _AT_ONCE:
+                    raise DataError(f"{self.address}: {name} is just being written", hint="try again") from error
                 raise
         return True
 
