@@ -23,7 +23,8 @@ class Notify(Section):
 class ServingEvents(Section):
     """Objects under ``input`` are processed once per version; results appear under ``output``.
 
-    Addresses are paths, ``s3://``, ``webdav(s)://`` or ``storage://`` ones; the section ``storage`` says how to be let in.
+    Addresses are paths, ``s3://``, ``webdav(s)://`` or ``storage://`` ones; the section ``storage`` says how to be let
+    in.
     """
 
     input: str = Field(min_length=1)

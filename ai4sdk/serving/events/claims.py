@@ -7,6 +7,7 @@ writes a claim over. A version is finished once any of its claims says so.
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -79,12 +80,14 @@ class Claim:
         self._store, self.item, self.number, self.note = store, item, number, note
         self.before = before
         """What the claim said that this one took over."""
+        self._one_at_a_time = threading.Lock()
 
     def write(self, **changes: Any) -> None:
         """Change what the claim says."""
-        note = replace(self.note, beat=self.note.beat + 1, **changes)
-        self._store.put(self._name(self.number), note.encode())
-        self.note = note
+        with self._one_at_a_time:  # a beat must not undo what is just written
+            note = replace(self.note, beat=self.note.beat + 1, **changes)
+            self._store.put(self._name(self.number), note.encode())
+            self.note = note
 
     def is_lost(self) -> bool:
         """Tell whether another server has taken the version over."""
@@ -134,9 +137,11 @@ class Claims:
             return Held()
         if not self._may_take(item, before, data, number):
             return Held()
-        deaths = before.deaths + (before.state in ("claimed", "staged"))
+        deaths = before.deaths + (before.state == "claimed")
         kind = before.kind if before.state == "staged" else ""
-        new = replace(new, state=before.state if kind else "claimed", kind=kind, attempts=before.attempts, deaths=deaths)
+        new = replace(
+            new, state=before.state if kind else "claimed", kind=kind, attempts=before.attempts, deaths=deaths
+        )
         if not self._store.create(claim_name(item.key, item.version, number + 1), new.encode()):
             return Held()
         self._watched.pop((item.key, item.version), None)

@@ -19,7 +19,7 @@ from ai4sdk.serving.events.stores.base import Item
 
 __all__ = ["FINAL", "Ledger", "State"]
 
-State = Literal["claimed", "done", "dead", "gone"]
+State = Literal["claimed", "done", "dead", "left"]
 
 FINAL = ("done", "dead")
 """States in which a version stays."""
@@ -32,7 +32,8 @@ _SLACK = 1000
 class Ledger:
     """The ledger of one server for one input and output.
 
-    A version is ``claimed``, then ``done``, ``dead``, or ``gone``: gone ones are forgotten, as they may come back.
+    A version is ``claimed``, then ``done``, ``dead``, or ``left``: those are forgotten, as they are listed again if
+    they are there.
 
     Parameters
     ----------
@@ -140,7 +141,7 @@ class Ledger:
         self._apply((item.key, item.version), state)
 
     def _apply(self, pair: tuple[str, str], state: State) -> None:
-        if state == "gone":
+        if state == "left":
             self._states.pop(pair, None)
         else:
             self._states[pair] = state
@@ -152,7 +153,9 @@ class Ledger:
         except FileNotFoundError:
             return 0
         except OSError as error:
-            raise EnvironmentFault(f"cannot read {self.path}: {error.strerror}", hint="check its permissions") from error
+            raise EnvironmentFault(
+                f"cannot read {self.path}: {error.strerror}", hint="check its permissions"
+            ) from error
         lines = data.split(b"\n")
         rest = lines.pop()  # empty, or what a kill left of a line
         whole = len(data) - len(rest)

@@ -19,7 +19,8 @@ _CREATED = ("ObjectCreated", "s3:ObjectCreated", "ObjectRestore:Completed", "s3:
 def arrivals(body: bytes, bucket: str, prefix: str) -> list[str]:
     """Return keys, below a prefix, that an event says have arrived.
 
-    Stores quote keys (MinIO, Amazon) or do not (Ceph), and do not say which. Where it makes a difference, each reading is returned.
+    Stores quote keys (MinIO, Amazon) or do not (Ceph), and do not say which. Where it makes a difference, each reading
+    is returned.
 
     Parameters
     ----------

@@ -50,9 +50,9 @@ class Outcome(StrEnum):
 class _Dead(Exception):
     """An object is at fault, or was tried often enough."""
 
-    def __init__(self, reason: str, status: int | None = None) -> None:
+    def __init__(self, reason: str, attempts: int, status: int | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.status = reason, status
+        self.reason, self.attempts, self.status = reason, attempts, status
 
 
 class _Ours(Exception):
@@ -131,6 +131,12 @@ class Work:
         EnvironmentFault
             If the ledger cannot be written.
         """
+        async with self._slots:
+            if self.stopping.is_set():
+                return Outcome.RELEASED
+            return await self._process(item)
+
+    async def _process(self, item: Item) -> Outcome:
         try:
             taken = await self.steadily(lambda: self._claims.take(item))
         except _Stopped:
@@ -154,8 +160,8 @@ class Work:
         """Do something that blocks."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, action)
 
-    async def steadily(self, action: Callable[[], T]) -> T:
-        """Have a store do something, and wait for it as long as it is away."""
+    async def steadily(self, action: Callable[[], T], *, patient: bool = True) -> T:
+        """Have a store do something, and wait for it as long as it is away; unless patient, not for what it refuses."""
         tries = 0
         while True:
             try:
@@ -164,7 +170,8 @@ class Work:
                 tries += 1
                 self.counters.store_errors += 1
                 log.warning("%s", error.message, extra={"event": {"event": "store", "problem": error.message}})
-                if self._once and tries > self._events.retries:
+                enough = self._once or (isinstance(error, Refused) and not patient)
+                if enough and tries > self._events.retries:
                     raise
                 if self.stopping.is_set():
                     raise _Stopped from error
@@ -182,27 +189,37 @@ class Work:
     async def _keep(self, claim: Claim) -> Outcome:
         """Process what was claimed, and write its end into claim and ledger."""
         item = claim.item
-        async with _beating(self, claim, self._events.lease / 3):
-            try:
-                outcome = await self._attempts(claim)
-            except Gone:
-                outcome = Outcome.GONE
-            except _Stopped:
-                outcome = Outcome.RELEASED
-            except _Dead as dead:
-                await self._bury(claim, dead)
-                outcome = Outcome.DEAD
+        try:
+            async with _beating(self, claim, self._events.lease / 3):
+                try:
+                    outcome = await self._attempts(claim)
+                except _Dead as dead:
+                    await self._bury(claim, dead)
+                    outcome = Outcome.DEAD
+        except Gone:
+            outcome = Outcome.GONE
+        except _Stopped:
+            outcome = Outcome.RELEASED
+        except DataError:
+            with contextlib.suppress(DataError):
+                await self.call(lambda: self._give_back(claim))
+            raise
         if outcome in (Outcome.GONE, Outcome.RELEASED):
-            await self.steadily(lambda: claim.write(state="released", kind=""))
-            if outcome == Outcome.GONE:
-                await self._note(item, "gone")
+            await self.steadily(lambda: self._give_back(claim))
+            await self._note(item, "left")
             self._say(outcome, item)
             return outcome
         state = str(outcome)
         await self.steadily(lambda: claim.write(state=state, kind=""))
-        await self._note(item, state, attempts=claim.note.attempts + 1)
-        self._say(outcome, item, attempts=claim.note.attempts + 1)
+        await self._note(item, state)
+        self._say(outcome, item)
         return outcome
+
+    @staticmethod
+    def _give_back(claim: Claim) -> None:
+        """Let whoever comes next take a version. What is staged stays so: it may have been seen."""
+        if claim.note.state == "claimed":
+            claim.write(state="released")
 
     async def _attempts(self, claim: Claim) -> Outcome:
         """Try until there is a result, it is there already, or it is not worth it any more."""
@@ -216,12 +233,11 @@ class Work:
             if await self.steadily(lambda: self._dead.exists(error_name(item.key, item.version))):
                 return Outcome.DEAD
         if claim.note.deaths > events.retries:
-            raise _Dead(f"the server ended {claim.note.deaths} times while it was working on it")
+            raise _Dead(f"the server ended {claim.note.deaths} times while it was working on it", claim.note.attempts)
         waits = 0
         while True:
             try:
-                async with self._slots:
-                    await self._attempt(claim)
+                await self._attempt(claim)
                 return Outcome.DONE
             except _Ours as failure:
                 waits += 1
@@ -230,7 +246,7 @@ class Work:
                     self.counters.retries += attempts <= events.retries
                     await self.steadily(lambda: claim.write(attempts=attempts))  # noqa: B023 - done before it changes
                     if attempts > events.retries:
-                        raise _Dead(failure.reason, failure.status) from failure
+                        raise _Dead(failure.reason, attempts, failure.status) from failure
                 else:
                     self.counters.unavailable += 1
                     if self._once and waits > events.retries:
@@ -241,16 +257,16 @@ class Work:
                 wait = pause(waits, events.backoff, events.longest_backoff)
                 self._say("retry", item, reason=failure.reason, status=failure.status, wait=round(wait, 3))
                 self.counters.waiting += 1
+                self._slots.release()  # others may have it meanwhile
                 await self._sleep(wait)
+                await self._slots.acquire()
                 self.counters.waiting -= 1
                 if self.stopping.is_set():
                     raise _Stopped from failure
 
     async def _attempt(self, claim: Claim) -> None:
         item = claim.item
-        if self.stopping.is_set():
-            raise _Stopped
-        body = await self._read(item)
+        body = await self._read(claim)
         kind = mimetypes.guess_type(shown(item.key))[0] or "application/octet-stream"
         request = Request("file", "predict", kind, body, {"name": shown(item.key)})
         began = time.monotonic()
@@ -261,17 +277,21 @@ class Work:
             self.counters.in_flight -= 1
             self.counters.seconds += time.monotonic() - began
         if 400 <= response.status < 500 and response.status not in (408, *_NOT_NOW):
-            raise _Dead(_reason(response), response.status)
+            raise _Dead(_reason(response), claim.note.attempts + 1, response.status)
         if not 200 <= response.status < 300:
             raise _Ours(_reason(response), response.status, counts=response.status not in _NOT_NOW)
         if response.content_type.partition(";")[0].strip().lower() != JSON:
-            raise _Dead(f"the model answers with {response.content_type}, not with JSON", response.status)
-        await self._publish(claim, "result", self._output, result_name(item.key, item.version), response.body)
+            told = f"the model answers with {response.content_type}, not with JSON"
+            raise _Dead(told, claim.note.attempts + 1, response.status)
+        try:
+            await self._publish(claim, "result", self._output, result_name(item.key, item.version), response.body)
+        except Refused as error:
+            raise _Dead(f"its result cannot be written: {error.message}", claim.note.attempts + 1) from error
 
-    async def _read(self, item: Item) -> bytes:
-        most = self._events.max_object
+    async def _read(self, claim: Claim) -> bytes:
+        item, most = claim.item, self._events.max_object
         if item.size > most:
-            raise _Dead(_too_large(item.size, most))
+            raise _Dead(_too_large(item.size, most), claim.note.attempts)
         try:
             body = await self.call(lambda: self._source.read(item, most))
         except Refused as error:
@@ -280,7 +300,7 @@ class Work:
             self.counters.store_errors += 1
             raise _Ours(error.message, counts=False) from error
         if len(body) > most:
-            raise _Dead(_too_large(item.size, most))
+            raise _Dead(_too_large(item.size, most), claim.note.attempts)
         self.counters.bytes_read += len(body)
         return body
 
@@ -301,7 +321,7 @@ class Work:
             raise _Ours(f"{type(error).__name__}: {error}") from error
         except (_Stopped, _Ours, asyncio.CancelledError):
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is said in the dead letter
+        except Exception as error:
             raise _Ours(f"{type(error).__name__}: {error}") from error
         finally:
             for task in (asked, enough):
@@ -312,11 +332,12 @@ class Work:
         """Let readers see a result or an error, once."""
         if await self.steadily(claim.is_lost):
             raise _Stopped
+        patient = kind == "error"  # of an error nothing else can be made
         if not store.moves:
-            await self.steadily(lambda: store.create(name, data))
+            await self.steadily(lambda: store.create(name, data), patient=patient)
             return
         staged = staged_name(claim.item.key, claim.item.version)
-        await self.steadily(lambda: store.put(staged, data))
+        await self.steadily(lambda: store.put(staged, data), patient=patient)
         await self.steadily(lambda: claim.write(state="staged", kind=kind))
         await self._move(claim)
 
@@ -334,11 +355,10 @@ class Work:
         item, copy = claim.item, None
         if item.size <= self._events.max_object:
             with contextlib.suppress(_Dead, _Ours, Gone):
-                body = await self._read(item)
+                body = await self._read(claim)
                 name = copy_name(item.key, item.version)
                 await self.steadily(lambda: self._dead.put(name, body))
                 copy = name
-        attempts = claim.note.attempts + (dead.status is not None and claim.note.attempts <= self._events.retries)
         letter = {
             "reason": dead.reason,
             "status": dead.status,
@@ -347,7 +367,7 @@ class Work:
             "size": item.size,
             "input": self._source.address,
             "copy": copy,
-            "attempts": attempts,
+            "attempts": dead.attempts,
             "deaths": claim.note.deaths,
             "request": _request_id(item),
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -15,6 +15,9 @@ __all__ = ["PAGE", "Gone", "Item", "Refused", "Store", "status_of", "trouble", "
 PAGE = 1000
 """Objects listed at a time."""
 
+_REFUSALS = (400, 403, 405, 409, 411, 413, 414, 415, 422, 423)
+_HINT = "check the addresses of serving.events, the section storage, and the rights there"
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -111,8 +114,8 @@ def trouble(error: BaseException, address: str, verb: str) -> DataError:
     """Say why something cannot be done at ``address``."""
     said = explain(error, address)
     reason = said.message.removeprefix(f"cannot read {address}: ")
-    kind = Refused if status_of(error) in (400, 403, 405, 409, 411, 413, 414, 415, 422, 423) else DataError
-    return kind(f"cannot {verb} {address}: {reason}", hint="check the addresses of serving.events, the section storage, and the rights there")
+    kind = Refused if status_of(error) in _REFUSALS else DataError
+    return kind(f"cannot {verb} {address}: {reason}", hint=_HINT)
 
 
 @contextmanager

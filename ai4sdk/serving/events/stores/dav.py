@@ -43,9 +43,7 @@ class DavStore:
         """See that the folder is there, or make it, and whether moves spare what is there."""
         if not writing:
             if self._properties("", depth=0) is None:
-                raise DataError(
-                    f"there is no folder {self.address}", hint="create it, or change serving.events.input"
-                )
+                raise DataError(f"there is no folder {self.address}", hint="create it, or change serving.events.input")
             return
         probe = f".ai4sdk/probe.{self._owner}"
         self.put(probe, b"")

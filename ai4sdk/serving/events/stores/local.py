@@ -87,7 +87,7 @@ class LocalStore:
         """Return the file that is there now."""
         with self._trouble("look at"):
             try:
-                return self._item(key, os.stat(self._path(key)), self._unsettled)
+                return self._item(key, self._path(key).stat(), self._unsettled)
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -234,7 +234,9 @@ class LocalStore:
 
     def _said(self, error: OSError, doing: str) -> DataError:
         kind = Refused if error.errno in _REFUSED else DataError
-        return kind(f"cannot {doing}: {error.strerror or error}", hint="check its permissions and the space on its disk")
+        return kind(
+            f"cannot {doing}: {error.strerror or error}", hint="check its permissions and the space on its disk"
+        )
 
 
 def _version(status: os.stat_result) -> str:

@@ -137,17 +137,13 @@ class S3Store:
 
     def _put(self, name: str, data: bytes, **conditions: str) -> None:
         kind = {"ContentType": "application/json"} if name.endswith(".json") else {}
-        self._files.call_s3(
-            "put_object", Bucket=self.bucket, Key=self.prefix + name, Body=data, **kind, **conditions
-        )
+        self._files.call_s3("put_object", Bucket=self.bucket, Key=self.prefix + name, Body=data, **kind, **conditions)
 
     def _get(self, name: str, most: int | None, **conditions: str) -> tuple[dict[str, Any], bytes]:
         from fsspec.asyn import sync
 
         async def get() -> tuple[dict[str, Any], bytes]:
-            answer = await self._files._call_s3(
-                "get_object", Bucket=self.bucket, Key=self.prefix + name, **conditions
-            )
+            answer = await self._files._call_s3("get_object", Bucket=self.bucket, Key=self.prefix + name, **conditions)
             async with answer["Body"] as body:
                 parts, length = [], 0
                 while (most is None or length < most) and (

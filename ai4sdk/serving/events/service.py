@@ -1,0 +1,187 @@
+"""A server of events as a whole: stores, ledger, claims, the loop and its endpoint, from the job to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from ai4sdk.data.secrets import resolve_secret
+from ai4sdk.errors import EnvironmentFault, RunFailed
+from ai4sdk.runs.files import write_text
+from ai4sdk.serving.events.claims import Claims
+from ai4sdk.serving.events.counters import Counters
+from ai4sdk.serving.events.endpoint import Endpoint
+from ai4sdk.serving.events.ledger import Ledger
+from ai4sdk.serving.events.loop import Loop
+from ai4sdk.serving.events.stores.base import Store
+from ai4sdk.serving.events.stores.opening import locations, open_store
+from ai4sdk.serving.events.stores.s3 import S3Store
+from ai4sdk.serving.events.work import Ask, Work
+from ai4sdk.spec import Storage
+from ai4sdk.spec.serving_events import Notify, ServingEvents
+
+__all__ = ["EventServer", "serve_events"]
+
+log = logging.getLogger("ai4sdk.serving.events")
+
+
+class EventServer:
+    """Processes objects as they arrive, in a running event loop.
+
+    Parameters
+    ----------
+    events, storage
+        Sections of the job.
+    project
+        Folder that relative paths start from.
+    ask
+        What answers.
+    once
+        Whether to process what is there and end.
+
+    Raises
+    ------
+    Ai4Error
+        If addresses are wrong, a store cannot be reached, or the ledger cannot be used.
+    """
+
+    def __init__(self, events: ServingEvents, storage: Storage, project: Path, ask: Ask, *, once: bool = False) -> None:
+        where = locations(events, storage, project)
+        folder = project.absolute() / Path(events.state).expanduser()
+        self.counters = Counters()
+        self._events, self._once = events, once
+        self._token = None if events.notify is None or not events.notify.token else resolve_secret(events.notify.token)
+        self._ledger = Ledger(folder, where["input"].address, where["output"].address)
+        try:
+            name = _server_name(folder)
+            self._source = open_store(where["input"], name, events.settle)
+            self._source.prepare(writing=False)
+            output, dead = (_writable(open_store(where[key], name)) for key in ("output", "dead_letter"))
+            claims = Claims(output, name, events.lease)
+            self._work = Work(events, self._source, output, dead, self._ledger, claims, ask, self.counters, once=once)
+        except BaseException:
+            self._ledger.close()
+            raise
+        self._loop = Loop(events, self._source, self._work, self._ledger)
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """ASGI application that takes notifications; nothing if the input sends none."""
+        if not isinstance(self._source, S3Store):
+            return None
+        return Endpoint(self._source.bucket, self._source.prefix, self._loop.offer, self.counters, self._token)
+
+    def stop(self) -> None:
+        """Begin nothing more, and end what was begun."""
+        self._loop.stop()
+
+    async def run(self) -> None:
+        """Work until `stop`, or until everything is done with ``once``.
+
+        Raises
+        ------
+        RunFailed
+            With ``once``, if something became a dead letter.
+        Ai4Error
+            If it cannot go on.
+        """
+        try:
+            await self._loop.run(once=self._once)
+        finally:
+            self._work.close()
+            self._ledger.close()
+            log.info("ended", extra={"event": {"event": "ended", **self.counters.values()}})
+        if self._once and self.counters.dead:
+            number = int(self.counters.dead)
+            raise RunFailed(
+                f"{number} object{'s' if number > 1 else ''} could not be processed",
+                hint=f"the reasons are in {self._events.dead_letter}, in files that end in .error.json",
+            )
+
+
+def serve_events(events: ServingEvents, storage: Storage, project: Path, ask: Ask, *, once: bool = False) -> Counters:
+    """Process objects as they arrive until SIGTERM or SIGINT, or those that are there with ``once``.
+
+    Returns
+    -------
+    Counters
+        What was done.
+    """
+
+    async def serve() -> Counters:
+        server = EventServer(events, storage, project, ask, once=once)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, server.stop)
+        async with _listening(events.notify, server.endpoint):
+            await server.run()
+        return server.counters
+
+    return asyncio.run(serve())
+
+
+@contextlib.asynccontextmanager
+async def _listening(notify: Notify | None, endpoint: Endpoint | None) -> AsyncIterator[None]:
+    """Listen for notifications, if there may be some."""
+    if notify is None or endpoint is None:
+        yield
+        return
+    try:
+        import uvicorn
+    except ImportError:
+        raise EnvironmentFault(
+            "listening for notifications needs the package uvicorn", hint="pip install 'ai4sdk[serving]'"
+        ) from None
+    host, _, port = notify.address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        sock = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise EnvironmentFault(
+            f"cannot listen at {notify.address}: {error}",
+            hint="stop what listens there, or change serving.events.notify.address",
+        ) from error
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # signals are ours
+
+    config = uvicorn.Config(
+        endpoint, lifespan="off", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2
+    )
+    server = Server(config)
+    task = asyncio.ensure_future(server.serve([sock]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _writable(store: Store) -> Store:
+    store.prepare(writing=True)
+    if not store.atomic:
+        log.warning(
+            "%s cannot create an object only if there is none; let one server at a time work with it", store.address
+        )
+    return store
+
+
+def _server_name(folder: Path) -> str:
+    """Return the name of the server whose folder this is, the same in each of its lives."""
+    path = folder / "server"
+    try:
+        if path.exists() and (name := path.read_text(encoding="utf-8").strip()):
+            return name
+        name = uuid.uuid4().hex
+        write_text(path, f"{name}\n")
+    except OSError as error:
+        raise EnvironmentFault(f"cannot write {path}: {error.strerror}", hint="check its permissions") from error
+    return name
