@@ -15,7 +15,7 @@ __all__ = ["PAGE", "Gone", "Item", "Refused", "Store", "status_of", "trouble", "
 PAGE = 1000
 """Objects listed at a time."""
 
-_REFUSALS = (400, 403, 405, 409, 411, 413, 414, 415, 422, 423)
+_REFUSALS = (400, 403, 405, 411, 413, 414, 415, 422)
 _HINT = "check the addresses of serving.events, the section storage, and the rights there"
 
 

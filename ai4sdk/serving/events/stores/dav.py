@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -16,6 +18,8 @@ __all__ = ["DavStore"]
 _THERE = 405  # MKCOL of a folder that is there
 _NO_PARENT = (403, 404, 409)
 _EXISTS = 412
+_LOCKED = 423
+_TURNS = 30
 
 
 class DavStore:
@@ -134,7 +138,7 @@ class DavStore:
         for again in (True, False):
             with troubled(self.address, "write to"):
                 status = self._transfer(source, target)
-            if status == 404 and not self.exists(source):
+            if status in _NO_PARENT and not self.exists(source):
                 raise Gone(source)
             if status == _EXISTS:
                 if self.exists(source):
@@ -152,13 +156,13 @@ class DavStore:
     def remove(self, name: str) -> None:
         """Delete a file."""
         with troubled(self.address, "write to"):
-            answer = self._client.http.request("DELETE", self._url(name))
+            answer = self._request("DELETE", self._url(name))
             if answer.status_code not in (404, 410):
                 answer.raise_for_status()
 
     def _transfer(self, source: str, target: str, *, spare: bool = True) -> int:
         headers = {"Destination": self._url(target), "Overwrite": "F" if spare else "T"}
-        answer = self._client.http.request("MOVE", self._url(source), headers=headers)
+        answer = self._request("MOVE", self._url(source), headers=headers)
         if not spare or answer.status_code not in (*_NO_PARENT, _EXISTS):
             answer.raise_for_status()
         return int(answer.status_code)
@@ -175,10 +179,10 @@ class DavStore:
 
     def _send(self, name: str, data: bytes) -> None:
         url = self._url(name)
-        answer = self._client.http.request("PUT", url, content=data)
+        answer = self._request("PUT", url, content=data)
         if answer.status_code in _NO_PARENT:
             self._make_folders(name)  # somebody removed them
-            answer = self._client.http.request("PUT", url, content=data)
+            answer = self._request("PUT", url, content=data)
         answer.raise_for_status()
 
     def _make_folders(self, name: str) -> None:
@@ -186,11 +190,20 @@ class DavStore:
         base = str(self._client.base_url).rstrip("/")
         with troubled(self.address, "write to"):
             for count in range(1, len(parts) + 1):
-                answer = self._client.http.request("MKCOL", f"{base}/{quote('/'.join(parts[:count]))}/")
+                answer = self._request("MKCOL", f"{base}/{quote('/'.join(parts[:count]))}/")
                 # A server may refuse to make what is above the folders that are ours; then the last one fails.
                 refused = answer.status_code in _NO_PARENT and count < len(parts)
                 if answer.status_code != _THERE and not refused:
                     answer.raise_for_status()
+
+    def _request(self, method: str, url: str, **more: Any) -> Any:
+        """Ask the server; wait a little for what others have locked."""
+        for turn in range(_TURNS):
+            answer = self._client.http.request(method, url, **more)
+            if answer.status_code != _LOCKED or turn == _TURNS - 1:
+                break
+            time.sleep(min(0.02 * 1.3**turn, 0.5) * random.random())
+        return answer
 
     def _properties(self, name: str, depth: int) -> dict[str, Any] | None:
         """Return what the server says of a file or folder (under an empty name, with depth 0) or of what is in it."""
@@ -198,7 +211,7 @@ class DavStore:
 
         with troubled(self.address, "list" if depth else "look at"):
             url = self._url(name)
-            answer = self._client.http.request("PROPFIND", url, headers={"Depth": str(depth)}, follow_redirects=True)
+            answer = self._request("PROPFIND", url, headers={"Depth": str(depth)}, follow_redirects=True)
             if answer.status_code in (404, 410):
                 return None
             answer.raise_for_status()
