@@ -54,14 +54,14 @@ def test_what_was_recorded_is_known_in_the_next_life(steps):
         again.close()
 
 
-@given(STEPS, st.data())
-def test_a_file_cut_off_anywhere_is_read_up_to_its_last_whole_line_and_written_on(steps, data):
+@given(STEPS, st.floats(0, 1))
+def test_a_file_cut_off_anywhere_is_read_up_to_its_last_whole_line_and_written_on(steps, share):
     with tempfile.TemporaryDirectory() as folder:
         ledger = opened(Path(folder))
         history = apply(ledger, steps)
         ledger.close()
         whole = ledger.path.read_bytes()
-        cut = whole[: data.draw(st.integers(0, len(whole)))]
+        cut = whole[: round(share * len(whole))]
         ledger.path.write_bytes(cut)
         again = opened(Path(folder))
         assert known(again) == history[max(cut.count(b"\n") - 1, 0)]
@@ -74,15 +74,15 @@ def test_a_file_cut_off_anywhere_is_read_up_to_its_last_whole_line_and_written_o
 
 
 @settings(max_examples=200)
-@given(STEPS.filter(lambda steps: len(steps) > 2), st.data())
-def test_damage_before_the_last_line_is_refused_whatever_it_is(steps, data):
+@given(STEPS.filter(lambda steps: len(steps) > 2), st.floats(0, 1), st.integers(1, 255))
+def test_damage_before_the_last_line_is_refused_whatever_it_is(steps, share, flip):
     with tempfile.TemporaryDirectory() as folder:
         ledger = opened(Path(folder))
         history = apply(ledger, steps)
         ledger.close()
         whole = bytearray(ledger.path.read_bytes())
-        place = data.draw(st.integers(0, len(whole) - 1))
-        whole[place] ^= data.draw(st.integers(1, 255))
+        place = round(share * (len(whole) - 1))
+        whole[place] ^= flip
         ledger.path.write_bytes(whole)
         last = len(whole[:place].splitlines()) >= len(history) or place >= bytes(whole[:-1]).rfind(b"\n")
         try:
@@ -90,7 +90,7 @@ def test_damage_before_the_last_line_is_refused_whatever_it_is(steps, data):
         except (DataError, UsageError):
             return
         assert last, "damage in the middle went unnoticed"
-        assert known(again) in history[-2:]
+        assert known(again) in history[-3:]  # the end of the last but one may be what is damaged
         again.close()
 
 
