@@ -17,6 +17,7 @@ from rclone import free_port, serve
 
 from ai4sdk.data.storage import locate
 from ai4sdk.errors import DataError
+from ai4sdk.serving.events.names import is_wanted, scratch_name
 from ai4sdk.serving.events.stores.base import Gone, Item, Store
 from ai4sdk.serving.events.stores.local import LocalStore
 from ai4sdk.serving.events.stores.opening import open_store
@@ -75,8 +76,6 @@ class StoreContract:
     def test_hidden_names_are_not_listed_by_folder_stores_and_never_wanted(self, store):
         store.put(".ai4sdk/claims/1", b"x")
         store.put("a/.part", b"x")
-        from ai4sdk.serving.events.names import is_wanted
-
         assert [key for key in everything(store) if is_wanted(key, (), ())] == []
         assert store.fetch(".ai4sdk/claims/1") == b"x"
 
@@ -303,13 +302,14 @@ def test_a_file_that_is_exchanged_for_one_of_the_same_size_and_time_is_another_v
     assert everything(store)["a"] != before
 
 
-def test_what_a_kill_left_of_a_write_is_not_a_way_into_what_was_published(tmp_path):
-    """A scratch file may be another name of a finished one; it must not be written over."""
-    store = LocalStore(tmp_path, owner="me")
-    store.put("r.json", b"whole")
-    os.link(tmp_path / "r.json", tmp_path / ".r.json.me.part")
-    assert not store.create("r.json", b"other")
-    assert (tmp_path / "r.json").read_bytes() == b"whole"
+def test_what_a_kill_left_of_a_write_is_removed_by_its_owner_at_the_next_start(tmp_path):
+    for owner in ("me", "other"):
+        store = LocalStore(tmp_path, owner=owner)
+        store.put("r.json", b"whole")
+        (tmp_path / scratch_name(owner, "half.json")).write_bytes(b"ha")
+    LocalStore(tmp_path, owner="me").prepare(writing=True)
+    assert not (tmp_path / scratch_name("me", "half.json")).exists()
+    assert (tmp_path / scratch_name("other", "half.json")).exists()
 
 
 def test_links_in_a_circle_end(tmp_path):

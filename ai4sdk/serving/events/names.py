@@ -15,6 +15,7 @@ __all__ = [
     "is_wanted",
     "may_lead_to_wanted",
     "result_name",
+    "scratch_name",
     "shown",
     "staged_name",
     "version_mark",
@@ -59,6 +60,12 @@ def claim_name(key: str, version: str, number: int) -> str:
 def staged_name(key: str, version: str) -> str:
     """Return where what will be published of a version waits."""
     return f"{PRIVATE}/staged/{_digest(key, version)}"
+
+
+def scratch_name(owner: str, name: str) -> str:
+    """Return where a server puts a file before it gets its name; without a name, the folder of all of them."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:24] if name else ""
+    return f"{PRIVATE}/scratch/{owner}/{digest}"
 
 
 def shown(key: str) -> str:

@@ -42,15 +42,15 @@ class Server:
     """``python -m ai4sdk.serving.events`` in a folder of its own."""
 
     def __init__(self, folder: Path, **events: Any) -> None:
-        self.folder = folder
+        self.folder, self.config = folder, f"{events.get('state', 'events')}.yaml"
         (folder / "answer.py").write_text(ANSWER)
         given = {"input": "in", "output": "out", "dead_letter": "dead", "settle": 0.05, "every": 0.05, **events}
-        (folder / "watch.yaml").write_text(yaml.safe_dump({"events": given}))
+        (folder / self.config).write_text(yaml.safe_dump({"events": given}))
         (folder / "in").mkdir(exist_ok=True)
         self.log = folder / "log"
 
     def start(self, *more: str) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-m", "ai4sdk.serving.events", "watch.yaml", "--ask", "answer:ask", *more]
+        argv = [sys.executable, "-m", "ai4sdk.serving.events", self.config, "--ask", "answer:ask", *more]
         with self.log.open("ab") as log:
             return subprocess.Popen(argv, cwd=self.folder, stderr=log)
 
@@ -121,7 +121,7 @@ def test_kills_at_random_neither_lose_nor_double_an_object(tmp_path):
             assert data["reason"] == "bad"
         else:
             assert data == {"text": f"good {number}"}
-    left = [path for path in (tmp_path / "out").rglob("*") if path.name.endswith(".part") or "staged/" in str(path)]
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and {"scratch", "staged"} & {*path.parts}]
     assert left == []
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from ai4sdk.data.storage import Location
 from ai4sdk.errors import DataError
-from ai4sdk.serving.events.names import may_lead_to_wanted
+from ai4sdk.serving.events.names import PRIVATE, may_lead_to_wanted, scratch_name
 from ai4sdk.serving.events.stores.base import PAGE, Gone, Item, trouble, troubled
 
 __all__ = ["DavStore"]
@@ -49,7 +49,8 @@ class DavStore:
             if self._properties("", depth=0) is None:
                 raise DataError(f"there is no folder {self.address}", hint="create it, or change serving.events.input")
             return
-        probe = f".ai4sdk/probe.{self._owner}"
+        self.remove(scratch_name(self._owner, "").rstrip("/"))
+        probe = f"{PRIVATE}/probe.{self._owner}"
         self.put(probe, b"")
         self.atomic = not self.create(probe, b"")
         self.remove(probe)
@@ -86,15 +87,15 @@ class DavStore:
 
     def read(self, item: Item, most: int) -> bytes:
         """Read a file, in this version only."""
-        tagged = not item.version.startswith("-")
+        headers = {"Accept-Encoding": "identity"}
         try:
-            with self._client.http.stream(
-                "GET", self._url(item.key), headers={"If-Match": item.version} if tagged else {}
-            ) as answer:
-                if answer.status_code in (404, 410, _EXISTS):
+            with self._client.http.stream("GET", self._url(item.key), headers=headers) as answer:
+                if answer.status_code in (404, 410):
                     raise Gone(item.key)
                 answer.raise_for_status()
-                if tagged and answer.headers.get("etag", item.version) != item.version:
+                # Not If-Match: tags that PROPFIND tells may be weak, which never match.
+                tag = answer.headers.get("etag")
+                if tag is not None and not item.version.startswith("-") and _plain(tag) != item.version:
                     raise Gone(item.key)
                 data = bytearray()
                 for part in answer.iter_bytes():
@@ -105,20 +106,23 @@ class DavStore:
             raise
         except Exception as error:
             raise trouble(error, f"{self.address.rstrip('/')}/{item.key}", "read") from error
-        if not tagged and self.stat(item.key) != item:
+        if (tag is None or item.version.startswith("-")) and self.stat(item.key) != item:
             raise Gone(item.key)
         return bytes(data[: most + 1])
 
     def create(self, name: str, data: bytes) -> bool:
-        """Put a file beside, and move it unless there is one."""
-        scratch = self._scratch(name, data)
-        return self.move(scratch, name)
+        """Put a file elsewhere, and move it unless there is one."""
+        return self.move(self._scratch(name, data), name)
 
     def put(self, name: str, data: bytes) -> None:
-        """Put a file beside, and move it."""
+        """Put a file elsewhere, and move it."""
         scratch = self._scratch(name, data)
         with troubled(self.address, "write to"):
-            self._transfer(scratch, name, spare=False)
+            try:
+                self._transfer(scratch, name, spare=False)
+            except Exception:
+                self._made.clear()
+                raise
 
     def fetch(self, name: str) -> bytes | None:
         """Read a file."""
@@ -168,22 +172,20 @@ class DavStore:
         return int(answer.status_code)
 
     def _scratch(self, name: str, data: bytes) -> str:
-        folder, slash, last = name.rpartition("/")
-        scratch = f"{folder}{slash}.{last}.{self._owner[:8]}.part"
+        """Put a file that is not there for readers yet, and make the folder where it will be."""
+        scratch = scratch_name(self._owner, name)
         with troubled(self.address, "write to"):
-            if folder not in self._made:
-                self._make_folders(name)
-                self._made.add(folder)
-            self._send(scratch, data)
+            for each in (scratch, name):
+                folder = each.rpartition("/")[0]
+                if folder not in self._made:
+                    self._make_folders(each)
+                    self._made.add(folder)
+            try:
+                self._request("PUT", self._url(scratch), content=data).raise_for_status()
+            except Exception:
+                self._made.clear()  # somebody may have removed folders
+                raise
         return scratch
-
-    def _send(self, name: str, data: bytes) -> None:
-        url = self._url(name)
-        answer = self._request("PUT", url, content=data)
-        if answer.status_code in _NO_PARENT:
-            self._make_folders(name)  # somebody removed them
-            answer = self._request("PUT", url, content=data)
-        answer.raise_for_status()
 
     def _make_folders(self, name: str) -> None:
         parts = self._path(name).split("/")[:-1]
@@ -241,5 +243,10 @@ def _path_of(url: str) -> str:
 
 def _item(key: str, properties: Any) -> Item:
     size = properties.content_length
-    version = properties.etag or f"-{properties.modified}-{size}"
-    return Item(key, str(version), -1 if size is None else int(size))
+    version = _plain(properties.etag) if properties.etag else f"-{properties.modified}-{size}"
+    return Item(key, version, -1 if size is None else int(size))
+
+
+def _plain(tag: str) -> str:
+    """Return what of an ETag tells versions apart: servers add whether it is weak, and how the answer was packed."""
+    return tag.strip().removeprefix("W/").strip('"').removesuffix("-gzip")

@@ -7,13 +7,14 @@ import ctypes
 import errno
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ai4sdk.errors import DataError
 from ai4sdk.runs.files import sync
-from ai4sdk.serving.events.names import may_lead_to_wanted
+from ai4sdk.serving.events.names import PRIVATE, may_lead_to_wanted, scratch_name
 from ai4sdk.serving.events.stores.base import PAGE, Gone, Item, Refused
 
 __all__ = ["LocalStore"]
@@ -65,7 +66,8 @@ class LocalStore:
             return
         with self._trouble("write to"):
             self.folder.mkdir(parents=True, exist_ok=True)
-        probe = f".ai4sdk/probe.{self._owner}"
+            shutil.rmtree(self._path(scratch_name(self._owner, "")), ignore_errors=True)
+        probe = f"{PRIVATE}/probe.{self._owner}"
         self.put(probe, b"")
         self.create(probe, b"")
         self.remove(probe)
@@ -108,16 +110,15 @@ class LocalStore:
             raise self._said(error, f"read {path}") from error
 
     def create(self, name: str, data: bytes) -> bool:
-        """Write a file beside, and rename it if there is none."""
-        path = self._path(name)
+        """Write a file elsewhere, and rename it if there is none."""
         with self._trouble("write to"):
-            return self._rename(self._scratch(path, data), path)
+            return self._rename(self._scratch(name, data), self._path(name))
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a file beside, and rename it."""
+        """Write a file elsewhere, and rename it."""
         path = self._path(name)
         with self._trouble("write to"):
-            self._scratch(path, data).replace(path)
+            self._scratch(name, data).replace(path)
             sync(path.parent)
 
     def fetch(self, name: str) -> bytes | None:
@@ -151,21 +152,15 @@ class LocalStore:
     def _path(self, name: str) -> Path:
         return self.folder / name
 
-    def _scratch(self, path: Path, data: bytes) -> Path:
-        """Write a file that is not there for readers yet. The one of an earlier life is replaced, not written over."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_name(f".{path.name}.{self._owner[:8]}.part")
-        scratch.unlink(missing_ok=True)
-        try:
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            with open(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            with contextlib.suppress(OSError):
-                scratch.unlink(missing_ok=True)
-            raise
+    def _scratch(self, name: str, data: bytes) -> Path:
+        """Write a file that is not there for readers yet, and make the folder where it will be."""
+        scratch = self._path(scratch_name(self._owner, name))
+        for folder in (scratch.parent, self._path(name).parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        with open(scratch, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         return scratch
 
     def _rename(self, source: Path, target: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ai4sdk.data.storage import Location
 from ai4sdk.errors import DataError
-from ai4sdk.serving.events.names import bare_prefixes
+from ai4sdk.serving.events.names import PRIVATE, bare_prefixes
 from ai4sdk.serving.events.stores.base import PAGE, Gone, Item, status_of, trouble, troubled
 
 __all__ = ["S3Store"]
@@ -51,7 +51,7 @@ class S3Store:
         with troubled(self.address, "list"):
             self._files.call_s3("list_objects_v2", Bucket=self.bucket, Prefix=self.prefix, MaxKeys=1)
         if writing:
-            probe = f".ai4sdk/probe.{self._owner}"
+            probe = f"{PRIVATE}/probe.{self._owner}"
             self.put(probe, b"")
             self.atomic = not self.create(probe, b"")
             self.remove(probe)
