@@ -13,19 +13,19 @@ __all__ = ["die_with_parent", "signal_group", "signal_leader"]
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG, prctl(2)
 
 
-def die_with_parent() -> Callable[[], None]:
+def die_with_parent(number: int = signal.SIGTERM) -> Callable[[], None]:
     """Return what a child calls to have the kernel end it when this process is killed.
 
     Call this in the parent, and what it returns in the child, before anything else is executed there. The kernel sends
-    SIGTERM once the parent's thread that made the child is gone.
+    the signal once the parent's thread that made the child is gone.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     parent = os.getpid()
 
     def prepare() -> None:
-        libc.prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
+        libc.prctl(_SET_DEATH_SIGNAL, number)
         if os.getppid() != parent:
-            os._exit(143)
+            os._exit(128 + number)
 
     return prepare
 

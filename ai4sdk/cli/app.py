@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "federated": ("federated", "lead a federation between institutions, or join one"),
     "study": ("study", "show, list, resume and cancel studies (`run -m` starts one)"),
     "predict": ("predict", "let a trained model predict"),
+    "serve": ("serve", "serve trained models over HTTP"),
     "fetch": ("runs", "bring what a run left elsewhere"),
     "sync": ("runs", "send to MLflow what could not be sent yet"),
     "verify": ("verify", "check by trying: does a job give the same with several processes?"),

@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["JSON", "Frames", "Request", "Response", "pack", "pack_requests", "pack_responses", "requests_of", "responses_of"]
+__all__ = [
+    "JSON",
+    "Frames",
+    "Request",
+    "Response",
+    "pack",
+    "pack_requests",
+    "pack_responses",
+    "requests_of",
+    "responses_of",
+]
 
 JSON = "application/json"
 
@@ -70,7 +80,9 @@ def pack(head: Any, bodies: Iterable[bytes | memoryview] = ()) -> list[bytes | m
 
 def pack_requests(number: int, requests: Sequence[Request]) -> list[bytes | memoryview]:
     """Return the frame of several requests; the number is repeated in their answer."""
-    heads = [[each.protocol, each.operation, each.content_type, len(each.body), {**each.parameters}] for each in requests]
+    heads = [
+        [each.protocol, each.operation, each.content_type, len(each.body), {**each.parameters}] for each in requests
+    ]
     return pack(["ask", number, heads], [each.body for each in requests])
 
 

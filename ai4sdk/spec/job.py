@@ -14,6 +14,7 @@ from ai4sdk.spec.evaluation import Evaluation
 from ai4sdk.spec.federation import Federation
 from ai4sdk.spec.hardware import Hardware
 from ai4sdk.spec.optimizer import Scheduler
+from ai4sdk.spec.serving import Serving
 from ai4sdk.spec.site import written_out
 from ai4sdk.spec.storage import Storage
 from ai4sdk.spec.sweep import Sweep
@@ -54,6 +55,9 @@ class Job(Section):
 
     seed: int = Field(default=42, ge=0, lt=2**32)
     """Seed of every random number of the training."""
+
+    serving: Serving = field_that_changes_nothing(default_factory=Serving)
+    """How trained models are served, by `ai4sdk serve`."""
 
     function: Target | None = None
     """A function to call instead of a training, and its arguments. It returns nothing, a number, or names with
@@ -112,7 +116,8 @@ class Job(Section):
         if "function" not in info.data:  # it is wrong itself
             return value
         function = info.data["function"]
-        if function is None and value is None:
+        serves = "serving" in info.data and info.data["serving"].models
+        if function is None and value is None and not serves:
             raise PydanticCustomError("missing", "Field required")
         if function is not None and value is not None:
             raise ValueError(f"a job that calls a function has no {info.field_name}; remove one of the two")

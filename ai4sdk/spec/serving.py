@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.units import Size, Span
 
-__all__ = ["MODEL_NAME", "Batch", "ServedModel", "Serving", "ServingLimits", "Version"]
+__all__ = ["MODEL_NAME", "Batch", "Oidc", "ServedModel", "Serving", "ServingLimits", "Tls", "Version"]
 
 MODEL_NAME = r"^[A-Za-z0-9][\w.-]*$"
 """Pattern of the names of models and of their versions: they are part of addresses."""
@@ -91,6 +91,30 @@ class ServingLimits(Section):
     """How long a client may take to send a request; then it is answered 408."""
 
 
+class Tls(Section):
+    """What proves to clients who the server is."""
+
+    certificate: str = Field(min_length=1)
+    """File with the certificate and those of who signed it, in PEM."""
+
+    key: str = Field(min_length=1)
+    """File with its private key, in PEM."""
+
+
+class Oidc(Section):
+    """An OpenID provider whose access tokens (signed JWTs) are accepted."""
+
+    issuer: str = Field(pattern=r"^https?://\S+$")
+    """Address of the provider, as its tokens have it in ``iss``."""
+
+    audience: str = Field(min_length=1)
+    """What its tokens must have in ``aud``, so that those for other services are of no use here."""
+
+    require: dict[str, str | list[str]] = Field(default_factory=dict)
+    """Claim → what it has to be; of a list, any; of a claim that is a list or words in a text, one of them. Dots lead
+    into claims, as in ``realm_access.roles``."""
+
+
 class Serving(Section):
     """How trained models are served. `ai4sdk serve RUN` fills in ``models``."""
 
@@ -100,8 +124,8 @@ class Serving(Section):
     """Name → model; a text is a ``source``. Without any, the latest run of the job is served."""
 
     protocols: list[Literal["v2", "mlflow", "natural"]] = Field(default=["v2", "mlflow", "natural"], min_length=1)
-    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``) and ``natural`` (pictures, CSV and JSON as they
-    are)."""
+    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``) and ``natural`` (pictures, CSV
+    and JSON as they are)."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen at. Others than this machine reach ``0.0.0.0``."""
@@ -129,6 +153,23 @@ class Serving(Section):
 
     grace: Span = Field(default=30.0, ge=0)
     """How long requests may go on when the server is asked to stop."""
+
+    reload: Span | None = Field(default=None, ge=1)
+    """How often to look whether a source (``latest``, an alias in MLflow) means another model now, which then takes the
+    place of the one that is served. By default only when the server gets SIGHUP."""
+
+    tls: Tls | None = None
+    """Certificate for HTTPS; nothing for HTTP."""
+
+    tokens: list[str] = Field(default_factory=list)
+    """Bearer tokens that may ask, each best as ``${secret:NAME}``. Without tokens and ``oidc`` anybody may who reaches
+    the port. Health is told to all."""
+
+    oidc: Oidc | None = None
+    """An identity provider whose access tokens may ask, too."""
+
+    origins: list[str] = Field(default_factory=list)
+    """Web pages that may ask from a browser (CORS), such as ``https://portal.example.org``; ``*`` for all."""
 
     access_log: bool = True
     """Whether a line of JSON is written for each request."""

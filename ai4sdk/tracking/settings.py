@@ -20,7 +20,7 @@ from ai4sdk.tracking.names import cut
 if TYPE_CHECKING:
     from ai4sdk.spec import Tracking
 
-__all__ = ["CREDENTIALS", "Redactor", "Settings", "credentials_in", "read_settings", "tracking_uri_of"]
+__all__ = ["CREDENTIALS", "Redactor", "Settings", "credentials_in", "places", "read_settings", "tracking_uri_of"]
 
 CREDENTIALS = frozenset({"username", "password", "token"})
 """Fields of ``tracking`` and ``storage`` whose values are never shown."""
@@ -141,7 +141,7 @@ def read_settings(run: Path) -> Settings:
     runs = (study or paths).root.parent
     created = plan.get("created")
     project = created.get("project") if isinstance(created, dict) else None
-    uri, database, artifacts = _places(tracking, runs, Path(project or runs))
+    uri, database, artifacts = places(tracking, runs, Path(project or runs))
     title, tags = paths.id, {KIND_TAG: "study"} if is_study(paths.root) else {}
     if study is not None:
         # Of a study, its best point is registered: not each of them, by whoever ships it.
@@ -167,7 +167,8 @@ def _as_point(paths: RunPaths, study: StudyPaths, uri: str) -> tuple[str, dict[s
     return cut(Redactor()(f"{folder} {values}".rstrip()), TITLE_LIMIT), tags
 
 
-def _places(tracking: Tracking, runs: Path, project: Path) -> tuple[str, Path | None, Path | None]:
+def places(tracking: Tracking, runs: Path, project: Path) -> tuple[str, Path | None, Path | None]:
+    """Return address, file and artifacts folder of the MLflow that a section names; see `Settings`."""
     if tracking.uri is None:
         return sqlite_uri(runs / "mlflow.db"), runs / "mlflow.db", runs / "mlartifacts"
     uri = tracking.uri.strip()

@@ -193,9 +193,13 @@ def _check_target(target: str, place: Place, homes: Sequence[Path]) -> None:
     try:
         found = get_object(target)
     except Exception as error:  # whatever the user's module raises when imported
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        trusting = "" if place.trusted else f", or, {trust}"
         raise NotFound(
-            f"{target} cannot be imported here ({first_line(error)})",
-            hint=f"install the code it belongs to, or, {trust}",
+            f"{target} cannot be imported here ({first_line(cause)})",
+            hint=f"install the code it belongs to{trusting}",
         ) from error
     if place.trusted:
         return

@@ -231,6 +231,10 @@ def _several(inputs: Any, known: Description) -> Any:
 def _stacked(samples: Any, known: Description) -> Array:
     """Make an array of samples that need no preprocessing, naming the first that does not fit."""
     shape, dtype = tuple(known.input_shape), np.dtype(known.input_dtype)
+    if isinstance(samples, np.ndarray) and samples.dtype.kind in "biuf" and samples.shape[1:] == shape:
+        may_lose = dtype.kind in "iu" and samples.dtype.kind == "f"
+        if not may_lose:
+            return samples.astype(dtype, copy=False)
     rows = []
     for number, sample in enumerate(samples, start=1):
         values = _values(sample, known, number)

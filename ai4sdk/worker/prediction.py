@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,15 @@ class Prediction:
 
     def __len__(self) -> int:
         return len(self.outputs)
+
+    def __getitem__(self, rows: slice) -> Prediction:
+        """Return the predictions of some of the samples."""
+        return replace(
+            self,
+            outputs=self.outputs[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            probabilities=None if self.probabilities is None else self.probabilities[rows],
+        )
 
     def to_records(self) -> list[dict[str, Any]]:
         """Return one mapping a sample, ready for JSON.

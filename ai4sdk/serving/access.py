@@ -1,0 +1,55 @@
+"""A line of JSON for each request."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from typing import IO, Any
+
+__all__ = ["AccessLog"]
+
+_EVERY = 0.2
+
+
+class AccessLog:
+    """Writes lines a few times a second, so that no request waits for a disk or a terminal.
+
+    Parameters
+    ----------
+    stream
+        Where to write.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lines: list[tuple[float, dict[str, Any]]] = []
+        self._due: asyncio.TimerHandle | None = None
+
+    def add(self, time: float, line: dict[str, Any]) -> None:
+        """Note a request.
+
+        Parameters
+        ----------
+        time
+            When it came, in seconds since 1970.
+        line
+            What is said of it.
+        """
+        self._lines.append((time, line))
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_later(_EVERY, self.flush)
+
+    def flush(self) -> None:
+        """Write what is there. A stream that takes no more (a full disk, a closed pipe) loses lines, nothing else."""
+        self._due = None
+        lines, self._lines = self._lines, []
+        text = "".join(
+            json.dumps({"time": datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds"), **line}) + "\n"
+            for time, line in lines
+        )
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            return

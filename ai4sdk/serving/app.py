@@ -1,0 +1,358 @@
+"""The ASGI application: limits, routes, and what the server answers itself. The rest a model's process answers."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ai4sdk._version import __version__
+from ai4sdk.serving.access import AccessLog
+from ai4sdk.serving.guard import Denied, Guard
+from ai4sdk.serving.messages import JSON, Request, Response
+from ai4sdk.serving.metrics import CONTENT_TYPE, Metrics
+from ai4sdk.serving.models import Models, Name
+from ai4sdk.serving.openapi import openapi
+from ai4sdk.serving.pool import Pool
+from ai4sdk.serving.refusals import refusal
+from ai4sdk.serving.routes import Route, find_route
+from ai4sdk.spec.serving import Serving
+
+__all__ = ["App"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
+_HEADER_LENGTH = b"inference-header-content-length"
+_MOST_ROUTES = 4096
+_FOR_ALL = frozenset({"live", "ready", "v2_live", "v2_ready", "ping"})
+"""What is told without a token: whoever starts and stops servers has none."""
+NO_LENGTH = -1
+
+
+class _Ended(Exception):
+    """The request ends here, with this answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+@dataclass(slots=True)
+class _Heads:
+    """The headers that matter."""
+
+    content_type: str = ""
+    length: int = NO_LENGTH
+    request_id: bytes = b""
+    encoded: bool = False
+    authorization: str = ""
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+class App:
+    """Answers HTTP.
+
+    Parameters
+    ----------
+    serving
+        Limits and protocols.
+    models
+        The models.
+    metrics
+        Counts requests.
+    guard
+        Lets pass who may ask; nothing where anybody may.
+    log
+        Notes requests; nothing for no log.
+    """
+
+    def __init__(
+        self,
+        serving: Serving,
+        models: Models,
+        metrics: Metrics,
+        *,
+        guard: Guard | None = None,
+        log: AccessLog | None = None,
+    ) -> None:
+        self.models = models
+        self.draining = False
+        self._limits = serving.limits
+        self._protocols = frozenset(serving.protocols)
+        self._metrics = metrics
+        self._guard = guard
+        self._log = log
+        self._routes: dict[str, Route | None] = {}
+        self._open = 0
+        self._ids = itertools.count()
+        self._id_prefix = os.urandom(5).hex()
+        self._answers: dict[str, Callable[[Route], Response]] = {
+            "index": self._index,
+            "metrics": lambda _: Response(200, CONTENT_TYPE, metrics.text()),
+            "openapi": lambda _: _json(openapi(models, self._protocols)),
+            "live": lambda _: _json({"live": True}),
+            "ready": lambda _: self._ready({"ready": True}),
+            "v2_live": lambda _: _json({"live": True}),
+            "v2_ready": lambda _: self._ready({"ready": True}),
+            "ping": lambda _: self._ready(None),
+            "server": self._server,
+            "repository": self._repository,
+            "mlflow_version": self._mlflow_version,
+            "model": self._model,
+            "model_ready": self._model_ready,
+        }
+        metrics.watch(lambda: models.ready, lambda: self._open)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; see the ASGI specification."""
+        if scope["type"] != "http":
+            return
+        started, now = time.perf_counter(), time.time()
+        path: str = scope["path"]
+        route = self._route(path)
+        heads = _heads(scope["headers"])
+        request_id = heads.request_id or f"{self._id_prefix}-{next(self._ids)}".encode()
+        size = 0
+        self._open += 1
+        try:
+            try:
+                if self._guard is not None and (route is None or route.kind not in _FOR_ALL):
+                    await self._guard.check(heads.authorization)
+                if route is not None and route.kind == "infer" and scope["method"] == "POST":
+                    self._check(route)
+                    body = await self._body(heads, receive)
+                    size = len(body)
+                    request = Request(route.protocol, "infer", heads.content_type, body, heads.parameters)
+                    # Who answers is told now, not before: while the body came, another may have taken over.
+                    answer = await self._pool(route).ask(request)
+                else:
+                    answer = self._own(route, scope["method"], path)
+            except Denied as denied:
+                answer = refusal(route.protocol if route else "natural", denied.status, denied.message)
+                if denied.status == 401:
+                    answer = Response(401, answer.content_type, answer.body, {"www-authenticate": "Bearer"})
+            except _Ended as ended:
+                answer = refusal(route.protocol if route else "natural", ended.status, ended.message)
+            await _send(send, answer, request_id, scope["method"], close=answer.status in (408, 413))
+        finally:
+            self._open -= 1
+        seconds = time.perf_counter() - started
+        model = (route.model or self.models.only or "") if route and route.kind == "infer" else ""
+        if model and self.models.get(model) is None:
+            model = ""  # a name that a stranger made up is no label
+        self._metrics.request(model, route.protocol if route else "", answer.status, seconds)
+        if self._log is not None:
+            line = {
+                "id": request_id.decode(),
+                "client": scope["client"][0] if scope.get("client") else None,
+                "method": scope["method"],
+                "path": path,
+                "status": answer.status,
+                "ms": round(seconds * 1000, 3),
+                "in": size,
+                "out": len(answer.body),
+            }
+            self._log.add(now, line)
+
+    def _route(self, path: str) -> Route | None:
+        try:
+            return self._routes[path]
+        except KeyError:
+            route = find_route(path, self._protocols)
+            if len(self._routes) < _MOST_ROUTES:
+                self._routes[path] = route
+            return route
+
+    def _check(self, route: Route) -> None:
+        """Refuse what will not be answered before its body is read."""
+        if self.draining:
+            raise _Ended(503, "the server is stopping")
+        if self._open > self._limits.requests:
+            raise _Ended(503, f"the server has {self._limits.requests} requests already")
+        self._named(route)
+
+    def _pool(self, route: Route) -> Pool:
+        """Return who answers, or say why nobody does."""
+        pool = self._named(route).version(route.version)
+        assert pool is not None, "the version is there"
+        return pool
+
+    def _named(self, route: Route) -> Name:
+        """Return the model that is asked, which has the version that is asked."""
+        names = self.models.names
+        if not names:
+            raise _Ended(503, "the models are being loaded")
+        name = route.model or self.models.only
+        if name is None:
+            raise _Ended(404, f"there are several models: ask /models/NAME/…, of {', '.join(names)}")
+        found = self.models.get(name)
+        if found is None:
+            raise _Ended(404, f"there is no model {name[:64]!r}; there are {', '.join(names)}")
+        if route.version is not None and route.version not in found.entries:
+            every = ", ".join(found.entries)
+            raise _Ended(404, f"{name} has no version {route.version[:64]!r}; there are {every}")
+        return found
+
+    async def _body(self, heads: _Heads, receive: Receive) -> bytes:
+        limit = self._limits.body
+        if heads.encoded:
+            raise _Ended(415, "the body is compressed; send it as it is")
+        if heads.length > limit:
+            raise _Ended(413, f"the body has {heads.length} bytes; at most {limit} are taken")
+        message = await self._part(receive)
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            if len(body) > limit:
+                raise _Ended(413, f"the body has more than the {limit} bytes that are taken")
+            return body
+        parts, size = [body], len(body)
+        until = time.monotonic() + self._limits.slow
+        while message.get("more_body"):
+            message = await self._part(receive, until)
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise _Ended(413, f"the body has more than the {limit} bytes that are taken")
+        return b"".join(parts)
+
+    async def _part(self, receive: Receive, until: float | None = None) -> MutableMapping[str, Any]:
+        left = self._limits.slow if until is None else until - time.monotonic()
+        try:
+            message = await asyncio.wait_for(receive(), max(left, 0))
+        except TimeoutError:
+            raise _Ended(408, f"the body did not come within {self._limits.slow:g} s") from None
+        if message["type"] == "http.disconnect":
+            raise _Ended(400, "the client went away")
+        return message
+
+    def _own(self, route: Route | None, method: str, path: str) -> Response:
+        if route is None:
+            raise _Ended(404, f"there is nothing at {path[:100]}; GET / lists what there is")
+        if method not in route.methods:
+            answer = refusal(route.protocol, 405, f"{method[:20]} is not for {path[:100]}; {route.methods[0]} is")
+            return Response(405, JSON, answer.body, {"allow": ", ".join(route.methods)})
+        return self._answers[route.kind](route)
+
+    def _ready(self, body: Any) -> Response:
+        if self.draining:
+            raise _Ended(503, "the server is stopping")
+        if not self.models.ready:
+            raise _Ended(503, "the models are not ready")
+        return _json(body) if body is not None else Response(200, JSON, b"\n")
+
+    def _index(self, _: Route) -> Response:
+        listed = {
+            name: {
+                version: {"ready": entry.pool.ready, "weight": entry.weight, "source": str(entry.pool.settings.folder)}
+                for version, entry in found.entries.items()
+            }
+            for name in self.models.names
+            if (found := self.models.get(name))
+        }
+        return _json(
+            {"server": "ai4sdk", "version": __version__, "models": listed, "protocols": sorted(self._protocols),
+             "see": ["/openapi.json", "/metrics", "/health/ready", "/health/live"]}
+        )  # fmt: skip
+
+    def _server(self, _: Route) -> Response:
+        return _json(
+            {"name": "ai4sdk", "version": __version__, "extensions": ["binary_tensor_data", "model_repository"]}
+        )
+
+    def _repository(self, _: Route) -> Response:
+        return _json(
+            [
+                {
+                    "name": name,
+                    "version": version,
+                    "state": "READY" if entry.pool.ready else "UNAVAILABLE",
+                    "reason": "",
+                }
+                for name in self.models.names
+                if (found := self.models.get(name))
+                for version, entry in found.entries.items()
+            ]
+        )
+
+    def _mlflow_version(self, _: Route) -> Response:
+        from importlib.metadata import version
+
+        return Response(200, "text/plain", version("mlflow").encode())
+
+    def _model(self, route: Route) -> Response:
+        pool = self._described(route)
+        contract = pool.facts["contract"]
+        found = self.models.get(route.model or "")
+        assert found is not None
+        body = {
+            "name": route.model,
+            "versions": list(found.entries),
+            "platform": "ai4sdk_torch",
+            "inputs": [_tensor(spec) for spec in contract["inputs"]],
+            "outputs": [_tensor(spec) for spec in contract["outputs"]],
+        }
+        if route.protocol == "natural":
+            known = pool.facts["description"]
+            body |= {"task": contract["task"], "class_names": contract["class_names"], "form": contract["form"]}
+            body |= {name: known[name] for name in ("run", "plan", "scores", "weights_sha256")}
+        return _json(body)
+
+    def _model_ready(self, route: Route) -> Response:
+        pool = self._described(route)
+        if not pool.ready:
+            raise _Ended(503, f"{route.model} is not ready")
+        return _json({"name": route.model, "ready": True})
+
+    def _described(self, route: Route) -> Pool:
+        """Return the version that is asked about; without one named, the first."""
+        entries = self._named(route).entries
+        return (entries[route.version] if route.version else next(iter(entries.values()))).pool
+
+
+def _heads(headers: list[tuple[bytes, bytes]]) -> _Heads:
+    heads = _Heads()
+    for name, value in headers:
+        if name == b"content-type":
+            heads.content_type = value.decode("latin-1")
+        elif name == b"content-length":
+            heads.length = int(value) if value.isdigit() and len(value) < 19 else NO_LENGTH
+        elif name == b"x-request-id":
+            heads.request_id = value if _REQUEST_ID.fullmatch(value) else b""
+        elif name == b"authorization":
+            heads.authorization = value.decode("latin-1")
+        elif name == b"content-encoding":
+            heads.encoded = value.lower() not in (b"", b"identity")
+        elif name == _HEADER_LENGTH:
+            heads.parameters["inference-header-content-length"] = value.decode("latin-1")
+    return heads
+
+
+async def _send(send: Send, answer: Response, request_id: bytes, method: str, *, close: bool) -> None:
+    headers = [
+        (b"content-type", answer.content_type.encode("latin-1")),
+        (b"content-length", str(len(answer.body)).encode()),
+        (b"x-request-id", request_id),
+    ]
+    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+    if close:  # what else comes of this request is not read
+        headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+
+
+def _tensor(spec: dict[str, Any]) -> dict[str, Any]:
+    return {"name": spec["name"], "datatype": spec["datatype"], "shape": list(spec["shape"])}
+
+
+def _json(value: Any) -> Response:
+    return Response(200, JSON, json.dumps(value, ensure_ascii=False).encode())

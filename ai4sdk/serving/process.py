@@ -1,0 +1,108 @@
+"""A model's process: ``python -m ai4sdk.serving.process FD`` loads a package, tries it, and answers the front."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ai4sdk.serving.messages import Frames, pack, pack_responses, requests_of
+
+__all__ = ["main"]
+
+_READ = 1 << 20
+
+
+def main(argv: list[str]) -> int:
+    """Serve the socket whose descriptor is given, until it is closed."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the front's: it lets requests end, and closes the socket
+        signal.signal(number, signal.SIG_IGN)
+    logging.basicConfig(level="INFO", stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    connection = socket.socket(fileno=int(argv[0]))
+    with contextlib.suppress(Exception):  # whatever it is, it is told when a model is to be loaded
+        importlib.import_module("ai4sdk.worker.model")
+    frames, buffer = Frames(), bytearray(_READ)
+    answering = None
+    while count := connection.recv_into(buffer):
+        for head, body in frames.feed(memoryview(buffer)[:count]):
+            if head[0] == "load":
+                answering, ready = _load(head[1])
+                _send(connection, pack(["ready", ready]))
+                if answering is None:
+                    return 1
+            elif head[0] == "ask":
+                assert answering is not None
+                started = time.perf_counter()
+                responses, facts = answering.answer(list(requests_of(head[2], body)))
+                told = {**asdict(facts), "seconds": time.perf_counter() - started}
+                _send(connection, pack_responses(head[1], responses, told))
+    return 0
+
+
+def _load(settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Load and try a model; return what answers with it, and what the front is told of it, or of what went wrong."""
+    from ai4sdk.errors import Ai4Error
+
+    try:
+        return _loaded(settings)
+    except Ai4Error as error:
+        return None, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    except Exception as error:
+        logging.getLogger(__name__).exception("the model could not be loaded")
+        return None, {"error": f"{type(error).__name__}: {error}", "hint": None, "exit_code": 1}
+
+
+def _loaded(settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    from ai4sdk.serving.answering import Answering
+    from ai4sdk.serving.contract import contract_of
+    from ai4sdk.serving.question import Served
+    from ai4sdk.serving.warmup import warm_up
+    from ai4sdk.worker.loading import find_package
+    from ai4sdk.worker.model import load_model
+
+    torch.set_num_threads(settings["threads"])
+    torch.set_grad_enabled(False)
+    folder = Path(settings["folder"])
+    started = time.perf_counter()
+    model = load_model(folder, device=settings["device"], trust_code=settings["trust_code"] or None)
+    contract = contract_of(model.description)
+    batch = settings["batch"]
+
+    def predict(samples: Any) -> Any:
+        return model(samples, batch_size=max(batch, 1))
+
+    answering = Answering(predict, contract, Served(settings["name"], settings["version"]))
+    tried = warm_up(answering, find_package(folder, None).package)
+    facts = {
+        "contract": contract.to_json(),
+        "description": model.description.model_dump(mode="json", exclude={"extra_state", "shared_weights"}),
+        "batches": tried.alike_together,
+        "golden": tried.requests,
+        "seconds": round(time.perf_counter() - started, 3),
+        "pid": os.getpid(),
+    }
+    return answering, facts
+
+
+def _send(connection: socket.socket, pieces: list[bytes | memoryview]) -> None:
+    total = sum(map(len, pieces))
+    if total < _READ:
+        connection.sendall(b"".join(pieces))
+        return
+    for piece in pieces:
+        connection.sendall(piece)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

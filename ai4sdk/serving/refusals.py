@@ -1,0 +1,30 @@
+"""Errors in the form of each protocol, for the front, which imports none of their modules."""
+
+from __future__ import annotations
+
+import json
+
+from ai4sdk.serving.messages import JSON, Response
+
+__all__ = ["mlflow_error", "refusal"]
+
+_CODES = {
+    400: "BAD_REQUEST",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "RESOURCE_DOES_NOT_EXIST",
+    503: "TEMPORARILY_UNAVAILABLE",
+}
+
+
+def refusal(protocol: str, status: int, message: str) -> Response:
+    """Return an error as a protocol's clients read it."""
+    body = mlflow_error(status, message) if protocol == "mlflow" else {"error": message}
+    headers = {"retry-after": "1"} if status == 503 else {}
+    return Response(status, JSON, json.dumps(body, ensure_ascii=False).encode(), headers)
+
+
+def mlflow_error(status: int, message: str) -> dict[str, str]:
+    """Return the body of an error in MLflow's form."""
+    code = _CODES.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR")
+    return {"error_code": code, "message": message}

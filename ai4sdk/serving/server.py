@@ -1,0 +1,301 @@
+"""The server: models, the socket, signals, and an end without a lost request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import uvloop
+
+from ai4sdk.data.secrets import resolve_secret
+from ai4sdk.errors import Ai4Error, EnvironmentFault
+from ai4sdk.serving.access import AccessLog
+from ai4sdk.serving.app import App
+from ai4sdk.serving.guard import Guard, Provider
+from ai4sdk.serving.http import HttpProtocol
+from ai4sdk.serving.link import Spawned
+from ai4sdk.serving.metrics import Metrics, PoolMetrics
+from ai4sdk.serving.models import Models
+from ai4sdk.serving.pool import Pool, PoolSettings
+from ai4sdk.serving.sources import Located, Sources
+from ai4sdk.spec.serving import Serving
+
+__all__ = ["Wanted", "open_socket", "serve", "threads_of", "wanted_of"]
+
+_KEEP_ALIVE = 75
+_GPUS = Path("/proc/driver/nvidia/gpus")
+"""A folder a GPU, where NVIDIA's driver is."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A version to serve; see `ai4sdk.spec.serving`."""
+
+    name: str
+    version: str
+    source: str
+    weight: float
+    trust_code: bool
+
+
+def wanted_of(serving: Serving) -> list[Wanted]:
+    """Return every version that is to be served."""
+    return [
+        Wanted(name, version, each.source, each.weight, each.trust_code)
+        for name, model in serving.models.items()
+        for version, each in model.every.items()
+    ]
+
+
+def threads_of(serving: Serving) -> int:
+    """Return how many threads a model process gets: its share of the CPUs."""
+    processes = serving.workers * max(len(wanted_of(serving)), 1)
+    return serving.threads or max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """Listen.
+
+    Raises
+    ------
+    EnvironmentFault
+        If that address cannot be had.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise EnvironmentFault(
+            f"cannot listen at {host}:{port}: {error.strerror or error}", hint="serving.port=0 takes a free one"
+        ) from error
+
+
+def serve(
+    serving: Serving,
+    sources: Sources,
+    listening: socket.socket,
+    *,
+    spawned: Sequence[Spawned] = (),
+    tell: Callable[[str], None],
+) -> None:
+    """Serve until a signal says to stop.
+
+    Parameters
+    ----------
+    serving
+        What, and how.
+    sources
+        Finds the models.
+    listening
+        The socket.
+    spawned
+        Model processes that were started already, to be used first.
+    tell
+        Told what the user should know.
+
+    Raises
+    ------
+    Ai4Error
+        If a model cannot be loaded.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_Server(serving, sources, listening, spawned, tell).run())
+
+
+class _Server:
+    """A server while it runs."""
+
+    def __init__(
+        self,
+        serving: Serving,
+        sources: Sources,
+        listening: socket.socket,
+        spawned: Sequence[Spawned],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._serving = serving
+        self._sources = sources
+        self._listening = listening
+        self._spawned = list(spawned)
+        self._tell = tell
+        self._models = Models()
+        self._metrics = Metrics()
+        self._served: dict[tuple[str, str], Located] = {}
+        self._log = AccessLog(sys.stderr) if serving.access_log else None
+        self._app = App(serving, self._models, self._metrics, guard=_guard_of(serving), log=self._log)
+        self._stopping = asyncio.Event()
+        self._reload = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until asked to stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._asked_to_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        http = _Uvicorn(self._config())
+        tasks = [loop.create_task(http.serve(sockets=[self._listening])), loop.create_task(self._stopping.wait())]
+        loading = loop.create_task(self._load())
+        try:
+            await asyncio.wait({*tasks, loading}, return_when=asyncio.FIRST_COMPLETED)
+            if loading.done():
+                loading.result()
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loading.cancel()
+            await self._drain()
+            http.should_exit = True
+            await tasks[0]
+            if self._log is not None:
+                self._log.flush()
+
+    def _config(self) -> uvicorn.Config:
+        serving, tls = self._serving, self._serving.tls
+        HttpProtocol.slow = serving.limits.slow
+        application: Any = self._app
+        if serving.origins:
+            from starlette.middleware.cors import CORSMiddleware
+
+            application = CORSMiddleware(
+                application,
+                allow_origins=serving.origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                expose_headers=["x-request-id", "inference-header-content-length"],
+            )
+        config = uvicorn.Config(
+            application,
+            http=HttpProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            limit_concurrency=serving.limits.connections,
+            timeout_graceful_shutdown=max(1, round(serving.grace)),
+            ssl_certfile=tls.certificate if tls else None,
+            ssl_keyfile=tls.key if tls else None,
+        )
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            raise EnvironmentFault(
+                f"serving.tls cannot be used: {getattr(error, 'strerror', None) or error}",
+                hint="certificate and key are files in PEM that belong together",
+            ) from error
+        return config
+
+    async def _load(self) -> None:
+        """Load every model, then see to it that they stay the ones that their sources mean."""
+        for wanted in wanted_of(self._serving):
+            await self._put(wanted, await self._find(wanted))
+        every = self._serving.reload
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._reload.wait(), every)
+            asked = self._reload.is_set()
+            self._reload.clear()
+            for wanted in wanted_of(self._serving):
+                await self._exchange(wanted, asked=asked)
+
+    async def _exchange(self, wanted: Wanted, *, asked: bool) -> None:
+        """Serve what a source means now, if that is another model; one that does not load changes nothing."""
+        try:
+            located = await self._find(wanted)
+            if located.identity == self._served[wanted.name, wanted.version].identity:
+                if asked:
+                    self._tell(f"{wanted.name} version {wanted.version} is what it was")
+                return
+            await self._put(wanted, located)
+        except Ai4Error as error:
+            self._tell(f"{wanted.name} version {wanted.version} stays what it was: {error}")
+
+    async def _find(self, wanted: Wanted) -> Located:
+        return await asyncio.get_running_loop().run_in_executor(None, self._sources.find, wanted.source)
+
+    async def _put(self, wanted: Wanted, located: Located) -> None:
+        """Load a model, and serve it in the place of the one before, whose requests are answered first."""
+        pool = Pool(self._settings(wanted, located), PoolMetrics(self._metrics, wanted.name, wanted.version))
+        taken, self._spawned = self._spawned[: self._serving.workers], self._spawned[self._serving.workers :]
+        try:
+            await pool.start(taken)
+        except BaseException:
+            await pool.close()
+            raise
+        before = self._models.add(wanted.name, wanted.version, pool, wanted.weight)
+        self._served[wanted.name, wanted.version] = located
+        golden, alone = pool.facts["golden"], "" if pool.facts["batches"] else ", without batches"
+        tried = f"{golden} golden requests answered as when it was packed" if golden else "it has no golden requests"
+        self._tell(f"{wanted.name} version {wanted.version} is ready ({located.folder}): {tried}{alone}")
+        if before is not None:
+            await before.close()
+
+    def _settings(self, wanted: Wanted, located: Located) -> PoolSettings:
+        serving = self._serving
+        return PoolSettings(
+            name=wanted.name,
+            version=wanted.version,
+            folder=located.folder,
+            devices=tuple(_devices(serving)),
+            threads=threads_of(serving),
+            trust_code=wanted.trust_code,
+            batch_size=serving.batch.size,
+            batch_wait=serving.batch.wait,
+            start=serving.start,
+            timeout=serving.limits.timeout,
+        )
+
+    def _asked_to_stop(self) -> None:
+        if self._stopping.is_set():
+            self._tell("stopped at once")
+            os._exit(130)
+        self._app.draining = True
+        self._tell("stopping when the requests that are here are answered; once more stops at once")
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        """Answer what is here, at most ``serving.grace``, and end the processes."""
+        self._app.draining = True
+        for spawned in self._spawned:
+            spawned.line.close()
+        try:
+            closing = asyncio.gather(*(pool.close() for pool in self._models.pools()))
+            await asyncio.wait_for(closing, self._serving.grace)
+        except TimeoutError:
+            self._tell(f"requests were not answered within {self._serving.grace:g} s; they are dropped")
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn's server, without its way with signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to who runs the server."""
+        yield
+
+
+def _devices(serving: Serving) -> Iterator[str]:
+    """Yield where each process computes."""
+    if serving.device != "auto":
+        yield from [serving.device] * serving.workers
+        return
+    gpus = [f"cuda:{number}" for number, _ in enumerate(_GPUS.iterdir())] if _GPUS.is_dir() else []
+    yield from gpus or ["cpu"] * serving.workers
+
+
+def _guard_of(serving: Serving) -> Guard | None:
+    if not serving.tokens and serving.oidc is None:
+        return None
+    tokens = [resolve_secret(token) for token in serving.tokens]
+    return Guard(tokens, Provider(serving.oidc) if serving.oidc else None)

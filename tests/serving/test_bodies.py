@@ -1,0 +1,143 @@
+"""MLflow's and natural bodies: JSON, CSV, arrays and pictures become samples, and mistakes are told."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from ai4sdk.serving.contract import Contract, TensorSpec
+from ai4sdk.serving.messages import Request
+from ai4sdk.serving.protocols import mlflow, natural
+from ai4sdk.serving.question import Refused
+
+LABEL = (TensorSpec("label", "BYTES", (-1,)),)
+ARRAY = Contract("t", "classification", "array", (TensorSpec("input", "FP32", (-1, 4)),), LABEL, (4,))
+TABLE = Contract(
+    "t", "classification", "table", (TensorSpec("p", "FP64", (-1,)), TensorSpec("q", "FP64", (-1,))), LABEL
+)
+PICTURES = Contract("t", "classification", "images", (TensorSpec("image", "BYTES", (-1,)),), LABEL)
+ROWS = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]
+
+
+def asked(body, kind="application/json", **parameters):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Request("mlflow", "infer", kind, data, parameters)
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("key", ["inputs", "instances"])
+def test_arrays_come_as_mlflow_sends_them(key):
+    assert np.array_equal(mlflow.decode(asked({key: ROWS, "params": {"x": 1}}), ARRAY).samples, ROWS)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": ["p", "q"], "index": [0, 1], "data": [[1, 2], [3, 4]]}},
+        {"dataframe_records": [{"p": 1, "q": 2}, {"p": 3, "q": 4}]},
+        {"instances": [{"p": 1, "q": 2}, {"p": 3, "q": 4}]},
+        {"inputs": {"p": [1, 3], "q": [2, 4]}},
+    ],
+)
+def test_tables_come_as_mlflow_sends_them(body):
+    assert mlflow.decode(asked(body), TABLE).samples == [{"p": 1, "q": 2}, {"p": 3, "q": 4}]
+
+
+@pytest.mark.parametrize("protocol", [mlflow, natural])
+def test_csv_has_a_header(protocol):
+    records = protocol.decode(asked(b'\xef\xbb\xbfp, q\r\n1,2\r\n3,"4"\r\n', "text/csv; charset=utf-8"), TABLE).samples
+    assert records == [{"p": "1", "q": "2"}, {"p": "3", "q": "4"}]
+    rows = protocol.decode(asked(b"a,b,c,d\n1,2,3,4\n", "text/csv"), ARRAY).samples
+    assert np.array_equal(rows, [[1, 2, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("request_", "contract", "status", "words"),
+    [
+        (asked(b"{", "application/json"), ARRAY, 400, "no JSON"),
+        (asked({"inputs": ROWS, "instances": ROWS}), ARRAY, 400, "both inputs and instances"),
+        (asked("text"), ARRAY, 400, "holds a text"),
+        (asked(b"\xff\xfe", "text/csv"), TABLE, 400, "no CSV"),
+        (asked(b"p,q", "text/csv"), TABLE, 400, "no rows"),
+        (asked(b"p,p\n1,2", "text/csv"), TABLE, 400, "two columns 'p'"),
+        (asked(b"p,q\n1", "text/csv"), TABLE, 400, "row 2 has 1 cells"),
+        (asked(b'p,q\n"1,2', "text/csv"), TABLE, 400, "no CSV"),
+        (asked(b"a\nx", "text/csv"), ARRAY, 400, "no samples of the shape"),
+        (asked(b"a,b\n1,2", "text/csv"), ARRAY, 400, "no samples of the shape"),
+        (asked(b"a\n1", "text/csv"), PICTURES, 415, "takes pictures"),
+        (asked({"inputs": [[[0.5]]]}), PICTURES, 400, "takes pictures"),
+        (asked({"inputs": [[[256]]]}), PICTURES, 400, "from 0 to 255"),
+    ],
+)
+def test_a_mistake_is_named(request_, contract, status, words):
+    for protocol in (mlflow, natural):
+        with pytest.raises(Refused, match=words) as refused:
+            protocol.decode(request_, contract)
+        assert refused.value.status == status
+
+
+def test_other_types_are_not_understood():
+    with pytest.raises(Refused, match="application/xml") as refused:
+        mlflow.decode(asked(b"<a/>", "application/xml"), ARRAY)
+    assert refused.value.status == 415
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "start", "expected"),
+    [
+        ("image/png", "", b"", "image"),
+        ("application/octet-stream", "fish.JPG", b"", "image"),
+        ("", "", b"\x89PNG\r\n", "image"),
+        ("", "a/b.npy", b"", "npy"),
+        ("application/octet-stream", "", b"\x93NUMPY", "npy"),
+        ("", "rows.csv", b"p,q", "csv"),
+        ("text/csv", "x.png", b"p,q", "csv"),
+        ("", "", b"  [1]", "json"),
+    ],
+)
+def test_what_a_body_is_is_told_by_type_name_or_start(kind, name, start, expected):
+    assert natural.kind_of(asked(start, kind, name=name)) == expected
+
+
+def test_what_cannot_be_told_is_refused():
+    with pytest.raises(Refused, match="cannot be told"):
+        natural.kind_of(asked(b"\0\1", "application/octet-stream"))
+
+
+def test_array_files():
+    assert np.array_equal(natural.decode(asked(npy(np.array(ROWS)), "application/x-npy"), ARRAY).samples, ROWS)
+    assert natural.decode(asked(npy(np.array([[1.0, 2.0]])), "", name="a.npy"), TABLE).samples == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (
+            b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000000,), }"
+            + b" " * 40
+            + b"\n",
+            400,
+            "no array",
+        ),
+        (npy(np.array([{"a": 1}], dtype=object)), 400, "no array"),
+        (npy(np.zeros(4))[:-3], 400, "no array"),
+        (b"\x93NUMPY", 400, "no array"),
+        (b"PK\x03\x04", 415, "as .npy"),
+    ],
+)
+def test_arrays_that_are_bombs_pickles_or_broken_are_refused(body, status, words):
+    with pytest.raises(Refused, match=words) as refused:
+        natural.decode(asked(body, "application/x-npy"), ARRAY)
+    assert refused.value.status == status
+
+
+def test_a_picture_is_a_body():
+    assert natural.decode(asked(b"\x89PNG...", "image/png"), PICTURES).samples == [b"\x89PNG..."]
+    with pytest.raises(Refused, match="takes no pictures"):
+        natural.decode(asked(b"\x89PNG", "image/png"), ARRAY)
