@@ -30,6 +30,7 @@ GROUPS = (
     "hardware",
     "storage",
     "tracking",
+    "serving",
     "backend",
     "sweep",
 )

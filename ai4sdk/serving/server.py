@@ -30,7 +30,7 @@ from ai4sdk.serving.pool import Pool, PoolSettings
 from ai4sdk.serving.sources import Located, Sources
 from ai4sdk.spec.serving import Serving
 
-__all__ = ["Wanted", "open_socket", "serve", "threads_of", "wanted_of"]
+__all__ = ["Wanted", "open_socket", "pool_settings", "serve", "threads_of", "wanted_of"]
 
 _KEEP_ALIVE = 75
 _GPUS = Path("/proc/driver/nvidia/gpus")
@@ -61,6 +61,22 @@ def threads_of(serving: Serving) -> int:
     """Return how many threads a model process gets: its share of the CPUs."""
     processes = serving.workers * max(len(wanted_of(serving)), 1)
     return serving.threads or max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def pool_settings(serving: Serving, wanted: Wanted, located: Located) -> PoolSettings:
+    """Return how the processes of a version are to be."""
+    return PoolSettings(
+        name=wanted.name,
+        version=wanted.version,
+        folder=located.folder,
+        devices=tuple(_devices(serving)),
+        threads=threads_of(serving),
+        trust_code=wanted.trust_code,
+        batch_size=serving.batch.size,
+        batch_wait=serving.batch.wait,
+        start=serving.start,
+        timeout=serving.limits.timeout,
+    )
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -226,7 +242,8 @@ class _Server:
 
     async def _put(self, wanted: Wanted, located: Located) -> None:
         """Load a model, and serve it in the place of the one before, whose requests are answered first."""
-        pool = Pool(self._settings(wanted, located), PoolMetrics(self._metrics, wanted.name, wanted.version))
+        settings = pool_settings(self._serving, wanted, located)
+        pool = Pool(settings, PoolMetrics(self._metrics, wanted.name, wanted.version))
         taken, self._spawned = self._spawned[: self._serving.workers], self._spawned[self._serving.workers :]
         try:
             await pool.start(taken)
@@ -240,21 +257,6 @@ class _Server:
         self._tell(f"{wanted.name} version {wanted.version} is ready ({located.folder}): {tried}{alone}")
         if before is not None:
             await before.close()
-
-    def _settings(self, wanted: Wanted, located: Located) -> PoolSettings:
-        serving = self._serving
-        return PoolSettings(
-            name=wanted.name,
-            version=wanted.version,
-            folder=located.folder,
-            devices=tuple(_devices(serving)),
-            threads=threads_of(serving),
-            trust_code=wanted.trust_code,
-            batch_size=serving.batch.size,
-            batch_wait=serving.batch.wait,
-            start=serving.start,
-            timeout=serving.limits.timeout,
-        )
 
     def _asked_to_stop(self) -> None:
         if self._stopping.is_set():

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ai4sdk.spec.base import Section
+from ai4sdk.spec.serving_events import ServingEvents
 from ai4sdk.spec.units import Size, Span
 
 __all__ = ["MODEL_NAME", "Batch", "Oidc", "ServedModel", "Serving", "ServingLimits", "Tls", "Version"]
@@ -150,6 +151,9 @@ class Serving(Section):
 
     start: Span = Field(default=300.0, gt=0)
     """How long a model may take to load."""
+
+    events: ServingEvents | None = None
+    """Instead of answering over HTTP, process objects as they arrive in a folder or bucket."""
 
     grace: Span = Field(default=30.0, ge=0)
     """How long requests may go on when the server is asked to stop."""

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import logging
 import sys
-import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,23 +12,11 @@ import yaml
 from pydantic import ValidationError
 
 from ai4sdk.errors import Ai4Error, ConfigError, NotFound, Problem, UsageError
+from ai4sdk.serving.events.log import log_to_stderr
 from ai4sdk.serving.events.service import serve_events
 from ai4sdk.serving.events.work import Ask
 from ai4sdk.spec import Storage
 from ai4sdk.spec.serving_events import ServingEvents
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Write a record."""
-        event = getattr(record, "event", None) or {"message": record.getMessage()}
-        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        line = {"time": f"{stamp}.{record.msecs:03.0f}Z", "level": record.levelname.lower(), **event}
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
 
 
 def _sections(path: Path) -> tuple[ServingEvents, Storage]:
@@ -72,9 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--ask", required=True, help="async function that answers a Request, as MODULE:FUNCTION")
     parser.add_argument("--once", action="store_true", help="process what is there, and end")
     arguments = parser.parse_args(argv)
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    log_to_stderr()
     try:
         events, storage = _sections(arguments.file)
         serve_events(events, storage, Path.cwd(), _function(arguments.ask), once=arguments.once)

@@ -68,6 +68,7 @@ class EventServer:
         except BaseException:
             self._ledger.close()
             raise
+        self._closed = False
         self._loop = Loop(events, self._source, self._work, self._ledger)
 
     @property
@@ -80,6 +81,21 @@ class EventServer:
     def stop(self) -> None:
         """Begin nothing more, and end what was begun."""
         self._loop.stop()
+
+    def close(self) -> None:
+        """Let the folder go; `run` does so at its end."""
+        if not self._closed:
+            self._closed = True
+            self._work.close()
+            self._ledger.close()
+
+    async def serve(self) -> None:
+        """Listen for notifications and signals, and `run`."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        async with _listening(self._events.notify, self.endpoint):
+            await self.run()
 
     async def run(self) -> None:
         """Work until `stop`, or until everything is done with ``once``.
@@ -94,8 +110,7 @@ class EventServer:
         try:
             await self._loop.run(once=self._once)
         finally:
-            self._work.close()
-            self._ledger.close()
+            self.close()
             log.info("ended", extra={"event": {"event": "ended", **self.counters.values()}})
         if self._once and self.counters.dead:
             number = int(self.counters.dead)
@@ -116,11 +131,7 @@ def serve_events(events: ServingEvents, storage: Storage, project: Path, ask: As
 
     async def serve() -> Counters:
         server = EventServer(events, storage, project, ask, once=once)
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, server.stop)
-        async with _listening(events.notify, server.endpoint):
-            await server.run()
+        await server.serve()
         return server.counters
 
     return asyncio.run(serve())

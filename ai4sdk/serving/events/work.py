@@ -268,7 +268,7 @@ class Work:
         item = claim.item
         body = await self._read(claim)
         kind = mimetypes.guess_type(shown(item.key))[0] or "application/octet-stream"
-        request = Request("file", "predict", kind, body, {"name": shown(item.key)})
+        request = Request("natural", "infer", kind, body, {"name": shown(item.key)})
         began = time.monotonic()
         self.counters.in_flight += 1
         try:

@@ -148,8 +148,8 @@ def test_each_object_gets_its_result(world):
     }
     assert counters.done == 2
     assert {(each.protocol, each.content_type, each.parameters["name"]) for each in world.asked} == {
-        ("file", "image/jpeg", "a/1.jpg"),
-        ("file", "application/octet-stream", "b.bin"),
+        ("natural", "image/jpeg", "a/1.jpg"),
+        ("natural", "application/octet-stream", "b.bin"),
     }
 
 
