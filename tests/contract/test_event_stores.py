@@ -317,11 +317,23 @@ def test_what_a_kill_left_of_a_write_is_removed_by_its_owner_at_the_next_start(t
     assert (tmp_path / scratch_name("other", "half.json")).exists()
 
 
-def test_links_in_a_circle_end(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x").write_text("x")
-    (tmp_path / "a" / "back").symlink_to(tmp_path)
-    assert set(everything(LocalStore(tmp_path))) == {"a/x"}
+def test_links_are_not_followed(tmp_path):
+    """Whoever may put files there must not be able to have others read."""
+    (tmp_path / "secret").write_text("secret")
+    inside = tmp_path / "in"
+    (inside / "a").mkdir(parents=True)
+    (inside / "a" / "x").write_text("x")
+    (inside / "a" / "back").symlink_to(inside)
+    (inside / "y").symlink_to(tmp_path / "secret")
+    os.mkfifo(inside / "pipe")
+    store = LocalStore(inside)
+    assert set(everything(store)) == {"a/x"}
+    assert store.stat("y") is None
+    item = everything(store)["a/x"]
+    (inside / "a" / "x").unlink()
+    (inside / "a" / "x").symlink_to(tmp_path / "secret")
+    with pytest.raises((Gone, DataError)):
+        store.read(item, 100)
 
 
 def test_a_folder_that_is_not_there_is_said_to_be(tmp_path):

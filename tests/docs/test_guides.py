@@ -50,6 +50,7 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         "on-kubernetes",
         pytest.param("on-ray", marks=pytest.mark.ray),
         "write-a-backend",
+        "process-files-as-they-arrive",
     ],
 )
 def test_a_guides_commands_work_as_written(name, tmp_path, request):

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 from ai4sdk.data.secrets import resolve_secret
-from ai4sdk.errors import EnvironmentFault, RunFailed
+from ai4sdk.errors import EnvironmentFault, RunFailed, RunInterrupted
 from ai4sdk.runs.files import write_text
 from ai4sdk.serving.events.claims import Claims
 from ai4sdk.serving.events.counters import Counters
@@ -68,7 +68,7 @@ class EventServer:
         except BaseException:
             self._ledger.close()
             raise
-        self._closed = False
+        self._closed = self._asked_to_stop = False
         self._loop = Loop(events, self._source, self._work, self._ledger)
 
     @property
@@ -80,6 +80,7 @@ class EventServer:
 
     def stop(self) -> None:
         """Begin nothing more, and end what was begun."""
+        self._asked_to_stop = True
         self._loop.stop()
 
     def close(self) -> None:
@@ -104,6 +105,8 @@ class EventServer:
         ------
         RunFailed
             With ``once``, if something became a dead letter.
+        RunInterrupted
+            With ``once``, if it was stopped before the end.
         Ai4Error
             If it cannot go on.
         """
@@ -117,6 +120,10 @@ class EventServer:
             raise RunFailed(
                 f"{number} object{'s' if number > 1 else ''} could not be processed",
                 hint=f"the reasons are in {self._events.dead_letter}, in files that end in .error.json",
+            )
+        if self._once and self._asked_to_stop:
+            raise RunInterrupted(
+                "stopped before everything was processed", hint="run the same command again; what is done stays done"
             )
 
 

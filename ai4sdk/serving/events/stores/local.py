@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -29,6 +30,8 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMET
 
 class LocalStore:
     """Files below a folder; their version is the time of change, size and inode.
+
+    Links are not followed: whoever may put one there could have files read that are not theirs.
 
     Parameters
     ----------
@@ -77,7 +80,7 @@ class LocalStore:
         page: list[Item] = []
         before, self._unsettled = self._unsettled, {}
         with self._trouble("list"):
-            for item in self._walk(self.folder, "", frozenset(), prefixes, before):
+            for item in self._walk(self.folder, "", prefixes, before):
                 page.append(item)
                 if len(page) >= PAGE:
                     yield page
@@ -89,15 +92,16 @@ class LocalStore:
         """Return the file that is there now."""
         with self._trouble("look at"):
             try:
-                return self._item(key, self._path(key).stat(), self._unsettled)
+                status = self._path(key).lstat()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            return self._item(key, status, self._unsettled) if stat.S_ISREG(status.st_mode) else None
 
     def read(self, item: Item, most: int) -> bytes:
         """Read a file that has not changed before or while it was read."""
         path = self._path(item.key)
         try:
-            with open(path, "rb") as file:
+            with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
                 if _version(os.fstat(file.fileno())) != item.version:
                     raise Gone(item.key)
                 data = file.read(most + 1)
@@ -119,7 +123,7 @@ class LocalStore:
         path = self._path(name)
         with self._trouble("write to"):
             self._scratch(name, data).replace(path)
-            sync(path.parent)
+            _sync(path.parent)
 
     def fetch(self, name: str) -> bytes | None:
         """Read a file."""
@@ -172,9 +176,9 @@ class LocalStore:
             if done:
                 source.rename(target)
         if done:
-            sync(target.parent)
+            _sync(target.parent)
             if source.parent != target.parent:
-                sync(source.parent)
+                _sync(source.parent)
         else:
             source.unlink()
         return done
@@ -183,14 +187,9 @@ class LocalStore:
         self,
         folder: Path,
         prefix: str,
-        above: frozenset[tuple[int, int]],
         prefixes: Sequence[str],
         before: dict[str, tuple[str, float]],
     ) -> Iterator[Item]:
-        status = folder.stat()
-        here = (status.st_dev, status.st_ino)
-        if here in above:  # a link back
-            return
         try:
             with os.scandir(folder) as found:
                 entries = sorted(found, key=lambda entry: entry.name)
@@ -204,11 +203,11 @@ class LocalStore:
                 continue
             key = f"{prefix}{entry.name}"
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # gone meanwhile
-                if entry.is_dir():
+                if entry.is_dir(follow_symlinks=False):
                     if may_lead_to_wanted(f"{key}/", prefixes):
-                        yield from self._walk(Path(entry.path), f"{key}/", above | {here}, prefixes, before)
-                elif entry.is_file():
-                    yield self._item(key, entry.stat(), before)
+                        yield from self._walk(Path(entry.path), f"{key}/", prefixes, before)
+                elif entry.is_file(follow_symlinks=False):
+                    yield self._item(key, entry.stat(follow_symlinks=False), before)
 
     def _item(self, key: str, status: os.stat_result, before: dict[str, tuple[str, float]]) -> Item:
         version = _version(status)
@@ -232,6 +231,15 @@ class LocalStore:
         return kind(
             f"cannot {doing}: {error.strerror or error}", hint="check its permissions and the space on its disk"
         )
+
+
+def _sync(folder: Path) -> None:
+    """Wait until a folder's names are on the disk, where its file system can tell."""
+    try:
+        sync(folder)
+    except OSError as error:
+        if error.errno not in (*_CANNOT, errno.EBADF, errno.EACCES):
+            raise
 
 
 def _version(status: os.stat_result) -> str:

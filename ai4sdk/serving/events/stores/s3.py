@@ -65,11 +65,11 @@ class S3Store:
                     answer = self._files.call_s3(
                         "list_objects_v2", Bucket=self.bucket, Prefix=self.prefix + prefix, MaxKeys=PAGE, **more
                     )
-                found = (self._item(entry["Key"], entry, "Size") for entry in answer.get("Contents", ()))
+                    found = [self._item(entry["Key"], entry, "Size") for entry in answer.get("Contents", ())]
+                    more = {"ContinuationToken": answer["NextContinuationToken"]} if answer.get("IsTruncated") else {}
                 yield [item for item in found if item.key]
-                if not answer.get("IsTruncated"):
+                if not more:
                     break
-                more = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def stat(self, key: str) -> Item | None:
         """Ask for an object's headers."""
@@ -78,7 +78,7 @@ class S3Store:
                 answer = self._files.call_s3("head_object", Bucket=self.bucket, Key=self.prefix + key)
             except FileNotFoundError:
                 return None
-        return self._item(self.prefix + key, answer, "ContentLength")
+            return self._item(self.prefix + key, answer, "ContentLength")
 
     def read(self, item: Item, most: int) -> bytes:
         """Read an object in this version only."""
