@@ -428,3 +428,53 @@ def test_a_real_store_says_what_arrived_and_the_poll_finds_what_it_did_not_say(r
     stems = sorted(name.rsplit(".", 2)[0] for name in bucket.keys("out/"))
     assert stems == ["a+b.txt", "c.txt", "day 1/ä 100%25.txt", "missed.txt"]
     assert bucket.keys("dead/") == []
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_two_servers_that_are_killed_in_turn_share_a_bucket_and_lose_nothing(rgw, tmp_path):
+    import random
+
+    bucket, chance = Bucket(rgw, "shared"), random.Random(3)
+    storage = Storage(protocol="s3", endpoint=rgw.endpoint, root="shared", username=rgw.key, password=rgw.secret)
+    (tmp_path / "answer.py").write_text(
+        "import asyncio\n"
+        "from ai4sdk.serving.messages import Response\n"
+        "async def ask(request):\n"
+        "    await asyncio.sleep(0.05)\n"
+        "    open('asked', 'a').write(request.parameters['name'] + '\\n')\n"
+        "    return Response(200, 'application/json', b'{}')\n"
+    )
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        places = {"input": "storage://in", "output": "storage://out", "dead_letter": "storage://dead"}
+        events = {**places, "every": 0.2, "lease": 1, "state": name}
+        (tmp_path / f"{name}.yaml").write_text(
+            yaml.safe_dump({"events": events, "storage": storage.model_dump(exclude_defaults=True)})
+        )
+        argv = [sys.executable, "-m", "ai4sdk.serving.events", f"{name}.yaml", "--ask", "answer:ask"]
+        return subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.DEVNULL)
+
+    count = 60
+    for number in range(count):
+        bucket.put(f"in/{number}.txt", str(number).encode())
+    servers = {name: start(name) for name in ("one", "two")}
+    try:
+        for turn in range(8):
+            asyncio.run(asyncio.sleep(0.8 + chance.random()))
+            name = ("one", "two")[turn % 2]
+            servers[name].kill()
+            servers[name].wait()
+            servers[name] = start(name)
+        asyncio.run(until(lambda: len(bucket.keys("out/")) >= count))
+        for server in servers.values():
+            server.terminate()
+        assert [server.wait(60) for server in servers.values()] == [0, 0]
+    finally:
+        for server in servers.values():
+            server.kill()
+            server.wait()
+    assert sorted(int(name.partition(".")[0]) for name in bucket.keys("out/")) == list(range(count))
+    assert bucket.keys("dead/") == []
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert len(asked) <= count + 8 * 4, "more was done again than was in hand when servers were killed"
