@@ -7,17 +7,17 @@ from pydantic import Field
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.units import Size, Span
 
-__all__ = ["Notify", "ServingEvents"]
+__all__ = ["EventsEndpoint", "ServingEvents"]
 
 
-class Notify(Section):
-    """Where an S3 store says what arrived. Without it, and beside it, the store is listed ``every`` so often."""
+class EventsEndpoint(Section):
+    """Where to listen: ``GET /health`` and ``/metrics``, and ``POST /events`` for what an S3 store says of arrivals."""
 
     address: str = Field(default="127.0.0.1:8085", pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$")
-    """Address and port to listen at, for ``POST /events``."""
+    """Address and port to listen at."""
 
     token: str | None = None
-    """Bearer token that the store must show; best as ``${secret:NAME}``."""
+    """Bearer token that a store must show; best as ``${secret:NAME}``."""
 
 
 class ServingEvents(Section):
@@ -75,5 +75,5 @@ class ServingEvents(Section):
     state: str = Field(default="events", min_length=1)
     """Folder that remembers what is done, one a server; a relative path starts at the project."""
 
-    notify: Notify | None = None
-    """Where an S3 store says what arrived."""
+    listen: EventsEndpoint | None = None
+    """Where S3 stores say what arrived, and monitors ask. The input is listed ``every`` so often in any case."""

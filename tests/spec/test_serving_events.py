@@ -14,7 +14,7 @@ GIVEN = {"input": "in", "output": "out", "dead_letter": "dead"}
 def test_three_addresses_are_enough():
     events = ServingEvents.model_validate(GIVEN)
     assert (events.every, events.retries, events.max_object) == (10.0, 3, 64 * 2**20)
-    assert events.notify is None
+    assert events.listen is None
 
 
 def test_spans_and_sizes_have_units():
@@ -33,8 +33,8 @@ def test_spans_and_sizes_have_units():
         {"lease": 0.5},
         {"suffixes": ".jpg"},
         {"max_object": 0},
-        {"notify": {"address": "nowhere"}},
-        {"notify": {"address": "host:port"}},
+        {"listen": {"address": "nowhere"}},
+        {"listen": {"address": "host:port"}},
         {"sufixes": [".jpg"]},
     ],
 )

@@ -24,8 +24,8 @@ class Endpoint:
 
     Parameters
     ----------
-    bucket, prefix
-        What is watched.
+    watched
+        Bucket and prefix, where the input is of a kind that sends notifications.
     offer
         Takes keys that may have arrived; returns how many of them are wanted.
     counters
@@ -35,9 +35,13 @@ class Endpoint:
     """
 
     def __init__(
-        self, bucket: str, prefix: str, offer: Callable[[list[str]], int], counters: Counters, token: str | None = None
+        self,
+        watched: tuple[str, str] | None,
+        offer: Callable[[list[str]], int],
+        counters: Counters,
+        token: str | None = None,
     ) -> None:
-        self._bucket, self._prefix, self._offer, self._counters, self._token = bucket, prefix, offer, counters, token
+        self._watched, self._offer, self._counters, self._token = watched, offer, counters, token
 
     async def __call__(
         self,
@@ -54,14 +58,15 @@ class Endpoint:
         elif route == ("GET", "/metrics"):
             text = "\n".join([*self._counters.lines(), ""])
             await _answer(send, 200, text, "text/plain; version=0.0.4")
-        elif route == ("POST", "/events"):
-            await self._take(scope, receive, send)
-        elif scope["path"] in ("/events", "/metrics", "/health"):
+        elif route == ("POST", "/events") and self._watched is not None:
+            await self._take(*self._watched, scope, receive, send)
+        elif scope["path"] in ("/metrics", "/health") or (scope["path"] == "/events" and self._watched is not None):
             await _answer(send, 405, {"error": f"{scope['path']} is not for {scope['method']}"})
         else:
-            await _answer(send, 404, {"error": "send events to /events"})
+            known = "/health and /metrics" if self._watched is None else "/events, /health and /metrics"
+            await _answer(send, 404, {"error": f"there are {known}"})
 
-    async def _take(self, scope: Message, receive: Any, send: Any) -> None:
+    async def _take(self, bucket: str, prefix: str, scope: Message, receive: Any, send: Any) -> None:
         if self._token is not None and not _shows(scope["headers"], self._token):
             self._counters.notifications_refused += 1
             await _answer(send, 401, {"error": "a bearer token is needed"}, more=[(b"www-authenticate", b"Bearer")])
@@ -79,7 +84,7 @@ class Endpoint:
             if not message.get("more_body"):
                 break
         try:
-            keys = arrivals(bytes(body), self._bucket, self._prefix)
+            keys = arrivals(bytes(body), bucket, prefix)
         except ValueError as error:
             self._counters.notifications_refused += 1
             log.warning("a notification is refused: %s", error)

@@ -24,7 +24,7 @@ from ai4sdk.serving.events.stores.opening import locations, open_store
 from ai4sdk.serving.events.stores.s3 import S3Store
 from ai4sdk.serving.events.work import Ask, Work
 from ai4sdk.spec import Storage
-from ai4sdk.spec.serving_events import Notify, ServingEvents
+from ai4sdk.spec.serving_events import EventsEndpoint, ServingEvents
 
 __all__ = ["EventServer", "serve_events"]
 
@@ -56,7 +56,7 @@ class EventServer:
         folder = project.absolute() / Path(events.state).expanduser()
         self.counters = Counters()
         self._events, self._once = events, once
-        self._token = None if events.notify is None or not events.notify.token else resolve_secret(events.notify.token)
+        self._token = None if events.listen is None or not events.listen.token else resolve_secret(events.listen.token)
         self._ledger = Ledger(folder, where["input"].address, where["output"].address)
         try:
             name = _server_name(folder)
@@ -72,11 +72,11 @@ class EventServer:
         self._loop = Loop(events, self._source, self._work, self._ledger)
 
     @property
-    def endpoint(self) -> Endpoint | None:
-        """ASGI application that takes notifications; nothing if the input sends none."""
-        if not isinstance(self._source, S3Store):
-            return None
-        return Endpoint(self._source.bucket, self._source.prefix, self._loop.offer, self.counters, self._token)
+    def endpoint(self) -> Endpoint:
+        """ASGI application that takes notifications and tells how it goes."""
+        source = self._source
+        watched = (source.bucket, source.prefix) if isinstance(source, S3Store) else None
+        return Endpoint(watched, self._loop.offer, self.counters, self._token)
 
     def stop(self) -> None:
         """Begin nothing more, and end what was begun."""
@@ -91,12 +91,15 @@ class EventServer:
             self._ledger.close()
 
     async def serve(self) -> None:
-        """Listen for notifications and signals, and `run`."""
+        """Listen for requests and signals, and `run`."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
-        async with _listening(self._events.notify, self.endpoint):
-            await self.run()
+        try:
+            async with _listening(self._events.listen, self.endpoint):
+                await self.run()
+        finally:
+            self.close()
 
     async def run(self) -> None:
         """Work until `stop`, or until everything is done with ``once``.
@@ -145,25 +148,23 @@ def serve_events(events: ServingEvents, storage: Storage, project: Path, ask: As
 
 
 @contextlib.asynccontextmanager
-async def _listening(notify: Notify | None, endpoint: Endpoint | None) -> AsyncIterator[None]:
-    """Listen for notifications, if there may be some."""
-    if notify is None or endpoint is None:
+async def _listening(listen: EventsEndpoint | None, endpoint: Endpoint) -> AsyncIterator[None]:
+    """Listen, if that is wanted."""
+    if listen is None:
         yield
         return
     try:
         import uvicorn
     except ImportError:
-        raise EnvironmentFault(
-            "listening for notifications needs the package uvicorn", hint="pip install 'ai4sdk[serving]'"
-        ) from None
-    host, _, port = notify.address.rpartition(":")
+        raise EnvironmentFault("listening needs the package uvicorn", hint="pip install 'ai4sdk[serving]'") from None
+    host, _, port = listen.address.rpartition(":")
     host = host.strip("[]")
     try:
         sock = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except (OSError, OverflowError) as error:
         raise EnvironmentFault(
-            f"cannot listen at {notify.address}: {error}",
-            hint="stop what listens there, or change serving.events.notify.address",
+            f"cannot listen at {listen.address}: {error}",
+            hint="stop what listens there, or change serving.events.listen.address",
         ) from error
 
     class Server(uvicorn.Server):

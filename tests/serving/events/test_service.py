@@ -18,7 +18,7 @@ import yaml
 from rclone import free_port, serve
 
 from ai4sdk.data.storage import locate
-from ai4sdk.errors import ConfigError, DataError, RunFailed, UsageError
+from ai4sdk.errors import ConfigError, DataError, EnvironmentFault, RunFailed, UsageError
 from ai4sdk.serving.events.counters import Counters
 from ai4sdk.serving.events.endpoint import Endpoint
 from ai4sdk.serving.events.names import result_name
@@ -77,7 +77,6 @@ async def until(condition: Callable[[], bool]) -> None:
         ({"dead_letter": "./in/../in"}, "lie in each other"),
         ({"output": "out", "dead_letter": "out/"}, "the same place"),
         ({"input": "https://example.org/in"}, "cannot be used"),
-        ({"notify": {}}, "sends no notifications"),
     ],
 )
 def test_addresses_that_would_go_wrong_are_refused_before_anything_is_done(given, message, tmp_path):
@@ -88,8 +87,8 @@ def test_addresses_that_would_go_wrong_are_refused_before_anything_is_done(given
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        EventServer(section(output="in/a", dead_letter="in/b", notify={}), Storage(), tmp_path, length)
-    assert len(caught.value.problems) == 3
+        EventServer(section(output="in/a", dead_letter="in/b", input="in"), Storage(), tmp_path, length)
+    assert len(caught.value.problems) == 2
 
 
 def test_prefixes_of_a_bucket_are_told_apart_by_their_parts(tmp_path):
@@ -206,7 +205,7 @@ def endpoint(token: str | None = None) -> tuple[Endpoint, list[str], Counters]:
         return len(keys)
 
     counters = Counters()
-    return Endpoint("pond", "in/", offer, counters, token), offered, counters
+    return Endpoint(("pond", "in/"), offer, counters, token), offered, counters
 
 
 def ask(app: Endpoint, method: str, path: str, body: bytes = b"", **headers: str) -> Any:
@@ -257,6 +256,12 @@ def test_a_token_is_needed_if_there_is_one(shown):
     assert ask(app, "POST", "/events", EVENT, authorization="bearer right").status_code == 200
 
 
+def test_an_input_that_sends_no_notifications_takes_none():
+    app = Endpoint(None, lambda keys: 0, Counters())
+    assert ask(app, "POST", "/events", EVENT).status_code == 404
+    assert ask(app, "GET", "/health").status_code == 200
+
+
 def test_numbers_for_prometheus():
     app, _, counters = endpoint()
     counters.done = 12345678
@@ -264,6 +269,38 @@ def test_numbers_for_prometheus():
     assert "\nai4sdk_events_done_total 12345678\n" in text
     assert "# TYPE ai4sdk_events_in_flight gauge" in text
     assert ask(app, "GET", "/health").status_code == 200
+
+
+def test_a_folders_server_tells_how_it_goes(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a").write_text("abc")
+    port = free_port()
+    found = ""
+
+    async def look() -> None:
+        nonlocal found
+        server = EventServer(section(listen={"address": f"127.0.0.1:{port}"}), Storage(), tmp_path, length)
+        task = asyncio.ensure_future(server.serve())
+        await until(lambda: server.counters.done == 1)
+        found = await asyncio.to_thread(
+            lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+        )
+        server.stop()
+        await asyncio.wait_for(task, 60)
+
+    asyncio.run(look())
+    assert "ai4sdk_events_done_total 1\n" in found
+
+
+def test_a_port_that_is_taken(tmp_path):
+    import socket
+
+    (tmp_path / "in").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(EnvironmentFault, match="cannot listen at"):
+            serve_events(section(listen={"address": address}), Storage(), tmp_path, length, once=True)
+    serve_events(section(), Storage(), tmp_path, length, once=True)
 
 
 # Real stores
@@ -392,7 +429,7 @@ def test_a_real_store_says_what_arrived_and_the_poll_finds_what_it_did_not_say(r
     )
 
     def start(**more: Any) -> subprocess.Popen[bytes]:
-        events = {**places, "notify": {"address": f"127.0.0.1:{port}"}, **more}
+        events = {**places, "listen": {"address": f"127.0.0.1:{port}"}, **more}
         (tmp_path / "watch.yaml").write_text(
             yaml.safe_dump({"events": events, "storage": storage.model_dump(exclude_defaults=True)})
         )

@@ -31,14 +31,6 @@ def locations(events: ServingEvents, storage: Storage, project: Path) -> dict[st
         for key, where in found.items()
         if where.protocol not in STORES
     ]
-    if events.notify is not None and found["input"].protocol != "s3":
-        problems.append(
-            Problem(
-                f"{found['input'].address} sends no notifications",
-                "serving.events.notify",
-                fix="remove serving.events.notify; the input is listed every so often in any case",
-            )
-        )
     for key in ("output", "dead_letter"):
         if _one_in_the_other(found["input"], found[key]):
             problems.append(
