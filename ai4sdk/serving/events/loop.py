@@ -25,8 +25,8 @@ _ROOM = 4
 _HINTS = 10_000
 """Notifications kept; more of them only bring the next listing forward."""
 
-_AGAIN = 1.0
-"""Seconds between two looks at what others hold, or at files that still grow, if everything else is done."""
+_A_LITTLE = 0.1
+"""Seconds; a file that is looked at just before it has settled would be looked at much later."""
 
 
 class Loop:
@@ -52,8 +52,9 @@ class Loop:
         self._hints: deque[str] = deque(maxlen=_HINTS)
         self._wake = asyncio.Event()
         self._overflow = False
-        self._later: set[str] = set()
-        """Keys that are not finished and not being processed: others hold them, or they still grow."""
+        self._later: dict[str, float] = {}
+        """Keys that are not finished and not being processed (others hold them, or they still grow), and after how many
+        seconds to look at them again."""
         self._failure: Exception | None = None
 
     def offer(self, keys: list[str]) -> int:
@@ -116,8 +117,7 @@ class Loop:
                 try:
                     await self._list()
                     failures, wait = 0, self._events.every
-                    if self._later:
-                        wait = min(wait, _AGAIN + self._events.settle)
+                    wait = min([wait, *self._later.values()])
                 except DataError as error:
                     failures += 1
                     self._counters.store_errors += 1
@@ -136,7 +136,7 @@ class Loop:
                 return
             keys = set(self._later)  # what comes meanwhile is for the next time
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(min(self._events.settle, self._events.every), 0.1))
+                await asyncio.wait_for(self._wake.wait(), min([self._events.every, *self._later.values()]))
 
     async def _list(self, keys: set[str] | None = None) -> None:
         """Begin what a listing shows; the next page is asked for when there is room for the last one's objects."""
@@ -156,7 +156,7 @@ class Loop:
             if self._ledger.is_finished(what) or (what.key, what.version) in self._busy:
                 return
             if not what.settled:
-                self._later.add(what.key)
+                self._later[what.key] = self._until_settled
                 return
             pair = (what.key, what.version)
         else:
@@ -192,7 +192,7 @@ class Loop:
         if item is None or self._ledger.is_finished(item) or (item.key, item.version) in self._busy:
             return
         if not item.settled:
-            self._later.add(item.key)
+            self._later[item.key] = self._until_settled
             return
         pair = (item.key, item.version)
         task = asyncio.current_task()
@@ -205,7 +205,7 @@ class Loop:
 
     async def _process(self, item: Item) -> None:
         if await self._work.process(item) == Outcome.HELD:
-            self._later.add(item.key)
+            self._later[item.key] = self._events.lease  # then its holder may be silent for too long
 
     async def _settle(self) -> None:
         """Wait until nothing is being processed."""
@@ -214,6 +214,10 @@ class Loop:
 
     def _is_wanted(self, key: str) -> bool:
         return is_wanted(key, self._events.prefixes, self._events.suffixes)
+
+    @property
+    def _until_settled(self) -> float:
+        return self._events.settle + _A_LITTLE
 
     @property
     def _stopping(self) -> bool:

@@ -206,7 +206,8 @@ class Work:
             raise
         if outcome in (Outcome.GONE, Outcome.RELEASED):
             await self.steadily(lambda: self._give_back(claim))
-            await self._note(item, "left")
+            if claim.note.state != "staged":  # which is to be published, also if the object is gone by then
+                await self._note(item, "left")
             self._say(outcome, item)
             return outcome
         state = str(outcome)
@@ -286,7 +287,7 @@ class Work:
         try:
             await self._publish(claim, "result", self._output, result_name(item.key, item.version), response.body)
         except Refused as error:
-            raise _Dead(f"its result cannot be written: {error.message}", claim.note.attempts + 1) from error
+            raise _unwritable(error, claim) from error
 
     async def _read(self, claim: Claim) -> bytes:
         item, most = claim.item, self._events.max_object
@@ -347,8 +348,12 @@ class Work:
         result = claim.note.kind == "result"
         store = self._output if result else self._dead
         name = (result_name if result else error_name)(item.key, item.version)
-        with contextlib.suppress(Gone):
-            await self.steadily(lambda: store.move(staged_name(item.key, item.version), name))
+        try:
+            await self.steadily(lambda: store.move(staged_name(item.key, item.version), name), patient=not result)
+        except Gone:
+            pass
+        except Refused as error:
+            raise _unwritable(error, claim) from error
 
     async def _bury(self, claim: Claim, dead: _Dead) -> None:
         """Write a dead letter: the object's copy, if it can be had, and why."""
@@ -420,6 +425,10 @@ def _reason(response: Response) -> str:
         if isinstance(said, dict):
             text = next((said[key] for key in ("error", "message", "detail") if isinstance(said.get(key), str)), text)
     return text or f"status {response.status}"
+
+
+def _unwritable(error: Refused, claim: Claim) -> _Dead:
+    return _Dead(f"its result cannot be written: {error.message}", claim.note.attempts + 1)
 
 
 def _too_large(size: int, most: int) -> str:

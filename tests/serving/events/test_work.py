@@ -318,6 +318,41 @@ def test_an_object_that_the_store_refuses_to_give_is_a_dead_letter_without_copy(
     assert "refuses" in letter["reason"]
 
 
+def test_a_result_that_the_store_refuses_to_take_is_a_dead_letter(world):
+    world.input["a"] = b"x"
+    server = world.server(retries=1)
+
+    def refuse(*_):
+        raise Refused("cannot write to out: there is a folder of that name")
+
+    server.output.move = refuse
+    if not world.moves:
+        create = server.output.create
+        server.output.create = lambda name, data: create(name, data) if name.startswith(".") else refuse()
+    server.run()
+    (letter,) = world.letters().values()
+    assert "there is a folder" in letter["reason"]
+    assert world.results() == {}
+
+
+def test_a_result_that_waits_for_its_store_is_published_in_the_next_life_without_its_object(tmp_path):
+    world = World(tmp_path, moves=True)
+    world.input["a"] = b"x"
+    item = item_of(world, "a")
+    server = world.server(grace=0.01)
+
+    def away(*_):
+        raise DataError("cannot reach out: it is away")
+
+    server.output.move = away
+    server.watch(lambda: server.counters.store_errors > 0)
+    assert world.results() == {}
+    del world.input["a"]
+    counters = world.server().run()
+    assert list(world.results()) == [result_name("a", item.version)]
+    assert (counters.done, len(world.asked)) == (1, 1)
+
+
 def test_an_object_that_changes_before_it_is_read_is_processed_as_what_it_is_then(world):
     world.input["a"] = b"x"
     server = world.server()
