@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import mimetypes
 import random
@@ -17,12 +16,14 @@ from typing import Any, TypeVar
 from ai4sdk.errors import Ai4Error, DataError
 from ai4sdk.serving.events.claims import Claim, Claims, Finished, Held
 from ai4sdk.serving.events.counters import Counters
+from ai4sdk.serving.events.faults import Dead, Ours, Stopped, judge, too_large
 from ai4sdk.serving.events.ledger import Ledger
-from ai4sdk.serving.events.names import copy_name, error_name, result_name, shown, staged_name, version_mark
+from ai4sdk.serving.events.letters import letter, request_id
+from ai4sdk.serving.events.names import copy_name, error_name, result_name, shown, staged_name
 from ai4sdk.serving.events.stores.base import Gone, Item, Refused, Store
-from ai4sdk.serving.messages import JSON, Request, Response
+from ai4sdk.serving.messages import Request, Response
 from ai4sdk.spec.serving_events import ServingEvents
-from ai4sdk.spec.units import format_size, format_span
+from ai4sdk.spec.units import format_span
 
 __all__ = ["Ask", "Outcome", "Work", "pause"]
 
@@ -32,8 +33,6 @@ Ask = Callable[[Request], Awaitable[Response]]
 """What answers: the pool of a model, or any other function."""
 
 T = TypeVar("T")
-
-_NOT_NOW = (429, 503)
 
 
 class Outcome(StrEnum):
@@ -45,26 +44,6 @@ class Outcome(StrEnum):
     HELD = "held"
     GONE = "gone"
     RELEASED = "released"
-
-
-class _Dead(Exception):
-    """An object is at fault, or was tried often enough."""
-
-    def __init__(self, reason: str, attempts: int, status: int | None = None) -> None:
-        super().__init__(reason)
-        self.reason, self.attempts, self.status = reason, attempts, status
-
-
-class _Ours(Exception):
-    """A try failed, and not because of the object; with ``counts`` no more than so many are made."""
-
-    def __init__(self, reason: str, status: int | None = None, *, counts: bool = True) -> None:
-        super().__init__(reason)
-        self.reason, self.status, self.counts = reason, status, counts
-
-
-class _Stopped(Exception):
-    """The server is to end, or the version is another server's now."""
 
 
 def pause(attempt: int, first: float, longest: float, draw: Callable[[], float] = random.random) -> float:
@@ -139,7 +118,7 @@ class Work:
     async def _process(self, item: Item) -> Outcome:
         try:
             taken = await self.steadily(lambda: self._claims.take(item))
-        except _Stopped:
+        except Stopped:
             return Outcome.RELEASED
         if isinstance(taken, Held):
             self.counters.held += 1
@@ -151,7 +130,7 @@ class Work:
             return Outcome.RECOGNISED
         await self._note(item, "claimed", durable=False)
         outcome = Outcome.RELEASED
-        with contextlib.suppress(_Stopped):  # what cannot even be given back is taken up in the next life
+        with contextlib.suppress(Stopped):  # what cannot even be given back is taken up in the next life
             outcome = await self._keep(taken)
         setattr(self.counters, outcome, getattr(self.counters, outcome) + 1)
         return outcome
@@ -174,7 +153,7 @@ class Work:
                 if enough and tries > self._events.retries:
                     raise
                 if self.stopping.is_set():
-                    raise _Stopped from error
+                    raise Stopped from error
                 await self._sleep(pause(tries, self._events.backoff, self._events.longest_backoff))
 
     async def _sleep(self, seconds: float) -> None:
@@ -193,12 +172,12 @@ class Work:
             async with _beating(self, claim, self._events.lease / 3):
                 try:
                     outcome = await self._attempts(claim)
-                except _Dead as dead:
+                except Dead as dead:
                     await self._bury(claim, dead)
                     outcome = Outcome.DEAD
         except Gone:
             outcome = Outcome.GONE
-        except _Stopped:
+        except Stopped:
             outcome = Outcome.RELEASED
         except DataError:
             with contextlib.suppress(DataError):
@@ -234,20 +213,20 @@ class Work:
             if await self.steadily(lambda: self._dead.exists(error_name(item.key, item.version))):
                 return Outcome.DEAD
         if claim.note.deaths > events.retries:
-            raise _Dead(f"the server ended {claim.note.deaths} times while it was working on it", claim.note.attempts)
+            raise Dead(f"the server ended {claim.note.deaths} times while it was working on it", claim.note.attempts)
         waits = 0
         while True:
             try:
                 await self._attempt(claim)
                 return Outcome.DONE
-            except _Ours as failure:
+            except Ours as failure:
                 waits += 1
                 if failure.counts:
                     attempts = claim.note.attempts + 1
                     self.counters.retries += attempts <= events.retries
                     await self.steadily(lambda: claim.write(attempts=attempts))  # noqa: B023 - done before it changes
                     if attempts > events.retries:
-                        raise _Dead(failure.reason, attempts, failure.status) from failure
+                        raise Dead(failure.reason, attempts, failure.status) from failure
                 else:
                     self.counters.unavailable += 1
                     if self._once and waits > events.retries:
@@ -263,7 +242,7 @@ class Work:
                 await self._slots.acquire()
                 self.counters.waiting -= 1
                 if self.stopping.is_set():
-                    raise _Stopped from failure
+                    raise Stopped from failure
 
     async def _attempt(self, claim: Claim) -> None:
         item = claim.item
@@ -277,13 +256,7 @@ class Work:
         finally:
             self.counters.in_flight -= 1
             self.counters.seconds += time.monotonic() - began
-        if 400 <= response.status < 500 and response.status not in (408, *_NOT_NOW):
-            raise _Dead(_reason(response), claim.note.attempts + 1, response.status)
-        if not 200 <= response.status < 300:
-            raise _Ours(_reason(response), response.status, counts=response.status not in _NOT_NOW)
-        if response.content_type.partition(";")[0].strip().lower() != JSON:
-            told = f"the model answers with {response.content_type}, not with JSON"
-            raise _Dead(told, claim.note.attempts + 1, response.status)
+        judge(response, claim.note.attempts + 1)
         try:
             await self._publish(claim, "result", self._output, result_name(item.key, item.version), response.body)
         except Refused as error:
@@ -292,16 +265,16 @@ class Work:
     async def _read(self, claim: Claim) -> bytes:
         item, most = claim.item, self._events.max_object
         if item.size > most:
-            raise _Dead(_too_large(item.size, most), claim.note.attempts)
+            raise Dead(too_large(item.size, most), claim.note.attempts)
         try:
             body = await self.call(lambda: self._source.read(item, most))
         except Refused as error:
-            raise _Ours(error.message) from error
+            raise Ours(error.message) from error
         except DataError as error:
             self.counters.store_errors += 1
-            raise _Ours(error.message, counts=False) from error
+            raise Ours(error.message, counts=False) from error
         if len(body) > most:
-            raise _Dead(_too_large(item.size, most), claim.note.attempts)
+            raise Dead(too_large(item.size, most), claim.note.attempts)
         self.counters.bytes_read += len(body)
         return body
 
@@ -316,14 +289,14 @@ class Work:
             if asked in done:
                 return asked.result()
             if enough in done:
-                raise _Stopped
-            raise _Ours(f"no answer within {format_span(self._events.timeout)}", 504)
+                raise Stopped
+            raise Ours(f"no answer within {format_span(self._events.timeout)}", 504)
         except (Ai4Error, OSError, TimeoutError) as error:
-            raise _Ours(f"{type(error).__name__}: {error}") from error
-        except (_Stopped, _Ours, asyncio.CancelledError):
+            raise Ours(f"{type(error).__name__}: {error}") from error
+        except (Stopped, Ours, asyncio.CancelledError):
             raise
         except Exception as error:
-            raise _Ours(f"{type(error).__name__}: {error}") from error
+            raise Ours(f"{type(error).__name__}: {error}") from error
         finally:
             for task in (asked, enough):
                 task.cancel()
@@ -332,7 +305,7 @@ class Work:
     async def _publish(self, claim: Claim, kind: str, store: Store, name: str, data: bytes) -> None:
         """Let readers see a result or an error, once."""
         if await self.steadily(claim.is_lost):
-            raise _Stopped
+            raise Stopped
         patient = kind == "error"  # of an error nothing else can be made
         if not store.moves:
             await self.steadily(lambda: store.create(name, data), patient=patient)
@@ -355,29 +328,16 @@ class Work:
         except Refused as error:
             raise _unwritable(error, claim) from error
 
-    async def _bury(self, claim: Claim, dead: _Dead) -> None:
+    async def _bury(self, claim: Claim, dead: Dead) -> None:
         """Write a dead letter: the object's copy, if it can be had, and why."""
         item, copy = claim.item, None
         if item.size <= self._events.max_object:
-            with contextlib.suppress(_Dead, _Ours, Gone):
+            with contextlib.suppress(Dead, Ours, Gone):
                 body = await self._read(claim)
                 name = copy_name(item.key, item.version)
                 await self.steadily(lambda: self._dead.put(name, body))
                 copy = name
-        letter = {
-            "reason": dead.reason,
-            "status": dead.status,
-            "key": shown(item.key),
-            "version": item.version,
-            "size": item.size,
-            "input": self._source.address,
-            "copy": copy,
-            "attempts": dead.attempts,
-            "deaths": claim.note.deaths,
-            "request": _request_id(item),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        }
-        data = (json.dumps(letter, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "replace")
+        data = letter(item, self._source.address, copy, dead, claim.note.deaths)
         await self._publish(claim, "error", self._dead, error_name(item.key, item.version), data)
         log.warning(
             "%s is a dead letter: %s", shown(item.key), dead.reason,
@@ -385,7 +345,7 @@ class Work:
         )  # fmt: skip
 
     def _say(self, what: str, item: Item, **facts: Any) -> None:
-        event = {"event": what, "key": shown(item.key), "request": _request_id(item), **facts}
+        event = {"event": what, "key": shown(item.key), "request": request_id(item), **facts}
         log.info("%s: %s", shown(item.key), what, extra={"event": event})
 
 
@@ -412,25 +372,5 @@ async def _beating(work: Work, claim: Claim, every: float) -> AsyncIterator[None
         await task
 
 
-def _request_id(item: Item) -> str:
-    """Name the request about a version, the same in each life."""
-    return version_mark(f"{item.key}\0{item.version}")
-
-
-def _reason(response: Response) -> str:
-    """Find what an answer says is wrong."""
-    text = bytes(response.body[:2000]).decode("utf-8", "replace").strip()
-    with contextlib.suppress(ValueError):
-        said = json.loads(response.body)
-        if isinstance(said, dict):
-            text = next((said[key] for key in ("error", "message", "detail") if isinstance(said.get(key), str)), text)
-    return text or f"status {response.status}"
-
-
-def _unwritable(error: Refused, claim: Claim) -> _Dead:
-    return _Dead(f"its result cannot be written: {error.message}", claim.note.attempts + 1)
-
-
-def _too_large(size: int, most: int) -> str:
-    told = format_size(size) if size > 0 else "more"
-    return f"it has {told}; serving.events.max_object is {format_size(most)}"
+def _unwritable(error: Refused, claim: Claim) -> Dead:
+    return Dead(f"its result cannot be written: {error.message}", claim.note.attempts + 1)
