@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ai4sdk.data.storage import Location
 from ai4sdk.errors import DataError
 from ai4sdk.serving.events.names import PRIVATE, bare_prefixes
-from ai4sdk.serving.events.stores.base import PAGE, Gone, Item, status_of, trouble, troubled
+from ai4sdk.serving.events.stores.base import PAGE, Gone, Item, Refused, status_of, trouble, troubled
 
 __all__ = ["S3Store"]
 
@@ -54,7 +55,8 @@ class S3Store:
             probe = f"{PRIVATE}/probe.{self._owner}"
             self.put(probe, b"")
             self.atomic = not self.create(probe, b"")
-            self.remove(probe)
+            with contextlib.suppress(Refused):  # some may write and not delete
+                self.remove(probe)
 
     def pages(self, prefixes: Sequence[str]) -> Iterator[list[Item]]:
         """Yield the store's own pages."""
