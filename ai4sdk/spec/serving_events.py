@@ -54,6 +54,10 @@ class ServingEvents(Section):
     retries: int = Field(default=3, ge=0, le=100)
     """How often an object is tried again where the server was at fault."""
 
+    deaths: int = Field(default=10, ge=1, le=1000)
+    """How often a server may be killed while it works on an object, before that is taken for the cause. What was begun
+    is done one at a time after a restart, so that others are not suspected."""
+
     backoff: Span = Field(default=1.0, gt=0)
     """Longest wait before the first retry; doubled for each further one. How long exactly is drawn by chance."""
 

@@ -212,7 +212,7 @@ class Work:
                 return Outcome.DONE
             if await self.steadily(lambda: self._dead.exists(error_name(item.key, item.version))):
                 return Outcome.DEAD
-        if claim.note.deaths > events.retries:
+        if claim.note.deaths >= events.deaths:
             raise Dead(f"the server ended {claim.note.deaths} times while it was working on it", claim.note.attempts)
         waits = 0
         while True:

@@ -508,7 +508,7 @@ def test_an_object_that_ends_the_server_each_time_becomes_a_dead_letter_and_othe
 
     for _ in range(20):
         try:
-            asyncio.run(run_to_the_end(world.server(deadly, retries=2)))
+            asyncio.run(run_to_the_end(world.server(deadly, deaths=3)))
             break
         except Killed:
             continue
