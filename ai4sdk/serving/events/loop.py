@@ -102,7 +102,8 @@ class Loop:
             log.info("%d objects were begun before; they come first, one at a time", len(left))
         for item in left:
             await self._begin(item)
-            await self._settle()
+            if self._busy:  # one that waits for a store that will not have it must not keep all others waiting
+                await asyncio.wait(set(self._busy.values()), timeout=self._events.timeout)
 
     async def _run(self) -> None:
         failures = 0

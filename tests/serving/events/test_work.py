@@ -579,6 +579,24 @@ def test_a_kill_before_or_after_any_step_on_s3_leaves_one_result(tmp_path):
         assert world.dead == {}
 
 
+def test_what_was_begun_and_cannot_be_ended_does_not_keep_others_waiting(world):
+    world.input["a"] = b"x"
+    with pytest.raises(Killed):
+        world.server(power=Power(3)).process(item_of(world, "a"))
+    world.input["b"] = b"y"
+    server = world.server(timeout=0.05)
+    create = server.output.create
+
+    def refuse(name, data):
+        if name.endswith(".2"):  # the claim that would take it over
+            raise Refused("cannot write to out")
+        return create(name, data)
+
+    server.output.create = refuse
+    server.watch(lambda: len(world.results()) == 1)
+    assert list(world.results()) == [result_name("b", item_of(world, "b").version)]
+
+
 def test_notifications_are_looked_up_and_forged_ones_do_nothing(world):
     async def run() -> Counters:
         async with world.server(every=3600) as server:
