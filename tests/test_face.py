@@ -35,6 +35,7 @@ def test_importing_the_face_imports_nothing_else():
         "ai4sdk.spec", "ai4sdk.config.load", "ai4sdk.planning.build", "ai4sdk.runs.store", "ai4sdk.backends.launch",
         "ai4sdk.backends.local.supervisor", "ai4sdk.backends.local.pool", "ai4sdk.cli.run", "ai4sdk.cli.plan", "ai4sdk.cli.runs", "ai4sdk.cli.predict",
         "ai4sdk.cli.why", "ai4sdk.cli.diff", "ai4sdk.cli.configs", "ai4sdk.cli.schema", "ai4sdk.cli.init", "ai4sdk.cli.watch",
+        "ai4sdk.cli.serve", "ai4sdk.serving.server", "ai4sdk.serving.sources",
         "ai4sdk.sdk", "ai4sdk.catalog", "ai4sdk.data.fingerprint", "ai4sdk.data.summary", "ai4sdk.data.storage", "ai4sdk.data.secrets",
     ],
 )  # fmt: skip

@@ -19,6 +19,7 @@ from ai4sdk.config.project import find_project
 from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.planning.build import make_plan
 from ai4sdk.spec import TargetDataset
+from ai4sdk.spec.deployment import checked_address
 
 EPILOG = """\
 actions:
@@ -96,7 +97,7 @@ def server(command: str, argv: Sequence[str]) -> int:
             f"ai4sdk cannot do this here: {error}", hint="pip install 'ai4sdk[federated]'"
         ) from error
     read_certificate(Path(args.certificate), Path(args.key))
-    listen = {"address": args.address, "certificate": absolute(args.certificate), "key": absolute(args.key)}
+    listen = {"address": address_of(args.address), "certificate": absolute(args.certificate), "key": absolute(args.key)}
     real = ["++federation.partition=null", "++federation.join=null", f"++federation.listen={mapping(listen)}"]
     config, overrides = split_config(command, args.overrides)
     project = find_project()
@@ -112,6 +113,14 @@ def server(command: str, argv: Sequence[str]) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     with interrupts_held():
         return follow(start_run(plan, project.root), plan, detach=args.detach, wait=args.wait)
+
+
+def address_of(text: str) -> str:
+    """Return an address as it was typed; raises `UsageError` if it is none."""
+    try:
+        return checked_address(text)
+    except ValueError as error:
+        raise UsageError(str(error), hint="HOST:PORT") from None
 
 
 def absolute(path: str) -> str:

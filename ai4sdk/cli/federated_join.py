@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ai4sdk.backends.launch import resume_run, start_run
 from ai4sdk.backends.standing import current_state
 from ai4sdk.cli.arguments import Parser, add_runs_option, add_waiting_options, runs_folder, split_config
-from ai4sdk.cli.federated import absolute, mapping
+from ai4sdk.cli.federated import absolute, address_of, mapping
 from ai4sdk.cli.following import follow
 from ai4sdk.cli.interrupts import interrupts_held
 from ai4sdk.cli.plan import warnings_of
@@ -109,7 +109,7 @@ def _connection(args: argparse.Namespace, project: Project) -> dict[str, str | N
     if token == "-":
         token = _kept(sys.stdin.readline().strip(), folder / f"{args.site}.token")
     return {
-        "address": args.address,
+        "address": address_of(args.address),
         "ca": absolute(args.ca),
         "token_file": absolute(token) if token is not None else None,
         "key": absolute(args.key or str(folder / f"{args.site}.key")),
@@ -130,6 +130,7 @@ def _kept(token: str, path: Path) -> str:
 
 def _ask(connection: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what the coordinator tells, and its terms."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what is wrong is told once, by us
     try:
         from ai4sdk.federated.deploy.agreement import terms_told
         from ai4sdk.federated.deploy.client import Ended, Forgotten, Refused, Unreachable
@@ -148,10 +149,18 @@ def _ask(connection: Mapping[str, str | None]) -> tuple[dict[str, Any], dict[str
             ) from None
         except Unreachable as error:
             raise EnvironmentFault(
-                f"the coordinator at {address} cannot be reached: {error}",
-                hint="look at the address, whether the port is open for outgoing connections, and at --ca",
+                f"the coordinator at {address} cannot be reached: {error}", hint=_why_unreachable(str(error), ca)
             ) from None
     return {**told, "key": client.fingerprint}, terms_told(told)
+
+
+def _why_unreachable(error: str, ca: str) -> str:
+    if "handshake" in error or "certificate" in error.lower() or "erification" in error:  # as gRPC words it
+        return (
+            f"who answers there has no certificate for this name that is signed by {ca} and valid today: ask whoever "
+            "coordinates for theirs; a proxy that opens TLS has another, too"
+        )
+    return "look at the address, and whether the port is open for outgoing connections"
 
 
 def _terms(client: SiteClient, unreachable: type[Exception]) -> Mapping[str, Any]:
@@ -209,15 +218,30 @@ def _agree(digest: str, approved: str | None) -> None:
 
 
 def _start(plan: Plan, project: Project) -> RunPaths:
-    """Start to take part, or go on with what was interrupted: what the site keeps is in that run's folder."""
+    """Start to take part, or go on with what was interrupted: what the site keeps is in that run's folder.
+
+    Raises
+    ------
+    UsageError
+        If it takes part already: two runs of a site would each keep a half of what is its own.
+    """
+    join, ended = plan.job["federation"]["join"], None
     for found in reversed(list_runs(Path(project.root, plan.job["runs"]))):
         if found.state.state is State.SUCCEEDED:
             continue
         before = read_plan_file(found.paths.root)
-        if before.job["federation"].get("join") != plan.job["federation"]["join"] or before.digest != plan.digest:
+        theirs = before.job["federation"].get("join")
+        if theirs is None or (theirs["address"], theirs["site"]) != (join["address"], join["site"]):
             continue
-        if current_state(found.paths).state.state in (State.INTERRUPTED, State.CANCELLED, State.FAILED):
-            print(f"going on with {found.id}", file=sys.stderr)
-            resume_run(found.paths, project.root)
-            return found.paths
-    return start_run(plan, project.root)
+        if not current_state(found.paths).state.state.ended:
+            raise UsageError(
+                f"{found.id} takes part as {join['site']} already",
+                hint=f"ai4sdk logs -f {found.id}; `ai4sdk cancel {found.id}` has it leave",
+            )
+        if ended is None and theirs == join and before.digest == plan.digest:
+            ended = found
+    if ended is None:
+        return start_run(plan, project.root)
+    print(f"going on with {ended.id}", file=sys.stderr)
+    resume_run(ended.paths, project.root)
+    return ended.paths

@@ -22,6 +22,7 @@ from ai4sdk.planning.build import make_plan
 from ai4sdk.planning.plan import Plan, TaskPlan
 from ai4sdk.runs.files import write_text
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.spec import FileDataset, Job
 from ai4sdk.spec.privacy import Privacy
 from ai4sdk.spec.scale import Scale, scale_of
 from ai4sdk.spec.units import format_size, format_span
@@ -132,6 +133,7 @@ def plan_lines(plan: Plan, project: Path, deep: dict[str, Any] | None = None, co
         rows.append(("training", _training(job)))
         if job["training"]["mode"] == "federated":
             rows.append(("federation", _federation(job["federation"])))
+            rows += [("scaling", text)] if (text := _scaling(plan.as_job())) else []
             if job["federation"]["privacy"]:
                 rows.append(("privacy", _privacy(job["federation"])))
         scale = scale_of(plan.as_job())
@@ -266,6 +268,21 @@ def _federation(federation: dict[str, Any]) -> str:
     if federation["personal"]:
         parts.append(f"each site a module of its own (pull {federation['personal']['strength']:g})")
     return ", ".join(parts)
+
+
+def _scaling(job: Job) -> str:
+    """Say by what samples numbers in files are scaled, as a rehearsal and sites that join may differ in it."""
+    federation = job.federation
+    if not any(isinstance(one, FileDataset) and one.standardize for one in job.datasets.values()):
+        return ""
+    if federation.join is not None:
+        return "numbers by this site's own training samples"
+    if federation.listen is not None:
+        return "numbers at each site by its own training samples, here by the coordinator's"
+    if federation.scaling == "apart":
+        return "numbers at each site by its own training samples, as sites that join do"
+    hint = "" if federation.partition is not None else ": federation.scaling=apart rehearses that"
+    return f"numbers by the training samples of all sites; sites that join scale by their own{hint}"
 
 
 def _sites(federation: dict[str, Any]) -> str:

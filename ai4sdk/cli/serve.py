@@ -56,7 +56,9 @@ def main(command: str, argv: Sequence[str]) -> int:
     if config is not None and sources:
         raise UsageError(f"both {sources[0]} and config={config} say what to serve", hint="give one of the two")
     if config is None and (own := next((each for each in rest if "serving.models" in each.partition("=")[0]), None)):
-        raise UsageError(f"{own} needs a config to belong to", hint=f"ai4sdk serve config=endpoint {own}")
+        raise UsageError(
+            f"{own} says what to serve, but it belongs to no config", hint=f"ai4sdk serve config=NAME {own}"
+        )
 
     from ai4sdk.serving.link import spawn
     from ai4sdk.serving.server import open_socket, serve
@@ -66,7 +68,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     try:
         if config is None:
             models = _named(sources or ["latest"], Sources(runs, {}, project.root), args.trust_code)
-            job = load_job("endpoint", ["++serving.models={model: model}", *rest], project).job
+            job = load_job("endpoint", rest, project).job
         else:
             job = load_job(config, rest, project).job
             models = job.serving.models or {job.name: ServedModel(source=job.name)}
@@ -104,7 +106,7 @@ def _named(sources: Sequence[str], finder: Sources, trust_code: bool) -> dict[st
         if name in models:
             raise UsageError(
                 f"{models[name].source} and {source} are both called {name}",
-                hint=f"ai4sdk serve config=endpoint serving.models.a={models[name].source} serving.models.b={source}",
+                hint=f"name them in a config: serving: {{models: {{a: {models[name].source}, b: {source}}}}}",
             )
         models[name] = ServedModel(source=source, trust_code=trust_code)
     return models

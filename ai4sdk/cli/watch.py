@@ -97,7 +97,17 @@ def _figures(progress: dict[str, Any], most: int = 4) -> str:
 
 def round_text(progress: Mapping[str, Any]) -> str:
     """Say how far a federation is."""
-    return f"round {progress['round']} of {progress['rounds']}, {_sites(progress)}"
+    waits, rounds = progress.get("waits_for"), progress["rounds"]
+    if waits:
+        return f"round {progress['round'] + 1} of {rounds} waits for sites: {_there(waits)}"
+    if not progress["round"]:
+        return f"round 1 of {rounds}"
+    return f"round {progress['round']} of {rounds}, {_sites(progress)}"
+
+
+def _there(waits: Mapping[str, Any]) -> str:
+    there = ", ".join(waits["there"])
+    return f"{len(waits['there'])} of {waits['needed']} are there" + (f" ({there})" if there else "")
 
 
 def _sites(progress: Mapping[str, Any]) -> str:
@@ -129,7 +139,7 @@ class _Lines:
 
     def show(self, progress: dict[str, Any], state: RunState) -> None:
         phase, epoch, rounds = progress.get("phase"), progress.get("epoch"), progress.get("rounds")
-        now = (phase, progress.get("round") if rounds else epoch)
+        now = (phase, progress.get("round"), progress.get("waits_for")) if rounds else (phase, epoch)
         if phase is None or now == self.last:
             return
         self.last = now
@@ -184,7 +194,9 @@ class _Live:
         phase = progress.get("phase") or "start"
         if phase == "fit" and progress.get("rounds"):
             done, total = progress["round"], progress["rounds"]
-            figures = f"{_sites(progress)}  {_figures(progress)}"
+            waits = progress.get("waits_for")
+            sites = f"waits for sites: {_there(waits)}" if waits else _sites(progress) if done else ""
+            figures = f"{sites}  {_figures(progress)}"
             self.progress.update(self.task, description="rounds", completed=done, total=total, figures=figures)
         elif phase == "fit":
             batches, batch, epochs = progress.get("batches"), progress.get("batch") or 0, progress.get("epochs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -107,10 +108,48 @@ def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def nearest(word: str, words: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """Return the word most like another, or ``None`` where none comes near."""
-    lowered = {candidate.lower(): candidate for candidate in words}
-    found = difflib.get_close_matches(word.lower()[:200], lowered, n=1, cutoff=cutoff)
-    return lowered[found[0]] if found else None
+    """Return the word most like another, by its letters or by the words in it, or ``None`` where none comes near."""
+    typed = word.lower()[:200]
+    best, most = None, 0.0
+    for candidate in words:
+        likeness = _likeness(typed, candidate.lower())
+        if likeness >= cutoff and likeness > most:
+            best, most = candidate, likeness
+    return best
+
+
+def _likeness(one: str, other: str) -> float:
+    return max(difflib.SequenceMatcher(None, other, one).ratio(), _shared_words(one, other))
+
+
+def _shared_words(one: str, other: str) -> float:
+    """Return the share of words that two names have in common, in any order; initials stand for what they begin."""
+    (ours, theirs) = (re.findall(r"[^\W_]+", name) for name in (one, other))
+    if len(ours) < 2 and len(theirs) < 2:
+        return 0.0
+    met, left = 0, list(theirs)
+    for word in ours:
+        if covered := _standing_for(word, left):
+            met += 1 + len(covered)
+            left = [each for index, each in enumerate(left) if index not in covered]
+    return met / (len(ours) + len(theirs))
+
+
+def _standing_for(word: str, words: Sequence[str]) -> range:
+    """Return the places of what a word stands for: one of the same stem, or several whose initials it is."""
+    for place, other in enumerate(words):
+        stem = next(
+            (at for at, (a, b) in enumerate(zip(word, other, strict=False)) if a != b), min(len(word), len(other))
+        )
+        if word == other or (stem >= _STEM and stem >= max(len(word), len(other)) / 2):
+            return range(place, place + 1)
+    initials = "".join(other[0] for other in words)
+    start = initials.find(word) if len(word) > 1 else -1
+    return range(start, start + len(word)) if start >= 0 else range(0)
+
+
+_STEM = 4
+"""Letters with which words must begin alike to be forms of one, as scale and scaling."""
 
 
 def nearest_key(key: str, existing: Sequence[str]) -> str | None:

@@ -24,8 +24,9 @@ class Loaded:
     composition: Composition
 
     def __repr__(self) -> str:
-        target = (self.job.function or self.job.learner.module).target
-        return f"<Job {self.job.name}: {target} from config {self.composition.config!r}>"
+        does = self.job.function or self.job.module
+        what = does.target if does is not None else f"serves {', '.join(self.job.serving.models)}"
+        return f"<Job {self.job.name}: {what} from config {self.composition.config!r}>"
 
     def to_yaml(self) -> str:
         """Return the job as YAML, defaults filled in and secrets as references."""

@@ -33,6 +33,7 @@ GROUPS = (
     "serving",
     "backend",
     "sweep",
+    "serving",
 )
 """Sections of a job that are config groups, too."""
 

@@ -51,6 +51,11 @@ class Data:
     column_names: list[str] | None
     sites: dict[str, list[Any]] | None = None
 
+    @property
+    def input_names(self) -> list[str] | None:
+        """Names of the module's inputs, which tell columns and the texts in them, where samples are records."""
+        return self.preprocessing.input_names if self.preprocessing is not None else None
+
 
 class SplitData(LightningDataModule):
     """Datasets or loaders by split.

@@ -279,7 +279,8 @@ class Preprocessing:
 
     def _scaled(self, inputs: Any) -> Array32:
         try:
-            values = np.asarray(inputs, dtype=np.float64 if self.mean is not None else np.float32)
+            with np.errstate(over="ignore"):  # told below, with the sample's number
+                values = np.asarray(inputs, dtype=np.float64 if self.mean is not None else np.float32)
         except (ValueError, TypeError) as error:
             raise DataError(f"the samples are no array of numbers: {error}", hint=_shape_hint(self.shape)) from None
         if values.shape == self.shape:
@@ -300,7 +301,14 @@ class Preprocessing:
             values = np.where(empty, np.asarray(self.fill), values)
         if self.mean is not None and self.std is not None:
             values = (values - np.asarray(self.mean)) / np.asarray(self.std)
-        return np.ascontiguousarray(values, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            scaled = np.ascontiguousarray(values, dtype=np.float32)
+        if not np.isfinite(scaled).all():
+            raise DataError(
+                f"sample {int(np.argwhere(~np.isfinite(scaled))[0][0]) + 1} holds a number too large for float32",
+                hint="rescale it",
+            )
+        return scaled
 
 
 def fit_table(found: TableStudy, *, standardize: bool, missing: str, task: str, label: str | None) -> Preprocessing:

@@ -133,6 +133,7 @@ class Federated(Work):
 
     def prepare(self) -> None:
         """Make data and module, on one thread: processes that are forked later could not use more."""
+        self.records.progress.update(round=0, rounds=self.job.federation.rounds)
         threads, self.threads = self.threads, 1
         super().prepare()
         self.threads = threads
@@ -145,10 +146,11 @@ class Federated(Work):
         datasets = dict(zip(sites, self.job.datasets.items(), strict=True))
         self.own = {site: self.read(key, dataset) for site, (key, dataset) in datasets.items()}
         if all(isinstance(dataset, FileDataset) for _, dataset in datasets.values()):
-            common = prepared_alike(self.own)  # which is known only now that all are read
-            for site, (key, dataset) in datasets.items():
-                if self.own[site].preprocessing != common:
-                    self.own[site] = self.read(key, dataset, common)
+            common = prepared_alike(self.own)  # which is known only now that all are read; refuses what is not alike
+            if self.job.federation.scaling == "together":
+                for site, (key, dataset) in datasets.items():
+                    if self.own[site].preprocessing != common:
+                        self.own[site] = self.read(key, dataset, common)
         return gathered(self.own)
 
     def evaluate(self) -> None:
@@ -175,7 +177,9 @@ class Federated(Work):
         assert rounds is not None  # planning writes it out
         server.begin(self.sharing.shared_of(self.module))
         if len(server.done) > 1:
-            self.records.event("resumed", round=server.done[-1].number)
+            last = server.done[-1]
+            self.records.event("resumed", round=last.number)
+            self._show(last, rounds, len(grid.nodes))
             told = {event["number"] for event in read_json_lines(self.paths.events) if event["event"] == "round"}
             for record in server.done[1:]:
                 if record.number not in told:  # it was killed between the two
@@ -225,6 +229,9 @@ class Federated(Work):
         traffic = {"traffic/down_bytes": float(down), "traffic/up_bytes": float(up)}
         self.records.metrics({**record.metrics, **traffic}, step=record.number, epoch=record.number)
         self.records.event("round", number=record.number, sites=len(record.answered), refused=record.refused)
+        self._show(record, rounds, sites)
+
+    def _show(self, record: Round, rounds: int, sites: int) -> None:
         self.records.progress.update(
             round=record.number, rounds=rounds, sites=len(record.answered), of_sites=sites, metrics=record.metrics
         )

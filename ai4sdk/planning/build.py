@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ai4sdk.config.load import Loaded
 from ai4sdk.config.validate import located
-from ai4sdk.errors import Ai4Error, ConfigError, DataError, EnvironmentFault, NotFound, Problem
+from ai4sdk.errors import Ai4Error, ConfigError, DataError, EnvironmentFault, NotFound, Problem, UsageError
 from ai4sdk.planning.checks import Finding, check_job, targets_of
 from ai4sdk.planning.code import CodeSnapshot, take_snapshot
 from ai4sdk.planning.plan import Plan, TaskPlan, digest_of, results_of
@@ -80,8 +80,13 @@ def make_plan(loaded: Loaded, *, command: Sequence[str] = (), parts: Parts | Non
     ConfigError
         With every mistake found: targets that do not exist or do not take what they are given, data that cannot be
         read, sections that do not fit together.
+    UsageError
+        If the job only serves models.
     """
     job, project = loaded.job, loaded.composition.project
+    if job.function is None and job.module is None:
+        name = loaded.composition.config
+        raise UsageError(f"{name} serves models; there is nothing to train", hint=f"ai4sdk serve config={name}")
     parts = parts if parts is not None else Parts()
     search = project.code_folders()
     findings: list[Finding] = []

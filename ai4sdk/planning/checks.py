@@ -410,6 +410,9 @@ def _federation_can_train_so(job: Job, search: list[Path]) -> Iterator[Finding]:
     if job.federation.partition is not None and own:
         message = "sites either divide one dataset (partition) or have data of their own (sites)"
         yield Finding("federation.partition", message, "federation.partition=null")
+    if job.federation.scaling == "apart" and job.federation.partition is not None:
+        message = "one dataset is scaled before it is divided; sites with files of their own can be scaled apart"
+        yield Finding("federation.scaling", message, "federation.scaling=together, or federation.sites")
     yield from _sites_train_so_long(job)
     if real and job.federation.slow:
         yield Finding("federation.slow", "slow sites are simulated in rehearsals only", "~federation.slow")

@@ -93,6 +93,7 @@ def what_leaves(terms: Mapping[str, Any]) -> list[str]:
     if federation["batchnorm"] != "average":
         lines.append(f"not sent: of batch normalisation, what {federation['batchnorm']!r} keeps at the site")
     lines.append("the number of its training and validation samples, and the metrics that the module logs")
+    lines.append("a digest of the names of its classes and inputs, to tell whether they are those of other sites")
     lines.append("how long it trained, and what processor time (with hardware.core_watts: energy) that took")
     if federation["strategy"]["_target_"].rpartition(".")[2] == "Scaffold":
         lines.append("the change of its control variate: means of gradients")

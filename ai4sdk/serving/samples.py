@@ -72,7 +72,9 @@ def _as_array(samples: Any) -> Any:
         array = np.asarray(samples)
     except ValueError:
         return samples
-    return array if array.dtype.kind in "biuf" and array.ndim else samples
+    if array.dtype.kind == "b":
+        raise Refused(400, "the samples hold true and false; the model takes numbers")
+    return array if array.dtype.kind in "iuf" and array.ndim else samples
 
 
 def _pictures(array: Any) -> list[Any]:

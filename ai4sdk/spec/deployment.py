@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.units import Span
 
-__all__ = ["SITE_NAME", "Join", "Listen"]
+__all__ = ["SITE_NAME", "Join", "Listen", "checked_address"]
 
 SITE_NAME = r"^[A-Za-z0-9][\w.-]*$"
 """Pattern of the names of sites."""
@@ -15,10 +18,23 @@ SITE_NAME = r"^[A-Za-z0-9][\w.-]*$"
 _ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
 
 
+def checked_address(text: str) -> str:
+    """Return ``HOST:PORT`` as it is; raises `ValueError` if it is none."""
+    if not re.fullmatch(_ADDRESS.strip("^$"), text):
+        raise ValueError(f"{text!r} is no address: host and port are needed, such as coordinator.example.org:9443")
+    if int(text.rpartition(":")[2]) > _LAST_PORT:
+        raise ValueError(f"{text!r} is no address: ports end at {_LAST_PORT}")
+    return text
+
+
+_LAST_PORT = 65535
+Address = Annotated[str, AfterValidator(checked_address), WithJsonSchema({"type": "string", "pattern": _ADDRESS})]
+
+
 class Listen(Section):
     """Where a coordinator waits for sites, and for how long. `ai4sdk federated server` writes it."""
 
-    address: str = Field(default="0.0.0.0:9443", pattern=_ADDRESS)
+    address: Address = "0.0.0.0:9443"
     """Address and port to listen at."""
 
     certificate: str = Field(min_length=1)
@@ -41,7 +57,7 @@ class Listen(Section):
 class Join(Section):
     """How a site joins. `ai4sdk federated join` writes it."""
 
-    address: str = Field(pattern=_ADDRESS)
+    address: Address
     """Address and port of the coordinator."""
 
     site: str = Field(pattern=SITE_NAME, max_length=64)

@@ -86,6 +86,10 @@ class Federation(Section):
     """Sites that have data of their own, by name, in place of ``partition``: rehearsed on this machine, and the same
     sections are what they join with. The samples for evaluation are those of all sites."""
 
+    scaling: Literal["together", "apart"] = "together"
+    """How a rehearsal scales numbers in files of ``sites``: ``together``, by the training samples of all of them; or
+    ``apart``, each site by its own, as sites do that join, so that the weights are theirs."""
+
     listen: Listen | None = field_that_changes_nothing(default=None)
     """Where the coordinator of real sites waits for them, in place of ``partition``."""
 

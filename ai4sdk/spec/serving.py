@@ -120,7 +120,8 @@ class Serving(Section):
     """How trained models are served. `ai4sdk serve RUN` fills in ``models``."""
 
     models: dict[
-        Annotated[str, Field(pattern=MODEL_NAME, max_length=64)], Annotated[ServedModel, BeforeValidator(_as_model)]
+        Annotated[str, Field(pattern=MODEL_NAME, max_length=64)],
+        Annotated[ServedModel, BeforeValidator(_as_model, json_schema_input_type=str | ServedModel)],
     ] = Field(default_factory=dict)
     """Name → model; a text is a ``source``. Without any, the latest run of the job is served."""
 

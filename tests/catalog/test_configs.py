@@ -27,6 +27,7 @@ GROUPS = {
     "module",
     "optimizer",
     "scheduler",
+    "serving",
     "storage",
     "sweep",
     "tracking",

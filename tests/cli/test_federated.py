@@ -48,6 +48,9 @@ def test_tokens_are_issued_listed_and_revoked(capsys, project: Path) -> None:
         (["token", "issue", "north", "--expires", "soon"], "--expires 30d"),
         (["server", "config=train"], "--help"),
         (["join", "localhost:1", "config=train"], "--help"),
+        (["show", "localhost", "--site", "north", "--ca", "ca.pem"], "host and port are needed"),
+        (["show", "https://localhost:1", "--site", "north", "--ca", "ca.pem"], "host and port are needed"),
+        (["join", "localhost:99999", "config=train", "--site", "north", "--ca", "ca.pem"], "ports end at 65535"),
     ],
 )
 def test_what_is_not_understood_is_told_with_the_next_thing_to_type(capsys, project: Path, argv, fix) -> None:
@@ -73,3 +76,23 @@ def test_a_token_comes_from_a_file_standard_input_or_the_environment(
     assert stat.S_IMODE(Path("runs/federation/north.key").stat().st_mode) == 0o600
     assert "cannot be read" in run(capsys, *show, "--token-file", "none")[2]
     assert "never made without" in run(capsys, *show[:-1], "none.pem", "--token-file", "-")[2]
+    assert "holds no certificate" in run(capsys, *show[:-1], str(kept), "--token-file", str(kept))[2]
+
+
+def test_a_coordinator_listens_at_no_other_port_than_it_is_told(capsys, project: Path) -> None:
+    assert run(capsys, "certificates", "tls", "localhost")[0] == 0
+    server = (
+        "server",
+        "config=train",
+        "--certificate",
+        "tls/server.pem",
+        "--key",
+        "tls/server.key",
+        "training.mode=federated",
+    )
+    status, _, err = run(capsys, *server, "--address", "0.0.0.0:74979")  # whose last 16 bits are 9443
+    assert (status, "ports end at 65535" in err) == (2, True)
+    words = "++federation.listen={address: '0.0.0.0:74979', certificate: tls/server.pem, key: tls/server.key}"
+    assert main(["plan", "config=train", "training.mode=federated", words]) == 2
+    assert "ports end at 65535" in capsys.readouterr().err
+    assert not Path("runs").exists() or not list(Path("runs").glob("2*"))

@@ -51,6 +51,8 @@ def test_an_override_is_cited_as_typed(project):
         ("module.widht=3", "module.width=3"),
         ("trainig.max_epochs=3", "training.max_epochs=3"),
         ("training.max_epoch=3", "training.max_epochs=3"),
+        ("training.lr_scaling=true", "training.scale_learning_rate=true"),
+        ("training.epochs_max=3", "training.max_epochs=3"),
         ("+optimizer.lr=3", "optimizer.lr=3"),
         ("~optimizer.momentumm", None),
         ("hydra.run.dir=x", "runs=FOLDER"),

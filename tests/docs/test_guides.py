@@ -46,6 +46,7 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         "rehearse-a-federation",
         "federate-between-institutions",
         "join-as-a-site",
+        "serve-a-model",
         pytest.param("slurm", marks=pytest.mark.slurm),
         "on-kubernetes",
         pytest.param("on-ray", marks=pytest.mark.ray),

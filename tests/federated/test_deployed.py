@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from flwr.app import Context, Message, RecordDict
 
-from ai4sdk.errors import RunFailed, RunInterrupted
+from ai4sdk.errors import DataError, RunFailed, RunInterrupted
 from ai4sdk.federated.app import SITE
+from ai4sdk.federated.deploy.agreement import names_of, require_names_alike
 from ai4sdk.federated.deploy.client import Forgotten
+from ai4sdk.federated.deploy.grid import DeployedGrid
 from ai4sdk.federated.deploy.questions import Questions
 from ai4sdk.federated.ledger import Round
 from ai4sdk.testing.helpers import wait_for
+from ai4sdk.worker.signals import StopRequest
 from tests.federated.deployed import deployed
 from tests.federated.noop import app_of, bits, server_of
 
@@ -132,6 +135,39 @@ def test_a_late_answer_is_discarded_and_the_site_takes_part_in_the_next_round(tm
         assert "within 1.5 s" in record.refused["site-2"]
         slow.set()
         assert set(server.round().answered) == {"site-1", "site-2"}
+
+
+def test_who_is_waited_for_is_told(tmp_path: Path) -> None:
+    told: list[tuple[list[str], int]] = []
+    with deployed(tmp_path, 2, wait=20.0) as coordinator:
+        coordinator.grid = DeployedGrid(
+            coordinator.link,
+            coordinator.settings,
+            StopRequest(),
+            tell=lambda there, needed: told.append((there, needed)),
+        )
+        gathering = threading.Thread(target=coordinator.grid.gather, args=(2,))
+        gathering.start()
+        for number, site in enumerate(("site-2", "site-1"), 1):
+            wait_for(lambda number=number: len(told) == number, 10)  # type: ignore[misc]
+            coordinator.join(site)
+        gathering.join(10)
+        assert coordinator.grid.gather(1) == ["site-1", "site-2"]
+    assert told == [([], 2), (["site-2"], 2), (["site-1", "site-2"], 2)], "nothing where nobody is waited for"
+
+
+def test_sites_whose_classes_or_inputs_have_other_names_are_told(tmp_path: Path) -> None:
+    ours, mixed = names_of(["no", "yes"], ["age", "sex=f"]), names_of(["no", "yes"], ["sex=f", "age"])
+    assert names_of(None, ["age"]).keys() == {"inputs"}
+    with deployed(tmp_path, 2) as coordinator, coordinator.client("site-1") as one, coordinator.client("site-2") as two:
+        assert one.terms()["names"] == {}
+        require_names_alike(one.terms(mixed)["names"], mixed)
+        with pytest.raises(DataError, match="the inputs of this site's data are not those of site-1"):
+            require_names_alike(two.terms(ours)["names"], ours)
+        require_names_alike(one.terms(ours)["names"], ours)  # it has changed its data, and comes back
+        require_names_alike(two.terms(ours)["names"], ours)
+        for nonsense in ({"inputs": "age, sex"}, {"inputs": 3}, {"files": ours["inputs"]}, ["inputs"], "x"):
+            assert two.terms(nonsense)["names"] == one.terms()["names"]  # type: ignore[arg-type] # as a stranger might
 
 
 def test_nobody_waits_for_ever(tmp_path: Path) -> None:

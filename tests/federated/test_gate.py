@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -327,6 +328,25 @@ def test_a_token_that_is_revoked_while_its_site_waits_gets_no_more_messages(coor
     error = coordinator.errors["site-1"]
     assert isinstance(error, EnvironmentFault)
     assert "the token is revoked" in str(error)
+
+
+def test_strangers_who_knock_and_say_no_more_keep_nobody_out(coordinator: Deployed) -> None:
+    """Each of them would keep a thread of the server waiting, if it waited for what they were to say."""
+    silent = threading.Event()
+
+    def nothing_yet() -> Iterator[bytes]:
+        silent.wait(60)
+        yield b""
+
+    channel = stub(coordinator)[1]
+    with channel, coordinator.client("site-1") as site:
+        begin = channel.stream_unary("/flwr.proto.Fleet/PullMessages")
+        knocks = [begin.future(nothing_yet(), timeout=60) for _ in range(300)]
+        try:
+            assert {knock.code() for knock in knocks} == {STATUS.UNAUTHENTICATED}
+            assert site.terms()["site"] == "site-1"
+        finally:
+            silent.set()
 
 
 def test_no_token_is_ever_logged(coordinator: Deployed, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import os
-import signal
-import socket
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
 import ai4sdk
-from ai4sdk.cli import main
 from ai4sdk.testing.helpers import wait_for, weights
-from ai4sdk.testing.project import write_project
+from tests.federated.institution import Coordinator, Institution
 
 SITES = ["east", "north", "south", "west"]
 CODE = """
@@ -63,6 +56,16 @@ class Net(Plain):
         time.sleep(0.1)
         return super().training_step(batch, batch_idx)
 """
+OF_FILES = """
+import torch
+from net import Net as Plain
+
+
+class Net(Plain):
+    def __init__(self, width=8):
+        super().__init__(width, features=3)
+        self.example_input_array = torch.zeros(1, 3)
+"""
 COMMON = (
     *("training.mode=federated", "training.max_epochs=5", "tracking.kind=none", "module._target_=hospitals.Net"),
     *("++federation.strategy=fedadam", "federation.min_sites=4", "federation.retries=5", "hardware.cpus=1"),
@@ -77,68 +80,21 @@ OF_EACH = "++federation.sites={" + ", ".join(f"{site}: {{dataset: {{site: {site}
 """The same for all of them in one YAML, which a rehearsal takes, and a site that joins."""
 
 
-class Institution:
-    """A project, and the command line in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-        write_project(folder)
-        config = (folder / "configs/train.yaml").read_text().partition("dataset:")[0]
-        (folder / "configs/train.yaml").write_text(config)
-        (folder / "hospitals.py").write_text(CODE)
-
-    def do(self, *argv: str, status: int = 0) -> str:
-        """Type a command here; return what it printed."""
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.chdir(self.folder), redirect_stdout(out), redirect_stderr(err):
-            ended = main(argv)
-        self.said = err.getvalue()
-        assert ended == status, f"{argv}: {out.getvalue()}\n{self.said}"
-        return out.getvalue()
-
-    def run(self) -> ai4sdk.Run:
-        return ai4sdk.open_run("latest", project=self.folder)
-
-    def worker(self) -> int:
-        return [int(event["pid"]) for event in self.run().events() if event["event"] == "task started"][-1]
-
-    def kill(self) -> None:
-        os.kill(self.worker(), signal.SIGKILL)
-        wait_for(lambda: self.run().status.state == "interrupted", 60)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehearsal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coordinator = Institution(tmp_path / "coordinator")
-    sites = {name: Institution(tmp_path / name) for name in SITES}
-    coordinator.do("federated", "certificates", "tls", "localhost", "127.0.0.1")
-    for name, site in sites.items():
-        coordinator.do("federated", "token", "issue", name, "--out", str(site.folder / "token"))
-    address = f"127.0.0.1:{free_port()}"
-    tls = ("--certificate", "tls/server.pem", "--key", "tls/server.key")
-    coordinator.do(
-        "federated", "server", "config=train", *COMMON, data_of(None), "--address", address, *tls, "--detach"
-    )
-    leader = coordinator.run()
-    wait_for(lambda: any(event["event"] == "listening" for event in leader.events()))
+    sites = {name: Institution(tmp_path / name, CODE) for name in SITES}
+    coordinator = Coordinator(tmp_path / "coordinator", sites, CODE)
+    leader = coordinator.lead(*COMMON, data_of(None))
 
-    who = ("--token-file", "token", "--ca", str(coordinator.folder / "tls/ca.pem"))
     north = sites["north"]
-    told = json.loads(north.do("federated", "show", address, "--site", "north", *who, "--json"))
+    told = coordinator.terms("north", north)
     digest = told["terms"]["digest"]
     listed = json.loads(coordinator.do("federated", "token", "list", "--json"))
     assert told["key"] == next(entry["fingerprint"] for entry in listed if entry["site"] == "north")
-    ask = ("federated", "join", address, "--site", "north", *who, "config=train")
+    ask = ("federated", "join", *coordinator.as_site("north"), "config=train")
     north.do(*ask, *COMMON, data_of("north"), status=2)
     assert f"--approve {digest}" in north.said
     assert "leaves      after each training: the module's weights" in north.said
@@ -148,11 +104,15 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
 
     def joining(name: str) -> tuple[str, ...]:
         data = (data_of(None), OF_EACH) if name == "south" else (data_of(name),)
-        ask = ("federated", "join", address, "--site", name, *who, "config=train", *COMMON, *data)
+        ask = ("federated", "join", *coordinator.as_site(name), "config=train", *COMMON, *data)
         return (*ask, "--approve", digest, "--detach")
 
+    assert "round 1 of 5 waits for sites: 0 of 4 are there" in coordinator.do("status", leader.id)
     for name, site in sites.items():
         site.do(*joining(name))
+
+    sites["south"].do(*joining("south"), status=2)
+    assert "takes part as south already" in sites["south"].said
 
     rounds = leader.paths.federation
     wait_for(lambda: (rounds / "00001").exists())
@@ -184,3 +144,38 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
         tokens = [(site.folder / "token").read_text().strip() for site in sites.values()]
         written = [path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "token"]
         assert not any(token.encode() in content for token in tokens for content in written)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_sites_with_files_end_with_the_weights_of_a_rehearsal_that_scales_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = {name: Institution(tmp_path / name, OF_FILES) for name in ("north", "south", "west")}
+    for (name, site), sexes in zip(sites.items(), ("fm", "fm", "mx"), strict=True):
+        rows = [f"{i % 7 + 40 * (name == 'south')},{sexes[i % 2]},{'no' if i % 3 else 'yes'}" for i in range(80)]
+        (site.folder / "patients.csv").write_text("\n".join(["a,sex,y", *rows]) + "\n")
+    coordinator = Coordinator(tmp_path / "coordinator", sites, OF_FILES)
+    how = ("training.mode=federated", "training.max_epochs=2", "tracking.kind=none", "module._target_=hospitals.Net")
+    how = (*how, "federation.min_sites=2", "hardware.cpus=1")
+    leader = coordinator.lead(*how, "--no-data")
+    digest = coordinator.terms("north", sites["north"])["terms"]["digest"]
+    for name in ("north", "west", "south"):
+        own = "dataset={uri: patients.csv, label: y}"
+        ask = ("federated", "join", *coordinator.as_site(name), "config=train", *how, own, "--approve", digest)
+        if name == "west":  # a column of it has other texts, as many: its weights would mean other things
+            sites[name].do(*ask, status=3)
+            assert "the inputs of this site's data are not those of north" in sites[name].said
+            continue
+        sites[name].do(*ask, "--detach")
+        if name == "north":
+            wait_for(lambda: "(north)" in coordinator.do("status", leader.id))
+    leader.wait()
+
+    monkeypatch.chdir(coordinator.folder)
+    each = ", ".join(
+        f"{name}: {{dataset: {{uri: {sites[name].folder}/patients.csv, label: y}}}}" for name in ("north", "south")
+    )
+    of_each = (*how, f"++federation.sites={{{each}}}")
+    assert weights(leader) == weights(ai4sdk.run("train", *of_each, "++federation.scaling=apart"))
+    assert weights(leader) != weights(ai4sdk.run("train", *of_each))

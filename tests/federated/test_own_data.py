@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import ai4sdk
-from ai4sdk.errors import DataError, RunFailed
+from ai4sdk.errors import ConfigError, DataError, RunFailed
 from ai4sdk.privacy.budget import PrivacyLedger
 from ai4sdk.runs.files import read_json
 from ai4sdk.testing.helpers import weights
@@ -49,6 +49,20 @@ def test_samples_of_all_sites_are_prepared_alike_judged_together_and_packed_with
     (a, _) = model.preprocessing.columns
     assert 10 < a.mean < 30, "between the sites', which are 3 and 43"
     assert len(model([{"a": 3, "b": 1}, {"a": 43, "b": 2}]).labels) == 2
+
+
+def test_sites_that_scale_apart_give_other_weights_and_nothing_prepares_samples_of_all(hospitals: Path) -> None:
+    together, apart = run(OWN), run(OWN, "++federation.scaling=apart")
+    assert weights(apart) != weights(together)
+    assert ai4sdk.load_model(apart.paths.package, trust_code=True).preprocessing is None
+    plain = run(OWN, "dataset.standardize=false")
+    assert weights(plain) == weights(run(OWN, "dataset.standardize=false", "++federation.scaling=apart"))
+    with pytest.raises(ConfigError, match="one dataset is scaled before it is divided"):
+        run("++federation.partition.sites=2", "++federation.scaling=apart")
+    text = (hospitals / "south.csv").read_text()
+    (hospitals / "south.csv").write_text(text.replace("yes", "maybe"))
+    with pytest.raises((RunFailed, DataError), match="south and north differ in the classes"):
+        run(OWN, "++federation.scaling=apart")
 
 
 def test_a_site_trains_with_its_own_batches_learning_rate_and_length(hospitals: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import ai4sdk
+from ai4sdk.cli import main
 from ai4sdk.errors import ConfigError, RunFailed, RunInterrupted
 from ai4sdk.runs.files import read_json
 from ai4sdk.testing.helpers import wait_for, weights
@@ -73,6 +74,14 @@ def test_a_kill_in_the_middle_changes_nothing_of_what_comes_out(hospitals: Path)
     page = broken.paths.report.read_text()
     assert all(told in page for told in ("Samples of each class and site", "val_loss by round", "3 sites, 4 rounds"))
     assert read_json(broken.paths.federation / "participation.json")["counts"] == {"a": 4, "b": 4, "c": 4}
+
+
+@pytest.mark.slow
+def test_the_terminal_tells_of_rounds_and_of_no_epoch(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "config=train", "tracking.kind=none", *FEDERATED_IID, "training.max_epochs=2"]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training")]
+    assert told[-1].startswith("training  round 2 of 2, 2 of 2 sites  val_loss")
+    assert not any("epoch" in line for line in told)
 
 
 @pytest.mark.slow

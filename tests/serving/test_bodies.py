@@ -62,6 +62,7 @@ def test_csv_has_a_header(protocol):
     [
         (asked(b"{", "application/json"), ARRAY, 400, "no JSON"),
         (asked({"inputs": ROWS, "instances": ROWS}), ARRAY, 400, "both inputs and instances"),
+        (asked({"inputs": [[True, False, True, False]]}), ARRAY, 400, "true and false"),
         (asked("text"), ARRAY, 400, "holds a text"),
         (asked(b"\xff\xfe", "text/csv"), TABLE, 400, "no CSV"),
         (asked(b"p,q", "text/csv"), TABLE, 400, "no rows"),

@@ -186,7 +186,9 @@ def provider(tmp_path_factory):
     if shutil.which("npm") is None:
         pytest.skip("npm is not installed: apt-get install npm")
     folder = tmp_path_factory.mktemp("oidc")
-    subprocess.run(["npm", "install", "--silent", "--no-audit", "oidc-provider@9"], cwd=folder, check=True, timeout=300)
+    install = ["npm", "install", "--silent", "--no-audit", "oidc-provider@9"]
+    if subprocess.run(install, cwd=folder, check=False, timeout=300).returncode != 0:
+        pytest.skip("npm cannot install oidc-provider here")
     shutil.copy(Path(__file__).parent / "oidc" / "provider.mjs", folder)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

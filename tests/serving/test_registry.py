@@ -16,7 +16,9 @@ def train(folder, seed):
         "run", "config=quickstart", "training.max_epochs=1", "hardware.cpus=1", f"seed={seed}", "tracking.register_as=digits",
         "tracking.alias=champion",
     ]  # fmt: skip
-    done = subprocess.run([sys.executable, "-m", "ai4sdk", *argv], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "ai4sdk", *argv], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -36,7 +38,8 @@ def test_an_alias_is_served_and_followed(start, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "words"), [("models:/nothing@champion", "nothing"), ("models:/digits/99", "99"), ("models:/digits@nobody", "nobody")]
+    ("source", "words"),
+    [("models:/nothing@champion", "nothing"), ("models:/digits/99", "99"), ("models:/digits@nobody", "nobody")],
 )
 def test_what_is_not_there_is_told(tmp_path, source, words):
     (tmp_path / ".ai4sdk").touch()

@@ -329,7 +329,7 @@ def test_tokens_tls_and_browsers(start, faulty, tmp_path):
     [
         (["nowhere"], 6, "nowhere"),
         (["config=quickstart", "nowhere"], 2, "both nowhere and config=quickstart"),
-        (["serving.models.x=y"], 2, "ai4sdk serve config=endpoint serving.models.x=y"),
+        (["serving.models.x=y"], 2, "ai4sdk serve config=NAME serving.models.x=y"),
         (["config=fish", "serving.portt=3"], 2, "serving.port"),
         (["config=fish", "serving.port=70000"], 2, "65535"),
         (["config=fish", "serving.models.fish.versions.old.weight=0", "serving.models.fish.versions.new.weight=0"], 2, "weight 0"),

@@ -1,16 +1,19 @@
-"""Whether a coordinator's terms are those that a site has, and has agreed to."""
+"""Whether a coordinator's terms are those that a site has, and has agreed to, and whether sites' samples are alike."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ai4sdk.errors import EnvironmentFault, UsageError
+from ai4sdk.errors import DataError, EnvironmentFault, UsageError
 from ai4sdk.planning.plan import digest_of
 from ai4sdk.planning.terms import differences
 from ai4sdk.spec.deployment import Join
 
-__all__ = ["require_agreed", "require_equal", "terms_told"]
+__all__ = ["ALIKE", "names_of", "require_agreed", "require_equal", "require_names_alike", "terms_told"]
+
+ALIKE = ("classes", "inputs")
+"""What must be the same at all sites, though names of it are told to nobody."""
 
 
 def terms_told(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,3 +73,37 @@ def require_agreed(told: Mapping[str, Any], ours: Mapping[str, Any], join: Join)
             hint="look at them with `ai4sdk federated show`, and join again",
         )
     require_equal(terms, ours)
+
+
+def names_of(classes: Sequence[str] | None, inputs: Sequence[str] | None) -> dict[str, str]:
+    """Return digests of the names of classes and inputs of a site's data, as far as they have names."""
+    return {
+        what: digest_of(list(names)) for what, names in zip(ALIKE, (classes, inputs), strict=True) if names is not None
+    }
+
+
+def require_names_alike(first: Mapping[str, Sequence[str]], ours: Mapping[str, str]) -> None:
+    """Refuse data whose names are not those of the site that joined first, for which weights would mean other things.
+
+    Parameters
+    ----------
+    first
+        What → its digest, and the site that told it first.
+    ours
+        See `names_of`.
+
+    Raises
+    ------
+    DataError
+        If they differ.
+    """
+    for what, digest in ours.items():
+        theirs, site = first.get(what, (digest, ""))
+        if theirs != digest:
+            raise DataError(
+                f"the {what} of this site's data are not those of {site}, by name or by order",
+                hint=f"{_MEANT[what]} must be the same at all sites: ask {site} for theirs",
+            )
+
+
+_MEANT = {"classes": "classes and their order", "inputs": "columns, their order, and the texts in each"}

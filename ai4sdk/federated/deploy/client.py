@@ -9,7 +9,7 @@ import datetime
 import hashlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -156,9 +156,9 @@ class SiteClient:
 
         return call
 
-    def terms(self) -> dict[str, Any]:
-        """Return what the coordinator asks sites to agree to."""
-        answer = json.loads(self._call(self._terms, b""))
+    def terms(self, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return what the coordinator asks sites to agree to; ``names`` are digests of names that must be alike."""
+        answer = json.loads(self._call(self._terms, json.dumps(names).encode() if names else b""))
         assert isinstance(answer, dict)
         return answer
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from cryptography import x509
+
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.federated.deploy.certificates import load_or_make_key
 from ai4sdk.federated.deploy.client import SiteClient
@@ -12,6 +14,7 @@ from ai4sdk.federated.deploy.client import SiteClient
 __all__ = ["TOKEN_VARIABLE", "connect", "read_token"]
 
 TOKEN_VARIABLE = "AI4SDK_FEDERATION_TOKEN"
+_CA = "--ca FILE, with the certificate that the coordinator sent; connections are never made without"
 
 
 def read_token(file: str | None) -> str:
@@ -39,6 +42,10 @@ def connect(address: str, ca: str, token_file: str | None, key: str) -> SiteClie
     except OSError as error:
         raise EnvironmentFault(
             f"the coordinator's certificate authority {ca} cannot be read: {error}",
-            hint="--ca FILE, with the certificate that the coordinator sent; connections are never made without",
+            hint=_CA,
         ) from None
+    try:
+        x509.load_pem_x509_certificates(authority)
+    except ValueError:
+        raise EnvironmentFault(f"{ca} holds no certificate in PEM", hint=_CA) from None
     return SiteClient(address, authority, read_token(token_file), load_or_make_key(Path(key)))

@@ -56,7 +56,7 @@ class Coordinator(Federated):
         registry = Registry(federation_folder(self.paths.root.parent) / "tokens.json")
         link = SuperLink(registry, self._terms(), settings.gone_after)
         later = federation.late.rounds if federation.late is not None else 0
-        grid = DeployedGrid(link, settings, self.stop, federation.enough, later)
+        grid = DeployedGrid(link, settings, self.stop, federation.enough, later, self._tell_who_is_there)
         gc.freeze()  # some of Flower's strategies collect garbage for every array: slow where much is loaded
         server = Server(
             federation,
@@ -110,6 +110,7 @@ class Coordinator(Federated):
             "terms": self.plan.terms,
             "classes": self._class_names,
             "columns": self.data.column_names,
+            "inputs": self.data.input_names,
         }
 
     def _validate(self) -> Callable[[int, State], dict[str, float]] | None:
@@ -125,6 +126,10 @@ class Coordinator(Federated):
         memory = Memory(self.paths.federation / "sites")
         learner = Learner(self.job, self.module, {ALL: every}, self.stop, memory, self.threads)
         return lambda number, state: learner.validate(ALL, number, 0, state).metrics
+
+    def _tell_who_is_there(self, there: list[str], needed: int) -> None:
+        waits = {"there": there, "needed": needed} if len(there) < needed else None
+        self.records.progress.update(waits_for=waits)
 
     def _tell(self, record: Round, rounds: int, sites: int) -> None:
         super()._tell(record, rounds, sites)

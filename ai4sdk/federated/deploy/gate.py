@@ -11,7 +11,7 @@ import datetime
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -110,14 +110,14 @@ class Gate(grpc.ServerInterceptor):  # type: ignore[misc] # grpc has no types
         try:
             entry = self._admit(dict(handler_call_details.invocation_metadata))
         except NotAdmitted as error:
-            self._tell(f"refused {method}: {error}")
+            self._tell(f"refused {method[:_LONG]}: {error}")
             return _refusal(grpc.StatusCode.UNAUTHENTICATED, str(error))
         except EnvironmentFault as error:
             log.error("%s", error)
             return _refusal(grpc.StatusCode.UNAVAILABLE, "the coordinator cannot read its tokens")
         handler = continuation(handler_call_details) if method in ALLOWED else None
         if handler is None:
-            self._tell(f"refused {method} to {entry.site}: not for sites")
+            self._tell(f"refused {method[:_LONG]} to {entry.site}: not for sites")
             return _refusal(grpc.StatusCode.PERMISSION_DENIED, "sites may not call this")
         return self._as_itself(handler, entry, method)
 
@@ -206,11 +206,15 @@ _OUT_OF_ORDER = 60.0
 """Seconds by which requests of a site may overtake each other."""
 _MANY = 20_000
 """Different refusals that are logged."""
+_LONG = 100
+"""Characters of a stranger's method that are logged."""
 
 
 def _refusal(code: grpc.StatusCode, why: str) -> grpc.RpcMethodHandler:
-    def refuse(request: bytes, context: grpc.ServicerContext) -> bytes:
+    """Return what refuses at once: a handler of one message would keep a thread waiting for it."""
+
+    def refuse(requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         context.abort(code, why)
         raise AssertionError("abort raises")
 
-    return grpc.unary_unary_rpc_method_handler(refuse)
+    return grpc.stream_unary_rpc_method_handler(refuse)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import Error, Message
 from flwr.common.constant import SUPERLINK_NODE_ID
@@ -42,12 +42,21 @@ class DeployedGrid:
         Answers to trainings with which no more are waited for; nothing for all.
     later
         Rounds in which answers are still taken that were not waited for; 0 for none.
+    tell
+        Told which sites are there, and how many are needed: whenever that changes while one waits, and once enough are.
     """
 
     def __init__(
-        self, link: SuperLink, settings: Listen, stop: StopRequest, enough: int | None = None, later: int = 0
+        self,
+        link: SuperLink,
+        settings: Listen,
+        stop: StopRequest,
+        enough: int | None = None,
+        later: int = 0,
+        tell: Callable[[list[str], int], None] = lambda there, needed: None,
     ) -> None:
         self._link, self._settings, self._stop, self._enough, self._later = link, settings, stop, enough, later
+        self._tell = tell
         self._awaited: dict[int, Letter] = {}
         """Node → a letter of an earlier round that is still to be answered."""
         self.failures: dict[int, Exception] = {}
@@ -61,13 +70,18 @@ class DeployedGrid:
     def gather(self, count: int) -> list[str]:
         """Return the sites that are there, after waiting for so many of them for as long as is set."""
         until, told = time.monotonic() + self._settings.wait, 0.0
+        shown: list[str] | None = None
         while True:
             self._stop.check()
             with self._link.changed:
                 nodes = self._link.nodes()
                 up = [site for site, node in nodes.items() if self._link.is_up(node)]
                 now = time.monotonic()
-                if len(up) >= count or now >= until:
+                enough = len(up) >= count
+                if up != shown and (shown is not None or not enough):
+                    shown = up
+                    self._tell(up, count)
+                if enough or now >= until:
                     return up
                 if now - told > _TELL:
                     told = now

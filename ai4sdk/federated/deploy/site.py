@@ -10,7 +10,7 @@ from flwr.app import Context, Message
 
 from ai4sdk.federated.accounting import Spending
 from ai4sdk.federated.app import CONFIG, ROUND, SINCE, make_app, state_in
-from ai4sdk.federated.deploy.agreement import require_agreed
+from ai4sdk.federated.deploy.agreement import names_of, require_agreed, require_names_alike
 from ai4sdk.federated.deploy.connection import connect
 from ai4sdk.federated.deploy.questions import Questions
 from ai4sdk.federated.deploy.serving import serve
@@ -38,6 +38,7 @@ class Site(Work):
         join = federation.join
         assert join is not None
         data = own_part_of(self.data, "this site")
+        self.records.progress.update(round=0, rounds=federation.rounds, sites=1, of_sites=1)
         self.paths.federation.mkdir(exist_ok=True)
         sharing = Sharing(self.module, federation.share, federation.batchnorm)
         privacy, secret, private, spending = federation.privacy, b"", None, None
@@ -71,6 +72,9 @@ class Site(Work):
             require_agreed(told, self.plan.terms, join)
             require_alike("classes", told.get("classes"), self._class_names)
             require_alike("columns", told.get("columns"), self.data.column_names)
+            require_alike("inputs", told.get("inputs"), self.data.input_names)
+            names = names_of(self._class_names, self.data.input_names)
+            require_names_alike(client.terms(names).get("names", {}), names)
             numbers[join.site] = int(told["number"])
 
         def tell(kind: str, number: int, seconds: float) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -39,6 +40,7 @@ from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectSto
 from flwr.superlink.federation.noop_federation_manager import NoOpFederationManager
 
 from ai4sdk.errors import EnvironmentFault
+from ai4sdk.federated.deploy.agreement import ALIKE
 from ai4sdk.federated.deploy.gate import TERMS, Gate
 from ai4sdk.federated.deploy.tokens import Entry, Registry
 
@@ -52,6 +54,7 @@ MOST_BYTES = 8 * 2**20
 _POLL = 20.0
 """Longest time that a site waits for a message before it asks again."""
 _LOOK = 1.0
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NOT_NOW = grpc.StatusCode.FAILED_PRECONDITION
 """For what may be of a message that was given up: an honest site then joins again."""
 
@@ -104,6 +107,8 @@ class SuperLink(FleetServicer):
         self._active: set[int] = set()
         self._heard: dict[int, float] = {}
         self._told_end: set[int] = set()
+        self._names: dict[str, tuple[str, str]] = {}
+        """What must be alike → digest of its names, and the site that told it first."""
         self._ended: str | None = None
         self._server: grpc.Server | None = None
         self.run_id = self._begin_run()
@@ -224,8 +229,15 @@ class SuperLink(FleetServicer):
 
     def _tell_terms(self, request: bytes, context: grpc.ServicerContext) -> bytes:
         site = self.gate.entry.site
-        told = {**self._terms, "site": site, "number": self._registry.sites().index(site), "ended": self._ended}
-        return json.dumps(told).encode()
+        with self.changed:
+            for what, digest in _names(request).items():
+                if self._names.get(what, (digest, site))[1] == site:  # it may come back with other data
+                    self._names[what] = (digest, site)
+            names = dict(self._names)
+        number = self._registry.sites().index(site)
+        return json.dumps(
+            {**self._terms, "site": site, "number": number, "names": names, "ended": self._ended}
+        ).encode()
 
     # The server app's side
 
@@ -398,3 +410,13 @@ class SuperLink(FleetServicer):
         letter.problem, letter.done, letter.missing = why, True, set()
         self.changed.notify_all()
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, why)
+
+
+def _names(request: bytes) -> dict[str, str]:
+    """Return the digests of names that a site tells, where it tells any; its bytes may be anything."""
+    try:
+        told = json.loads(request or b"{}")
+    except ValueError:
+        return {}
+    found = {what: told.get(what) for what in ALIKE} if isinstance(told, dict) else {}
+    return {what: text for what, text in found.items() if isinstance(text, str) and _DIGEST.fullmatch(text)}

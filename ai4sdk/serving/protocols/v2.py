@@ -113,12 +113,19 @@ def _tensor(given: Any, rest: memoryview) -> tuple[str, NDArray[Any], memoryview
         if "data" in given:
             raise Refused(400, f"input {name!r} has data and binary_data_size; give one of them")
         array = _from_bytes(rest[:size], datatype, count, name)
-        return name, array.reshape(shape), rest[size:]
+        return name, _shaped(array, shape, name), rest[size:]
     if not isinstance(given.get("data"), list):
         raise Refused(400, f"input {name!r} has no data: a list, flat or nested")
     parameters = given.get("parameters") or {}
     array = _from_list(given["data"], datatype, count, name, parameters.get("content_type"))
-    return name, array.reshape(shape), rest
+    return name, _shaped(array, shape, name), rest
+
+
+def _shaped(array: NDArray[Any], shape: list[int], name: str) -> NDArray[Any]:
+    try:
+        return array.reshape(shape)
+    except ValueError:  # no elements, and axes that nothing could fill
+        raise Refused(400, f"input {name!r} has a shape that is too large") from None
 
 
 def _is_mapping(given: Mapping[str, Any], key: str, name: str) -> bool:
@@ -283,7 +290,7 @@ def _wanted_outputs(head: Mapping[str, Any], contract: Contract) -> list[tuple[T
     specs = {spec.name: spec for spec in contract.outputs}
     wanted = []
     for one in asked:
-        if one.get("name") not in specs:
+        if not isinstance(one.get("name"), str) or one["name"] not in specs:
             raise Refused(400, f"there is no output {one.get('name')!r}; there are {', '.join(specs)}")
         own = one.get("parameters") or {}
         binary = own.get("binary_data", every) if isinstance(own, dict) else every
