@@ -30,7 +30,6 @@ GROUPS = (
     "hardware",
     "storage",
     "tracking",
-    "serving",
     "backend",
     "sweep",
     "serving",
