@@ -506,7 +506,8 @@ def test_two_servers_that_are_killed_in_turn_share_a_bucket_and_lose_nothing(rgw
         asyncio.run(until(lambda: len(bucket.keys("out/")) >= count))
         for server in servers.values():
             server.terminate()
-        assert [server.wait(60) for server in servers.values()] == [0, 0]
+        codes = [server.wait(60) for server in servers.values()]
+        assert set(codes) <= {0, -15}  # one that has only just been started ends by the signal itself
     finally:
         for server in servers.values():
             server.kill()
