@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "study": ("study", "show, list, resume and cancel studies (`run -m` starts one)"),
     "predict": ("predict", "let a trained model predict"),
     "serve": ("serve", "serve trained models over HTTP"),
+    "drift": ("drift", "say whether data are still what a model was trained on"),
     "fetch": ("runs", "bring what a run left elsewhere"),
     "sync": ("runs", "send to MLflow what could not be sent yet"),
     "verify": ("verify", "check by trying: does a job give the same with several processes?"),

@@ -71,7 +71,9 @@ def main(command: str, argv: Sequence[str]) -> int:
             job = load_job("endpoint", rest, project).job
         else:
             job = load_job(config, rest, project).job
-            models = job.serving.models or {job.name: ServedModel(source=job.name)}
+            models = job.serving.models
+            if not models and not job.serving.modules:
+                models = {job.name: ServedModel(source=job.name)}
         serving = job.serving.model_copy(update={"models": models})
         tracking = job.tracking.model_dump(mode="json")
         if serving.events is not None:

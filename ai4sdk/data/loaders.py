@@ -8,18 +8,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import Dataset as TorchDataset
 
-from ai4sdk.data.columns import Labels
+from ai4sdk.data.columns import Column, Labels
 from ai4sdk.data.preprocessing import Preprocessing
 from ai4sdk.data.readers import together
 from ai4sdk.errors import DataError
 from ai4sdk.spec import Loader
 
-__all__ = ["Data", "SplitData", "check_batches", "label_tensor", "prepared"]
+__all__ = ["RAW_BYTES", "RAW_SAMPLES", "Data", "SplitData", "check_batches", "label_tensor", "prepared"]
+
+
+RAW_SAMPLES = 10_000
+RAW_BYTES = 64 * 2**20
+"""Of large arrays fewer samples are kept, a hundred at least."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,9 @@ class Data:
         Columns that a raw sample has, where samples are records.
     sites
         Split → the value of the column of sites, one a sample, if it was asked for.
+    raw
+        Of tables and arrays in files, at most `RAW_SAMPLES` samples of the training split as the files have them,
+        features alone.
     """
 
     datamodule: LightningDataModule
@@ -50,6 +59,7 @@ class Data:
     class_names: list[str] | None
     column_names: list[str] | None
     sites: dict[str, list[Any]] | None = None
+    raw: Mapping[str, Column] | NDArray[Any] | None = None
 
     @property
     def input_names(self) -> list[str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+from ai4sdk.data.columns import Column
 from ai4sdk.data.fetch import local_source
 from ai4sdk.data.fingerprint import fingerprint_source, require
-from ai4sdk.data.loaders import Data, SplitData, check_batches, label_tensor, prepared
+from ai4sdk.data.loaders import RAW_BYTES, RAW_SAMPLES, Data, SplitData, check_batches, label_tensor, prepared
 from ai4sdk.data.preprocessing import Preprocessing, fit_array, fit_table
-from ai4sdk.data.readers import Pictures, Samples, encoded, read_arrays
+from ai4sdk.data.readers import Pictures, Samples, chosen, encoded, read_arrays, some_cells
 from ai4sdk.data.source import Source, find_source
 from ai4sdk.data.study import ArrayStudy, PictureStudy, Study, TableStudy, study
 from ai4sdk.data.targets import from_target
@@ -105,6 +107,7 @@ def _from_files(
         require(fingerprint_source(source), dataset.fingerprint, source)
     source = local_source(source, storage)
     found = study(source, dataset, task, site=site)
+    raw: Mapping[str, Column] | NDArray[Any] | None = None
     decided = _decided(task, found)
     if isinstance(found, PictureStudy):
         preprocessing, inputs = preprocessing or _pictures_rules(dataset, found, decided), None
@@ -112,10 +115,10 @@ def _from_files(
         preprocessing = preprocessing or fit_table(
             found, standardize=dataset.standardize, missing=dataset.missing, task=decided, label=dataset.label
         )
-        inputs = encoded(found, preprocessing)
+        inputs, raw = encoded(found, preprocessing), some_cells(found, RAW_SAMPLES)
     else:
         assert isinstance(found, ArrayStudy)
-        preprocessing, inputs = _arrays(source, dataset, found, decided, preprocessing)
+        preprocessing, inputs, raw = _arrays(source, dataset, found, decided, preprocessing)
     targets = _targets(source, found)
     assert found.splits is not None
     parts: dict[str, TorchDataset[Any]] = {}
@@ -129,7 +132,7 @@ def _from_files(
             assert inputs is not None
             parts[name] = Samples(inputs[chosen], picked)
     check_batches(parts, dataset.loader)
-    made = prepared(parts, dataset.loader, preprocessing, decided)
+    made = replace(prepared(parts, dataset.loader, preprocessing, decided), raw=raw)
     if found.sites is None:
         return made
     of_rows = found.sites
@@ -153,7 +156,7 @@ def _pictures_rules(dataset: FileDataset, found: PictureStudy, task: str) -> Pre
 
 def _arrays(
     source: Source, dataset: FileDataset, found: ArrayStudy, task: str, preprocessing: Preprocessing | None
-) -> tuple[Preprocessing, Tensor]:
+) -> tuple[Preprocessing, Tensor, NDArray[Any]]:
     assert found.splits is not None
     values = read_arrays(source, found.inputs)
     if values.ndim == 1:
@@ -167,7 +170,11 @@ def _arrays(
         label=dataset.label,
         names=found.labels.names if found.labels else None,
     )
-    return preprocessing, torch.from_numpy(preprocessing.transform(values))
+    training = np.asarray(found.splits["train"])
+    size = values.nbytes // max(len(values), 1)
+    most = min(RAW_SAMPLES, max(100, RAW_BYTES // max(size, 1)))
+    raw = np.asarray(values[training[chosen(len(training), most)]])
+    return preprocessing, torch.from_numpy(preprocessing.transform(values)), raw
 
 
 def _targets(source: Source, found: Study) -> Tensor | None:

@@ -24,7 +24,7 @@ from ai4sdk.data.study import TableStudy
 from ai4sdk.errors import DataError
 from ai4sdk.spec import Images
 
-__all__ = ["Pictures", "Samples", "UnreadableSample", "encoded", "read_arrays", "together"]
+__all__ = ["Pictures", "Samples", "UnreadableSample", "chosen", "encoded", "read_arrays", "some_cells", "together"]
 
 Sample = Tensor | tuple[Tensor, Tensor]
 
@@ -120,6 +120,22 @@ def _cells(found: TableStudy, names: Iterable[str]) -> dict[str, Column]:
 def encoded(found: TableStudy, preprocessing: Preprocessing) -> Tensor:
     """Return the inputs of the usable rows, shape (rows, inputs), float32."""
     return torch.from_numpy(preprocessing.encode(_cells(found, preprocessing.column_names or ())))
+
+
+def chosen(count: int, most: int) -> NDArray[np.int64]:
+    """Choose at most so many of ``count`` samples, ascending and always the same ones."""
+    if count <= most:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(0).choice(count, most, replace=False))
+
+
+def some_cells(found: TableStudy, most: int) -> dict[str, Column]:
+    """Return the cells of the features of at most so many samples of the training split, as the file has them."""
+    assert found.splits is not None
+    training = np.asarray(found.rows)[found.splits["train"]]
+    rows = training[chosen(len(training), most)]
+    cells = {feature.name: (_taken(found.table.columns[feature.name], rows), feature) for feature in found.features}
+    return {name: column.as_text() if feature.kind == "text" else column for name, (column, feature) in cells.items()}
 
 
 def read_arrays(source: Source, headers: Sequence[Array]) -> NDArray[Any]:

@@ -60,6 +60,8 @@ class Answering:
         self._predict = predict
         self._contract = contract
         self._served = served
+        self.observe: Callable[[Any, Prediction], object] | None = None
+        """Told of the samples and the prediction of each batch that was computed; must not wait."""
 
     def answer(self, requests: Sequence[Request]) -> tuple[list[Response], Facts]:
         """Answer requests, in their order. What is wrong with one of them is told to that one."""
@@ -121,6 +123,8 @@ class Answering:
         if prediction.outputs.dtype.kind == "f" and not np.isfinite(prediction.outputs).all():
             rows = prediction.outputs.reshape(len(prediction), -1)
             facts.broken += int((~np.isfinite(rows).all(axis=1)).sum())
+        if self.observe is not None:
+            self.observe(joined, prediction)
         if len(samples) == 1:
             return [prediction]
         parts, start = [], 0

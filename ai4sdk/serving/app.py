@@ -8,15 +8,17 @@ import json
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ai4sdk._version import __version__
 from ai4sdk.serving.access import AccessLog
+from ai4sdk.serving.deepaas.api import Api
+from ai4sdk.serving.deepaas.messages import HttpRequest
 from ai4sdk.serving.guard import Denied, Guard
 from ai4sdk.serving.messages import JSON, Request, Response
-from ai4sdk.serving.metrics import CONTENT_TYPE, Metrics
+from ai4sdk.serving.metrics import CONTENT_TYPE, Drift, Metrics
 from ai4sdk.serving.models import Models, Name
 from ai4sdk.serving.openapi import openapi
 from ai4sdk.serving.pool import Pool
@@ -74,6 +76,8 @@ class App:
         Lets pass who may ask; nothing where anybody may.
     log
         Notes requests; nothing for no log.
+    deepaas
+        Answers by DEEPaaS's protocol, where that is spoken.
     """
 
     def __init__(
@@ -84,7 +88,9 @@ class App:
         *,
         guard: Guard | None = None,
         log: AccessLog | None = None,
+        deepaas: Api | None = None,
     ) -> None:
+        self._deepaas = deepaas
         self.models = models
         self.draining = False
         self._limits = serving.limits
@@ -94,11 +100,13 @@ class App:
         self._log = log
         self._routes: dict[str, Route | None] = {}
         self._open = 0
+        self._drift: Drift = {}
         self._ids = itertools.count()
         self._id_prefix = os.urandom(5).hex()
         self._answers: dict[str, Callable[[Route], Response]] = {
             "index": self._index,
-            "metrics": lambda _: Response(200, CONTENT_TYPE, metrics.text()),
+            "metrics": lambda _: Response(200, CONTENT_TYPE, metrics.text(self._drift)),
+            "drift": lambda _: _json(self._drift),
             "openapi": lambda _: _json(openapi(models, self._protocols)),
             "live": lambda _: _json({"live": True}),
             "ready": lambda _: self._ready({"ready": True}),
@@ -135,7 +143,11 @@ class App:
                     request = Request(route.protocol, "infer", heads.content_type, body, heads.parameters)
                     # Who answers is told now, not before: while the body came, another may have taken over.
                     answer = await self._pool(route).ask(request)
+                elif route is not None and route.kind == "deepaas" and self._deepaas is not None:
+                    answer = await self._deepaas.handle(self._http(scope, heads, receive))
                 else:
+                    if route is not None and route.kind in ("drift", "metrics"):
+                        self._drift = await self._told()
                     answer = self._own(route, scope["method"], path)
             except Denied as denied:
                 answer = refusal(route.protocol if route else "natural", denied.status, denied.message)
@@ -147,8 +159,8 @@ class App:
         finally:
             self._open -= 1
         seconds = time.perf_counter() - started
-        model = (route.model or self.models.only or "") if route and route.kind == "infer" else ""
-        if model and self.models.get(model) is None:
+        model = (route.model or self.models.only or "") if route and route.kind in ("infer", "deepaas") else ""
+        if model and self.models.get(model) is None and model not in self.models.modules:
             model = ""  # a name that a stranger made up is no label
         self._metrics.request(model, route.protocol if route else "", answer.status, seconds)
         if self._log is not None:
@@ -164,6 +176,15 @@ class App:
             }
             self._log.add(now, line)
 
+    async def _told(self) -> Drift:
+        """Return what every model's processes say of drift."""
+        pools = list(self.models.pools())
+        told = await asyncio.gather(*(pool.drift() for pool in pools))
+        found: Drift = {}
+        for pool, snapshots in zip(pools, told, strict=True):
+            found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshots
+        return found
+
     def _route(self, path: str) -> Route | None:
         try:
             return self._routes[path]
@@ -175,11 +196,14 @@ class App:
 
     def _check(self, route: Route) -> None:
         """Refuse what will not be answered before its body is read."""
+        self._admit()
+        self._named(route)
+
+    def _admit(self) -> None:
         if self.draining:
             raise _Ended(503, "the server is stopping")
         if self._open > self._limits.requests:
             raise _Ended(503, f"the server has {self._limits.requests} requests already")
-        self._named(route)
 
     def _pool(self, route: Route) -> Pool:
         """Return who answers, or say why nobody does."""
@@ -203,12 +227,35 @@ class App:
             raise _Ended(404, f"{name} has no version {route.version[:64]!r}; there are {every}")
         return found
 
-    async def _body(self, heads: _Heads, receive: Receive) -> bytes:
-        limit = self._limits.body
+    def _http(self, scope: Scope, heads: _Heads, receive: Receive) -> HttpRequest:
+        """Return a request as it came, for an API that reads bodies by itself."""
+        if scope["method"] == "POST":
+            self._admit()
+        self._check_size(heads)
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        query = scope["query_string"].decode("latin-1")
+        return HttpRequest(scope["method"], scope["path"], query, headers, self._parts(receive))
+
+    async def _parts(self, receive: Receive) -> AsyncIterator[bytes]:
+        size, until = 0, time.monotonic() + self._limits.slow
+        while True:
+            message = await self._part(receive, until)
+            size += len(message.get("body", b""))
+            if size > self._limits.body:
+                raise _Ended(413, f"the body has more than the {self._limits.body} bytes that are taken")
+            yield message.get("body", b"")
+            if not message.get("more_body"):
+                return
+
+    def _check_size(self, heads: _Heads) -> None:
         if heads.encoded:
             raise _Ended(415, "the body is compressed; send it as it is")
-        if heads.length > limit:
-            raise _Ended(413, f"the body has {heads.length} bytes; at most {limit} are taken")
+        if heads.length > self._limits.body:
+            raise _Ended(413, f"the body has {heads.length} bytes; at most {self._limits.body} are taken")
+
+    async def _body(self, heads: _Heads, receive: Receive) -> bytes:
+        limit = self._limits.body
+        self._check_size(heads)
         message = await self._part(receive)
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
@@ -261,7 +308,9 @@ class App:
         }
         return _json(
             {"server": "ai4sdk", "version": __version__, "models": listed, "protocols": sorted(self._protocols),
-             "see": ["/openapi.json", "/metrics", "/health/ready", "/health/live"]}
+             "see": ["/openapi.json", "/metrics", "/drift", "/health/ready", "/health/live"],
+             "modules": {name: {"ready": is_ready()} for name, is_ready in self.models.modules.items()},
+             **(self._deepaas.index() if self._deepaas is not None else {})}
         )  # fmt: skip
 
     def _server(self, _: Route) -> Response:

@@ -64,6 +64,7 @@ class Link(asyncio.Protocol):
         self._gone = gone
         self._frames = Frames()
         self._transport: asyncio.Transport | None = None
+        self._told: asyncio.Future[Any] | None = None
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     async def load(self, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,6 +85,13 @@ class Link(asyncio.Protocol):
         """Ask several things at once."""
         assert self._transport is not None
         self._transport.writelines(pack_requests(number, requests))
+
+    async def tell(self) -> Any:
+        """Return what the process says of drift, when it has answered what it was asked before; nothing if it ends."""
+        assert self._transport is not None
+        self._told = asyncio.get_running_loop().create_future() if self._told is None else self._told
+        self._transport.writelines(pack(["tell", 0]))
+        return await asyncio.shield(self._told)
 
     def kill(self) -> None:
         """End the process at once."""
@@ -110,11 +118,18 @@ class Link(asyncio.Protocol):
         for head, body in self._frames.feed(data):
             if head[0] == "ready":
                 self._ready.set_result(head[1])
+            elif head[0] == "told":
+                if self._told is not None:
+                    self._told.set_result(head[2])
+                    self._told = None
             else:
                 self._answered(self, head[1], list(responses_of(head[2], body)), head[3])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
+        if self._told is not None:
+            self._told.set_result(None)
+            self._told = None
         if not self._ready.done():
             self._ready.set_exception(ConnectionError("the model's process ended while it loaded"))
         self._gone(self)

@@ -8,11 +8,16 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-__all__ = ["CONTENT_TYPE", "Metrics", "PoolMetrics"]
+__all__ = ["CONTENT_TYPE", "Drift", "Metrics", "PoolMetrics"]
+
+Drift = dict[str, dict[str, list[dict[str, Any]]]]
+"""Model → version → what each of its processes says; see `ai4sdk.drift.watch.DriftWatch.snapshot`."""
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LABELS = ("model", "version", "process")
+_DRIFT = {"state": "0 as in training, 1 warning, 2 drift", "dropped_batches": "Batches that were not looked at"}
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
 
@@ -64,6 +69,7 @@ class Metrics:
         self.deaths = Counter("ai4sdk_process_deaths", "Model processes that died or were killed", **of)
         self._ready = Gauge("ai4sdk_ready", "1 where every model can answer", registry=self._registry)
         self._open = Gauge("ai4sdk_open_requests", "Requests that wait or are computed", registry=self._registry)
+        self._drift: dict[str, Gauge] = {}
         self._known: dict[tuple[str, str, int], Any] = {}
         self._timed: dict[tuple[str, str], Any] = {}
 
@@ -84,6 +90,18 @@ class Metrics:
             timer = self._timed[model, protocol] = self._seconds.labels(model, protocol)
         timer.observe(seconds)
 
-    def text(self) -> bytes:
-        """Return the figures in Prometheus's text form."""
+    def text(self, drift: Drift) -> bytes:
+        """Return the figures in Prometheus's text form, with what the models' processes say of drift."""
+        for model, versions in drift.items():
+            for version, snapshots in versions.items():
+                for number, snapshot in enumerate(snapshots):
+                    for name, value in {**snapshot["gauges"], **snapshot["counters"]}.items():
+                        self._drifting(name).labels(model, version, str(number)).set(value)
         return generate_latest(self._registry)
+
+    def _drifting(self, name: str) -> Gauge:
+        if name not in self._drift:
+            self._drift[name] = Gauge(
+                f"ai4sdk_drift_{name}", _DRIFT.get(name, "See /drift"), _LABELS, registry=self._registry
+            )
+        return self._drift[name]

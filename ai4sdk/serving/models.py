@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from ai4sdk.serving.pool import Pool
@@ -60,6 +60,8 @@ class Models:
 
     def __init__(self) -> None:
         self._names: dict[str, Name] = {}
+        self.modules: dict[str, Callable[[], bool]] = {}
+        """Modules that are served beside the models, and what tells whether they can answer."""
 
     @property
     def names(self) -> list[str]:
@@ -74,7 +76,8 @@ class Models:
     @property
     def ready(self) -> bool:
         """Whether every version can answer now."""
-        return bool(self._names) and all(pool.ready for pool in self.pools())
+        every = [pool.ready for pool in self.pools()] + [is_ready() for is_ready in self.modules.values()]
+        return bool(every) and all(every)
 
     def add(self, name: str, version: str, pool: Pool, weight: float) -> Pool | None:
         """Serve a version from now on; return the processes that did so until now."""

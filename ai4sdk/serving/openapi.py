@@ -34,6 +34,7 @@ def openapi(models: Models, protocols: Collection[str]) -> Schema:
             }
         },
     }
+    paths["/drift"] = {"get": _reading("What detectors say of drift", {"type": "object"}, errors=())}
     for name in models.names:
         found = models.get(name)
         if found is None:

@@ -24,6 +24,7 @@ _DEPTH = 2
 """Batches a process has at once: one that it computes, and one that lies ready for it."""
 _LOOK = 0.1
 """Seconds between looks at what has waited too long."""
+_TOLD_WITHIN = 2.0
 _TRIES = 2
 _PAUSES = (0.0, 0.5, 2.0, 5.0, 15.0)
 """Seconds before a process is started anew, the more often it died without answering anything between."""
@@ -61,6 +62,8 @@ class PoolSettings:
         See `ai4sdk.spec.serving.Batch`.
     start, timeout
         Seconds to load, and to answer.
+    drift, drift_events
+        See `ai4sdk.spec.serving.Serving`.
     """
 
     name: str
@@ -73,6 +76,8 @@ class PoolSettings:
     batch_wait: float = 0.0
     start: float = 300.0
     timeout: float = 30.0
+    drift: Mapping[str, Any] | None = None
+    drift_events: str | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -171,6 +176,16 @@ class Pool:
         finally:
             self._open -= 1
 
+    async def drift(self) -> list[dict[str, Any]]:
+        """Return what each process that is not busy for long says of drift; see `ai4sdk.drift.watch.DriftWatch`."""
+        asked = [asyncio.ensure_future(member.link.tell()) for member in self._members if member.ready]
+        if not asked:
+            return []
+        done, late = await asyncio.wait(asked, timeout=_TOLD_WITHIN)
+        for task in late:
+            task.cancel()
+        return [told for task in asked if task in done and (told := task.result()) is not None]
+
     async def close(self) -> None:
         """Answer what there is, and end the processes."""
         while self._open and self._members:
@@ -206,6 +221,8 @@ class Pool:
                         "threads": settings.threads,
                         "trust_code": settings.trust_code,
                         "batch": settings.batch_size,
+                        "drift": None if settings.drift is None else dict(settings.drift),
+                        "drift_events": settings.drift_events,
                     }
                 ),
                 settings.start,

@@ -31,14 +31,16 @@ def main(argv: list[str]) -> int:
     with contextlib.suppress(Exception):  # whatever it is, it is told when a model is to be loaded
         importlib.import_module("ai4sdk.worker.model")
     frames, buffer = Frames(), bytearray(_READ)
-    answering = None
+    answering = watch = None
     while count := connection.recv_into(buffer):
         for head, body in frames.feed(memoryview(buffer)[:count]):
             if head[0] == "load":
-                answering, ready = _load(head[1])
+                answering, watch, ready = _load(head[1])
                 _send(connection, pack(["ready", ready]))
                 if answering is None:
                     return 1
+            elif head[0] == "tell":
+                _send(connection, pack(["told", head[1], watch.snapshot() if watch is not None else None]))
             elif head[0] == "ask":
                 assert answering is not None
                 started = time.perf_counter()
@@ -48,20 +50,26 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _load(settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Load and try a model; return what answers with it, and what the front is told of it, or of what went wrong."""
+def _load(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """Load and try a model.
+
+    Returns
+    -------
+    tuple
+        What answers with it, what watches it for drift, and what the front is told of it, or of what went wrong.
+    """
     from ai4sdk.errors import Ai4Error
 
     try:
         return _loaded(settings)
     except Ai4Error as error:
-        return None, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+        return None, None, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
     except Exception as error:
         logging.getLogger(__name__).exception("the model could not be loaded")
-        return None, {"error": f"{type(error).__name__}: {error}", "hint": None, "exit_code": 1}
+        return None, None, {"error": f"{type(error).__name__}: {error}", "hint": None, "exit_code": 1}
 
 
-def _loaded(settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     import torch
 
     from ai4sdk.serving.answering import Answering
@@ -83,16 +91,39 @@ def _loaded(settings: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         return model(samples, batch_size=max(batch, 1))
 
     answering = Answering(predict, contract, Served(settings["name"], settings["version"]))
-    tried = warm_up(answering, find_package(folder, None).package)
+    package = find_package(folder, None).package
+    tried = warm_up(answering, package)
+    watch, unwatched = _watch(settings, package)
+    if watch is not None:
+        answering.observe = watch.feed
     facts = {
         "contract": contract.to_json(),
         "description": model.description.model_dump(mode="json", exclude={"extra_state", "shared_weights"}),
         "batches": tried.alike_together,
         "golden": tried.requests,
+        "unwatched": unwatched,
         "seconds": round(time.perf_counter() - started, 3),
         "pid": os.getpid(),
     }
-    return answering, facts
+    return answering, watch, facts
+
+
+def _watch(settings: Mapping[str, Any], package: Path) -> tuple[Any, str | None]:
+    """Start what watches for drift; else return why nothing does."""
+    if settings["drift"] is None:
+        return None, "serving.drift is null"
+    from ai4sdk.drift.reference import read_reference
+    from ai4sdk.drift.watch import DriftWatch
+    from ai4sdk.errors import NotFound
+    from ai4sdk.spec.drift import DriftWatching
+
+    try:
+        reference = read_reference(package)
+    except NotFound as error:
+        return None, error.message
+    events = Path(settings["drift_events"]) if settings["drift_events"] else None
+    watching = DriftWatching.model_validate(settings["drift"])
+    return DriftWatch(reference, watching, events=events, name=settings["name"]).start(), None
 
 
 def _send(connection: socket.socket, pieces: list[bytes | memoryview]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from ai4sdk.serving.messages import JSON, Response
 
-__all__ = ["mlflow_error", "refusal"]
+__all__ = ["deepaas_error", "mlflow_error", "refusal"]
 
 _CODES = {
     400: "BAD_REQUEST",
@@ -19,7 +20,7 @@ _CODES = {
 
 def refusal(protocol: str, status: int, message: str) -> Response:
     """Return an error as a protocol's clients read it."""
-    body = mlflow_error(status, message) if protocol == "mlflow" else {"error": message}
+    body = _FORMS[protocol](status, message) if protocol in _FORMS else {"error": message}
     headers = {"retry-after": "1"} if status == 503 else {}
     return Response(status, JSON, json.dumps(body, ensure_ascii=False).encode(), headers)
 
@@ -28,3 +29,12 @@ def mlflow_error(status: int, message: str) -> dict[str, str]:
     """Return the body of an error in MLflow's form."""
     code = _CODES.get(status, "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR")
     return {"error_code": code, "message": message}
+
+
+def deepaas_error(status: int, message: str) -> dict[str, Any]:
+    """Return the body of an error in DEEPaaS's form; a message of 422 begins with the argument's name."""
+    argument, colon, why = message.partition(": ")
+    return {argument: [why]} if status == 422 and colon else {"message": message}
+
+
+_FORMS = {"mlflow": mlflow_error, "deepaas": deepaas_error}

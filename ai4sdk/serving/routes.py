@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
+
+from ai4sdk.serving.deepaas.routes import takes
 
 __all__ = ["Route", "find_route"]
 
@@ -38,6 +40,7 @@ _FIXED = {
     "/": Route("index", _GET),
     "/metrics": Route("metrics", _GET),
     "/openapi.json": Route("openapi", _GET),
+    "/drift": Route("drift", _GET),
     "/health": Route("ready", _GET),
     "/health/live": Route("live", _GET),
     "/health/ready": Route("ready", _GET),
@@ -60,10 +63,13 @@ _OF_A_MODEL = {
 }
 
 
-def find_route(path: str, protocols: Iterable[str]) -> Route | None:
+def find_route(path: str, protocols: Collection[str]) -> Route | None:
     """Return what a path asks for; nothing where there is no such path, or its protocol is not spoken."""
+    if "deepaas" in protocols and takes(path):
+        model = path.split("/")[3] if path.startswith("/v2/models/") else None
+        return Route("deepaas", ("GET", "POST", "DELETE"), "deepaas", model or None)
     route = _FIXED.get(path.rstrip("/") or "/") or _of_a_model(path)
-    own = route is not None and route.kind in ("index", "metrics", "openapi", "live", "ready")
+    own = route is not None and route.kind in ("index", "metrics", "openapi", "drift", "live", "ready")
     return route if route is not None and (own or route.protocol in protocols) else None
 
 

@@ -17,10 +17,17 @@ from typing import Any
 import uvicorn
 import uvloop
 
+from ai4sdk.data.hashes import cache_folder
 from ai4sdk.data.secrets import resolve_secret
 from ai4sdk.errors import Ai4Error, EnvironmentFault
 from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.app import App
+from ai4sdk.serving.deepaas.api import Api
+from ai4sdk.serving.deepaas.environment import make_environment
+from ai4sdk.serving.deepaas.forms import Limits
+from ai4sdk.serving.deepaas.front import Front
+from ai4sdk.serving.deepaas.module import Module
+from ai4sdk.serving.deepaas.served import ServedModule
 from ai4sdk.serving.guard import Guard, Provider
 from ai4sdk.serving.http import HttpProtocol
 from ai4sdk.serving.link import Spawned
@@ -28,6 +35,7 @@ from ai4sdk.serving.metrics import Metrics, PoolMetrics
 from ai4sdk.serving.models import Models
 from ai4sdk.serving.pool import Pool, PoolSettings
 from ai4sdk.serving.sources import Located, Sources
+from ai4sdk.spec import serving as spec
 from ai4sdk.spec.serving import Serving
 
 __all__ = ["Wanted", "open_socket", "pool_settings", "serve", "threads_of", "wanted_of"]
@@ -76,6 +84,8 @@ def pool_settings(serving: Serving, wanted: Wanted, located: Located) -> PoolSet
         batch_wait=serving.batch.wait,
         start=serving.start,
         timeout=serving.limits.timeout,
+        drift=serving.drift.model_dump(mode="json") if serving.drift else None,
+        drift_events=str(Path(serving.drift_events).absolute()) if serving.drift_events else None,
     )
 
 
@@ -148,7 +158,9 @@ class _Server:
         self._metrics = Metrics()
         self._served: dict[tuple[str, str], Located] = {}
         self._log = AccessLog(sys.stderr) if serving.access_log else None
-        self._app = App(serving, self._models, self._metrics, guard=_guard_of(serving), log=self._log)
+        self._front = Front(self._models, serving.limits.body)
+        deepaas = Api(self._front, can_train=serving.trainable) if "deepaas" in serving.protocols else None
+        self._app = App(serving, self._models, self._metrics, guard=_guard_of(serving), log=self._log, deepaas=deepaas)
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
 
@@ -184,7 +196,7 @@ class _Server:
             application = CORSMiddleware(
                 application,
                 allow_origins=serving.origins,
-                allow_methods=["GET", "POST"],
+                allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
                 expose_headers=["x-request-id", "inference-header-content-length"],
             )
@@ -214,8 +226,11 @@ class _Server:
 
     async def _load(self) -> None:
         """Load every model, then see to it that they stay the ones that their sources mean."""
+        self._models.modules = dict.fromkeys(self._serving.modules, lambda: False)
         for wanted in wanted_of(self._serving):
             await self._put(wanted, await self._find(wanted))
+        for name in self._serving.modules:
+            await self._put_module(name)
         every = self._serving.reload
         while True:
             with contextlib.suppress(TimeoutError):
@@ -242,8 +257,9 @@ class _Server:
 
     async def _put(self, wanted: Wanted, located: Located) -> None:
         """Load a model, and serve it in the place of the one before, whose requests are answered first."""
-        settings = pool_settings(self._serving, wanted, located)
-        pool = Pool(settings, PoolMetrics(self._metrics, wanted.name, wanted.version))
+        pool = Pool(
+            pool_settings(self._serving, wanted, located), PoolMetrics(self._metrics, wanted.name, wanted.version)
+        )
         taken, self._spawned = self._spawned[: self._serving.workers], self._spawned[self._serving.workers :]
         try:
             await pool.start(taken)
@@ -254,9 +270,29 @@ class _Server:
         self._served[wanted.name, wanted.version] = located
         golden, alone = pool.facts["golden"], "" if pool.facts["batches"] else ", without batches"
         tried = f"{golden} golden requests answered as when it was packed" if golden else "it has no golden requests"
-        self._tell(f"{wanted.name} version {wanted.version} is ready ({located.folder}): {tried}{alone}")
+        watched = "watched for drift" if pool.facts["unwatched"] is None else f"not watched: {pool.facts['unwatched']}"
+        self._tell(f"{wanted.name} version {wanted.version} is ready ({located.folder}): {tried}{alone}; {watched}")
         if before is not None:
             await before.close()
+
+    async def _put_module(self, name: str) -> None:
+        """Start a module in its own environment."""
+        serving, wanted = self._serving, self._serving.modules[name]
+        environment = await asyncio.get_running_loop().run_in_executor(None, _environment_of, wanted)
+        module = Module(
+            wanted.module or name,
+            environment,
+            workers=wanted.workers,
+            timeout=wanted.timeout,
+            load_timeout=serving.start,
+            warm=wanted.warm,
+            said=self._tell,
+        )
+        await module.start()
+        limits = Limits(body=serving.limits.body, text=serving.limits.body)
+        self._front.modules[name] = ServedModule(module, Path(serving.trainings) / name, limits)
+        self._models.modules[name] = lambda: module.is_ready
+        self._tell(f"{name} is ready (Python {module.description.python}, {environment})")
 
     def _asked_to_stop(self) -> None:
         if self._stopping.is_set():
@@ -272,10 +308,15 @@ class _Server:
         for spawned in self._spawned:
             spawned.line.close()
         try:
-            closing = asyncio.gather(*(pool.close() for pool in self._models.pools()))
+            modules = [served.module for served in self._front.modules.values()]
+            closing = asyncio.gather(
+                *(pool.close() for pool in self._models.pools()), *(module.finish() for module in modules)
+            )
             await asyncio.wait_for(closing, self._serving.grace)
         except TimeoutError:
             self._tell(f"requests were not answered within {self._serving.grace:g} s; they are dropped")
+        for served in self._front.modules.values():
+            await served.module.close()
 
 
 class _Uvicorn(uvicorn.Server):
@@ -294,6 +335,16 @@ def _devices(serving: Serving) -> Iterator[str]:
         return
     gpus = [f"cuda:{number}" for number, _ in enumerate(_GPUS.iterdir())] if _GPUS.is_dir() else []
     yield from gpus or ["cpu"] * serving.workers
+
+
+def _environment_of(wanted: spec.Module) -> Path:
+    """Return a module's environment, which may have to be made first."""
+    if wanted.environment is not None:
+        return Path(wanted.environment)
+    assert wanted.source is not None, "the spec has one of the two"
+    python = Path(wanted.python) if wanted.python else None
+    kept = cache_folder() / "environments"
+    return make_environment(Path(wanted.source), kept, python=python, requirements=wanted.requirements)
 
 
 def _guard_of(serving: Serving) -> Guard | None:

@@ -116,7 +116,7 @@ class Job(Section):
         if "function" not in info.data:  # it is wrong itself
             return value
         function = info.data["function"]
-        serves = "serving" in info.data and info.data["serving"].models
+        serves = "serving" in info.data and (info.data["serving"].models or info.data["serving"].modules)
         if function is None and value is None and not serves:
             raise PydanticCustomError("missing", "Field required")
         if function is not None and value is not None:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from ai4sdk.spec.base import Section
+from ai4sdk.spec.drift import DriftWatching
 from ai4sdk.spec.serving_events import ServingEvents
 from ai4sdk.spec.units import Size, Span
 
-__all__ = ["MODEL_NAME", "Batch", "Oidc", "ServedModel", "Serving", "ServingLimits", "Tls", "Version"]
+__all__ = ["MODEL_NAME", "Batch", "Module", "Oidc", "ServedModel", "Serving", "ServingLimits", "Tls", "Version"]
 
 MODEL_NAME = r"^[A-Za-z0-9][\w.-]*$"
 """Pattern of the names of models and of their versions: they are part of addresses."""
@@ -92,6 +93,44 @@ class ServingLimits(Section):
     """How long a client may take to send a request; then it is answered 408."""
 
 
+class Module(Section):
+    """A module written for DEEPaaS, served as it is: by its own Python, in processes of its own."""
+
+    environment: str | None = Field(default=None, min_length=1)
+    """The virtual environment it is installed in (its folder), or an interpreter."""
+
+    source: str | None = Field(default=None, min_length=1)
+    """Or what to install: a folder with ``pyproject.toml`` or ``setup.py``, or a file of requirements. The environment
+    is made once, in ``~/.cache/ai4sdk/environments``, and again when the source changes."""
+
+    python: str | None = Field(default=None, min_length=1)
+    """Interpreter to make the environment with; by default that of ai4sdk."""
+
+    requirements: list[str] = Field(default_factory=list)
+    """What else to install, such as ``numpy<1.24``."""
+
+    module: str | None = Field(default=None, min_length=1)
+    """Name of its entry point in the group ``deepaas.v2.model``; by default the name it is served as."""
+
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes, each of which answers one request after the other."""
+
+    timeout: Span = Field(default=600.0, gt=0)
+    """How long a prediction may wait for a process, and how long it may compute; then it is answered 503 or 504, and a
+    process that hangs is started anew. Modules may be slower than what ``limits.timeout`` is for."""
+
+    warm: bool = True
+    """Whether each process calls the module's ``warm()`` first."""
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Module:
+        if (self.environment is None) == (self.source is None):
+            raise ValueError("give an environment, or a source to make one of")
+        if self.source is None and (self.python or self.requirements):
+            raise ValueError("python and requirements are for a source; an environment has its own")
+        return self
+
+
 class Tls(Section):
     """What proves to clients who the server is."""
 
@@ -125,9 +164,20 @@ class Serving(Section):
     ] = Field(default_factory=dict)
     """Name → model; a text is a ``source``. Without any, the latest run of the job is served."""
 
-    protocols: list[Literal["v2", "mlflow", "natural"]] = Field(default=["v2", "mlflow", "natural"], min_length=1)
-    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``) and ``natural`` (pictures, CSV
-    and JSON as they are)."""
+    modules: dict[Annotated[str, Field(pattern=MODEL_NAME, max_length=64)], Module] = Field(default_factory=dict)
+    """Name → module written for DEEPaaS. With modules and no ``models``, these alone are served."""
+
+    trainings: str = Field(default="trainings", min_length=1)
+    """Where trainings of modules are kept, a folder each module."""
+
+    trainable: bool = True
+    """Whether whoever may ask may also have modules trained; else that is answered 402."""
+
+    protocols: list[Literal["v2", "mlflow", "natural", "deepaas"]] = Field(
+        default=["v2", "mlflow", "natural", "deepaas"], min_length=1
+    )
+    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``), ``natural`` (pictures, CSV
+    and JSON as they are) and ``deepaas`` (DEEPaaS V2; a slash at the end of a path tells it from ``v2``)."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen at. Others than this machine reach ``0.0.0.0``."""
@@ -155,6 +205,12 @@ class Serving(Section):
 
     events: ServingEvents | None = None
     """Instead of answering over HTTP, process objects as they arrive in a folder or bucket."""
+    drift: DriftWatching | None = Field(default_factory=DriftWatching)
+    """Detectors that look at what is asked and answered, beside the answering, where the package has a drift reference;
+    null for none. Each process watches what it answers."""
+
+    drift_events: str | None = Field(default=None, min_length=1)
+    """File that each change of a detector's state is appended to, as a line of JSON."""
 
     grace: Span = Field(default=30.0, ge=0)
     """How long requests may go on when the server is asked to stop."""
@@ -178,3 +234,11 @@ class Serving(Section):
 
     access_log: bool = True
     """Whether a line of JSON is written for each request."""
+
+    @model_validator(mode="after")
+    def _names_are_given_once(self) -> Serving:
+        if twice := sorted(set(self.models) & set(self.modules)):
+            raise ValueError(f"{twice[0]!r} is the name of a model and of a module")
+        if self.modules and "deepaas" not in self.protocols:
+            raise ValueError("modules are served by the protocol deepaas; add it to protocols")
+        return self

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ai4sdk._version import __version__
+from ai4sdk.drift.reference import REFERENCE
 from ai4sdk.errors import RunFailed
 from ai4sdk.runs.files import sync, write_json, write_text
 from ai4sdk.worker.calling import Undecided, as_array, choose_call, float_type, main_tensor, moved, still
@@ -43,6 +44,7 @@ from ai4sdk.worker.signature import (
 
 if TYPE_CHECKING:
     from ai4sdk.data.preprocessing import Preprocessing
+    from ai4sdk.drift.measure import Measured
 
 __all__ = ["GOLDEN_REQUESTS", "GOLDEN_RESPONSES", "write_package"]
 
@@ -76,6 +78,7 @@ def write_package(
     name: str,
     description: str = "",
     metadata: Mapping[str, Any] | None = None,
+    drift: Measured | None = None,
 ) -> Path:
     """Write a package; the same run gives the same bytes, but for the time of creation in ``MLmodel``.
 
@@ -104,6 +107,8 @@ def write_package(
         Where the model comes from.
     metadata
         Content of ``ai4-metadata.yml``.
+    drift
+        What later data are held against; see `ai4sdk.drift`.
 
     Returns
     -------
@@ -139,6 +144,7 @@ def write_package(
         golden = [samples[index : index + 1] for index in range(_golden_count(samples))]
         model = Model(module, known, preprocessing)
         answers = [model(sample).to_records() for sample in golden]
+        reference = None if drift is None else drift.reference(model.read)
 
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(scratch, ignore_errors=True)
@@ -152,7 +158,12 @@ def write_package(
         (scratch / "golden").mkdir()
         write_text(scratch / GOLDEN_REQUESTS, json.dumps([request_body(sample) for sample in golden]))
         write_json(scratch / GOLDEN_RESPONSES, [{"predictions": answer} for answer in answers])
-        write_text(scratch / "README.md", _readme(known, description, figures))
+        write_text(
+            scratch / "README.md", _readme(known, description, figures, () if reference is None else reference.notes)
+        )
+        if reference is not None:
+            (scratch / REFERENCE).parent.mkdir()
+            write_text(scratch / REFERENCE, reference.to_text())
         if metadata is not None:
             text = yaml.safe_dump(_plain(metadata, "the metadata"), sort_keys=False, allow_unicode=True)
             write_text(scratch / "ai4-metadata.yml", text)
@@ -345,7 +356,7 @@ def _mlflow_version() -> str:
         return "3.17.0"
 
 
-def _readme(known: Description, description: str, scores: Mapping[str, Any]) -> str:
+def _readme(known: Description, description: str, scores: Mapping[str, Any], drift: Sequence[str]) -> str:
     """Return a model card."""
     gives = {"classification": "Tells classes apart", "regression": "Predicts numbers", "other": "Gives arrays"}
     lines = [f"# {known.name}", "", description.strip() or f"{gives[known.task]}.", ""]
@@ -384,6 +395,7 @@ def _readme(known: Description, description: str, scores: Mapping[str, Any]) -> 
         "",
         "`golden/` holds requests and the answers this model gave to them when it was made.",
         "",
+        *_of_drift(drift),
         "## Where it comes from",
         "",
         f"- Run `{known.run}`, plan `{known.plan}`",
@@ -392,6 +404,13 @@ def _readme(known: Description, description: str, scores: Mapping[str, Any]) -> 
         "",
     ]
     return "\n".join(lines)
+
+
+def _of_drift(notes: Sequence[str]) -> list[str]:
+    if not notes:
+        return []
+    told = "`ai4sdk drift check . --data FILE` holds new data against the summaries in `drift/reference.json`."
+    return ["## Whether new data are like the old", "", told, *notes, ""]
 
 
 def _short(value: Any) -> str:

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
 from ai4sdk.data.fingerprint import require_paths
 from ai4sdk.data.module import Data, SplitData, load_data
 from ai4sdk.data.preprocessing import Preprocessing
+from ai4sdk.drift.measure import Measured, measure
 from ai4sdk.errors import DataError
 from ai4sdk.planning.plan import Plan
 from ai4sdk.runs.files import read_json
@@ -215,8 +217,34 @@ class Work:
             preprocessing=self.data.preprocessing,
             column_names=self.data.column_names,
             example_input=self._example(),
+            drift=self.measured(),
             **judged,
         )
+
+    @property
+    def drift_scope(self) -> str:
+        """What the package may tell of the data: ``all``, ``outputs`` or ``none``.
+
+        Of what sites of a federation have a package tells nothing, be it that of a site; answers are summarised, except
+        with privacy, as nobody accounts for that.
+        """
+        wanted, job = self.job.evaluation.drift, self.job
+        if job.training.mode != "federated" or wanted == "none":
+            return wanted
+        return "outputs" if job.federation.privacy is None else "none"
+
+    def measured(self) -> Measured | None:
+        """Return what later data will be held against, if there is anything."""
+        if self.drift_scope == "none":
+            return None
+        outputs = None
+        if self.paths.predictions.is_file():
+            with np.load(self.paths.predictions, allow_pickle=False) as kept:
+                outputs = kept.get("outputs")
+        split = self.job.evaluation.split
+        with_inputs = self.drift_scope == "all"
+        found = measure(self.data, split=split, batches=self._loader, outputs=outputs, with_inputs=with_inputs)
+        return None if found.is_empty else found
 
     def write_package(self, **known: Any) -> None:
         """Write the package with what is known of the data, and what follows from the plan."""

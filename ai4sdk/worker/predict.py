@@ -18,7 +18,7 @@ from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.worker.inputs import Batch, read_inputs
 from ai4sdk.worker.model import BATCH_SIZE, Model, load_model
 
-__all__ = ["main", "predict"]
+__all__ = ["located", "main", "predict"]
 
 Format = Literal["json", "csv"]
 
@@ -118,14 +118,14 @@ def _answers(model: Model, batch: Batch) -> list[dict[str, Any]]:
     try:
         prediction = model(batch.samples, batch_size=max(len(batch.samples), 1))
     except DataError as error:
-        raise _located(model, batch, error) from error
+        raise located(model, batch, error) from error
     records = prediction.to_records()
     if batch.names is None:
         return records
     return [{"input": name, **record} for name, record in zip(batch.names, records, strict=True)]
 
 
-def _located(model: Model, batch: Batch, error: DataError) -> DataError:
+def located(model: Model, batch: Batch, error: DataError) -> DataError:
     """Find the first sample of a batch that is wrong, and name it by its number in the file."""
     if batch.names is not None:  # the samples are paths; most errors name theirs
         named = any(name in error.message for name in batch.names)

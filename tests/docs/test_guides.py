@@ -52,6 +52,8 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         pytest.param("on-ray", marks=pytest.mark.ray),
         "write-a-backend",
         "process-files-as-they-arrive",
+        "watch-for-drift",
+        "serve-a-deepaas-module",
     ],
 )
 def test_a_guides_commands_work_as_written(name, tmp_path, request):

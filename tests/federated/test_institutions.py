@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import ai4sdk
+from ai4sdk.drift.reference import REFERENCE, read_reference
 from ai4sdk.testing.helpers import wait_for, weights
 from tests.federated.institution import Coordinator, Institution
 
@@ -140,6 +141,10 @@ def test_a_federation_over_tls_bears_kills_and_ends_with_the_weights_of_its_rehe
             assert not site.run().paths.scores.exists()
         else:
             assert 0 < site.run().scores["samples"] < leader.scores["samples"], "its own test samples"
+    for made in (leader, *(site.run() for site in sites.values())):
+        reference = made.paths.package / REFERENCE
+        assert reference.is_file() == made.paths.scores.exists(), "where nothing is judged, there is nothing to tell"
+        assert not reference.is_file() or not read_reference(made.paths.package).inputs, "no site's data in a package"
     for folder in (tmp_path / name for name in ("coordinator", *SITES)):
         tokens = [(site.folder / "token").read_text().strip() for site in sites.values()]
         written = [path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "token"]

@@ -68,10 +68,11 @@ def serve_model_events(
     events = serving.events
     assert events is not None
     wanted = wanted_of(serving)
-    if len({each.name for each in wanted}) != 1:
+    count = len({each.name for each in wanted})
+    if count != 1:
         raise UsageError(
-            "objects are processed by one model, and there are several",
-            hint="keep one of serving.models; it may have several versions",
+            f"objects are processed by one model, and serving.models has {count or 'none'}",
+            hint="name one; it may have several versions",
         )
     models = Models()
 

@@ -20,6 +20,7 @@ PROTOCOLS = {
     "v2": "ai4sdk.serving.protocols.v2",
     "mlflow": "ai4sdk.serving.protocols.mlflow",
     "natural": "ai4sdk.serving.protocols.natural",
+    "deepaas": "ai4sdk.serving.protocols.deepaas",
 }
 """Name → module."""
 

@@ -1,0 +1,199 @@
+"""Hold files against a model's reference: ``python -m ai4sdk.drift.check``, which `ai4sdk drift check` starts."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai4sdk.drift.features import Features, Form, features_of_inputs, features_of_outputs, joined
+from ai4sdk.drift.reference import Reference, read_reference
+from ai4sdk.drift.verdict import Verdict, judge
+from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
+from ai4sdk.runs.files import write_text
+from ai4sdk.worker.inputs import Batch, read_inputs
+
+if TYPE_CHECKING:
+    from ai4sdk.worker.model import Model
+
+__all__ = ["DRIFT_FOUND", "check", "main"]
+
+DRIFT_FOUND = 8
+"""Exit code where features differ."""
+
+_BATCH = 256
+_SHOWN = 12
+
+
+def check(
+    source: str | Path,
+    data: Sequence[str],
+    *,
+    alpha: float = 0.05,
+    trust_code: bool | None = None,
+    stdin: IO[bytes] | None = None,
+) -> tuple[Verdict, Reference, Features, Features]:
+    """Hold samples against the reference of a model.
+
+    Parameters
+    ----------
+    source
+        A run directory or a package folder.
+    data
+        Files, folders of pictures, or ``-``; see `ai4sdk.worker.inputs.read_inputs`.
+    alpha
+        Largest chance of any false alarm.
+    trust_code
+        See `ai4sdk.worker.model.load_model`.
+    stdin
+        What ``-`` reads.
+
+    Returns
+    -------
+    tuple
+        Verdict, reference, and the features of samples and answers.
+
+    Raises
+    ------
+    NotFound
+        If there is no such model or file, or the model has no reference.
+    DataError
+        If samples are not what the model takes; empty and unreadable cells are, they count as missing.
+    """
+    folder = Path(source)
+    reference = read_reference(folder if (folder / "model.json").is_file() else folder / "package")
+    batches = read_inputs(data, stdin=stdin or sys.stdin.buffer, batch_size=_BATCH)
+    first = next(batches, None)
+    if first is None:
+        raise DataError("there is no sample to check", hint="check the data")
+    each = itertools.chain([first], batches)
+    model = None
+    if reference.outputs:
+        from ai4sdk.worker.model import load_model
+
+        model = load_model(source, trust_code=trust_code)
+    inputs, outputs, unanswered = _measured(each, reference.form, model)
+    notes = list(reference.notes)
+    if unanswered:
+        notes.append(f"{unanswered} samples with missing values were not given to the model, which takes none.")
+    return judge(reference, inputs, outputs, alpha=alpha, notes=tuple(notes)), reference, inputs, outputs
+
+
+def _measured(batches: Iterable[Batch], form: Form | None, model: Model | None) -> tuple[Features, Features, int]:
+    """Read features batch by batch; the last number counts samples that the model would refuse."""
+    inputs: list[Features] = []
+    outputs: list[Features] = []
+    unanswered = 0
+    for batch in batches:
+        try:
+            features = {} if form is None else features_of_inputs(batch.samples, form)
+        except DataError as error:
+            raise DataError(f"{batch.source}: {error.message}", hint=error.hint) from error
+        inputs.append(features)
+        if model is None:
+            continue
+        fit = _complete(features, model, len(batch.samples))
+        unanswered += int((~fit).sum())
+        if fit.any():
+            outputs.append(features_of_outputs(_answers(model, batch, fit)))
+    return joined(inputs), joined(outputs), unanswered
+
+
+def _complete(features: Features, model: Model, count: int) -> NDArray[np.bool_]:
+    """Tell which samples have all values that the model needs."""
+    rules, fit = model.preprocessing, np.ones(count, bool)
+    if rules is None or rules.kind == "images" or (rules.kind == "array" and rules.fill is not None):
+        return fit
+    needed = {rule.name for rule in rules.columns if rule.fill is None} if rules.kind == "table" else set(features)
+    for name in needed.intersection(features):
+        values = features[name]
+        if isinstance(values, np.ndarray):
+            fit &= np.isfinite(values)
+        else:
+            fit &= np.array([value is not None for value in values], bool)
+    return fit
+
+
+def _answers(model: Model, batch: Batch, fit: NDArray[np.bool_]) -> Any:
+    from ai4sdk.worker.predict import located
+
+    samples = batch.samples
+    if not fit.all():
+        samples = samples[fit] if isinstance(samples, np.ndarray) else list(itertools.compress(samples, fit))
+    try:
+        return model(samples)
+    except DataError as error:
+        raise located(model, batch, error) from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `check` for a command line; errors end it with their message and exit code."""
+    parser = argparse.ArgumentParser(prog="ai4sdk drift check")
+    parser.add_argument("run", help="run directory or package folder")
+    parser.add_argument("--data", action="append", required=True)
+    parser.add_argument("--alpha", type=float, default=0.05)
+    parser.add_argument("--report")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--trust-code", action="store_true")
+    given = parser.parse_args(argv)
+    try:
+        trust = True if given.trust_code else None
+        verdict, reference, inputs, outputs = check(given.run, given.data, alpha=given.alpha, trust_code=trust)
+        if given.report:
+            from ai4sdk.drift.page import page
+
+            _write(Path(given.report), page(verdict, reference, inputs, outputs, data=given.data))
+        if given.json:
+            sys.stdout.write(json.dumps(verdict.to_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        else:
+            sys.stdout.write(told(verdict) + (f"report  {given.report}\n" if given.report else ""))
+        sys.stdout.flush()
+    except Ai4Error as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return 130
+    return DRIFT_FOUND if verdict.drifted else 0
+
+
+def told(verdict: Verdict) -> str:
+    """Write a verdict as lines for a terminal."""
+    count = sum(finding.drifted for finding in verdict.findings)
+    what = f"{len(verdict.findings)} tests of {verdict.samples} samples, alpha {verdict.alpha:g} over all of them"
+    lines = [f"drift in {count} of {what}" if count else f"no drift in {what}"]
+    shown = [finding for finding in verdict.findings if finding.drifted][:_SHOWN] or verdict.findings[:3]
+    names = [f"{finding.name} missing" if finding.of == "missing" else finding.name for finding in shown]
+    width = max((min(len(name), 40) for name in names), default=0)
+    for finding, name in zip(shown, names, strict=True):
+        known = finding.comparison
+        lines.append(
+            f"  {finding.part:6}  {name:{width}}  adjusted p {finding.adjusted:<8.2g}  "
+            f"distance {known.distance:.3f}  PSI {known.psi:.3f}  {known.test}"
+        )
+    if count > len(shown):
+        lines.append(f"  and {count - len(shown)} more")
+    return "\n".join([*lines, *verdict.notes]) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text, durable=False)
+    except OSError as error:
+        raise EnvironmentFault(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+if __name__ == "__main__":
+    status = main()
+    gc.freeze()  # or the end of the process takes most of a second, see `ai4sdk.worker.__main__`
+    sys.exit(status)

@@ -1,0 +1,291 @@
+"""From samples and predictions to features: what is compared, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai4sdk.data.columns import number_name
+from ai4sdk.data.csvfile import EMPTY, parse_number
+from ai4sdk.data.images import read_picture
+from ai4sdk.data.source import nearest
+from ai4sdk.drift.sketch import Values
+from ai4sdk.errors import DataError
+from ai4sdk.spec import Images
+
+if TYPE_CHECKING:
+    from ai4sdk.worker.prediction import Prediction
+
+__all__ = ["MOST_PLACES", "Features", "Form", "features_of_inputs", "features_of_outputs", "joined"]
+
+Features = dict[str, Values]
+"""Values by name of the feature; one value a sample."""
+
+MOST_PLACES = 256
+"""Samples with more numbers than this are described by statistics, not place by place."""
+MOST_OUTPUTS = 16
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Form:
+    """How features are read from raw samples.
+
+    Parameters
+    ----------
+    kind
+        ``table``: records. ``array``: numbers of one shape. ``images``: pictures.
+    columns
+        For tables, name and kind (``number``, ``bool`` or ``text``) of each column.
+    shape
+        For arrays, the shape of a sample.
+    names
+        For arrays, names of the places where samples may be records.
+    images
+        For pictures, size and mode.
+    """
+
+    kind: Literal["table", "array", "images"]
+    columns: tuple[tuple[str, str], ...] = ()
+    shape: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+    images: Images | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a mapping for JSON; `from_json` makes an equal one."""
+        made: dict[str, Any] = {"kind": self.kind}
+        if self.kind == "table":
+            made["columns"] = [{"name": name, "kind": kind} for name, kind in self.columns]
+        if self.kind == "array":
+            made["shape"] = list(self.shape)
+            made |= {"names": list(self.names)} if self.names else {}
+        if self.images is not None:
+            made["images"] = self.images.model_dump(mode="json")
+        return made
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        DataError
+            If it is damaged.
+        """
+        try:
+            kind = value["kind"]
+            if kind not in ("table", "array", "images"):
+                raise ValueError(f"kind {kind!r}")
+            return cls(
+                kind,
+                tuple((str(column["name"]), str(column["kind"])) for column in value.get("columns", ())),
+                tuple(int(size) for size in value.get("shape", ())),
+                tuple(str(name) for name in value.get("names", ())),
+                Images.model_validate(value["images"]) if kind == "images" else None,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"the drift reference is damaged: its form of inputs: {error}") from error
+
+
+def features_of_inputs(samples: Any, form: Form) -> Features:
+    """Read the features of raw samples.
+
+    Unlike the model this takes cells that are empty or no numbers: they count as missing.
+
+    Parameters
+    ----------
+    samples
+        What the model takes: records, rows, a DataFrame or an array; pictures, or an array of them as the module
+        takes it.
+    form
+        How to read them.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or the shape does not fit.
+    """
+    if form.kind == "table":
+        return _of_table(samples, form.columns)
+    if form.kind == "images":
+        return _of_pictures(samples, form)
+    return _of_array(samples, form)
+
+
+def features_of_outputs(prediction: Prediction) -> Features:
+    """Read the features of predictions: class and confidence of a classifier, else the numbers it gives."""
+    if prediction.labels is not None:
+        made: Features = {"class": [str(label) or None for label in prediction.labels]}
+        if prediction.probabilities is not None:
+            made["confidence"] = prediction.probabilities.max(axis=1)
+        return made
+    rows = np.asarray(prediction.outputs, np.float64).reshape(len(prediction), -1)
+    width = rows.shape[1]
+    if width > MOST_OUTPUTS:
+        return _statistics(rows, "output ")
+    names = prediction.output_names if len(prediction.output_names) == width else ()
+    if not names:
+        names = ("output",) if width == 1 else tuple(f"output[{place}]" for place in range(width))
+    return {name: rows[:, place] for place, name in enumerate(names)}
+
+
+def joined(parts: Sequence[Features]) -> Features:
+    """Put the features of several batches together."""
+    if not parts:
+        return {}
+    return {
+        name: np.concatenate([np.asarray(part[name]) for part in parts])
+        if isinstance(values, np.ndarray)
+        else [value for part in parts for value in part[name]]
+        for name, values in parts[0].items()
+    }
+
+
+# Tables --------------------------------------------------------------------------------------------------------------
+
+
+def _of_table(samples: Any, columns: Sequence[tuple[str, str]]) -> Features:
+    names = [name for name, _ in columns]
+    cells = _cells(samples, names)
+    return {
+        name: [_as_text(cell) for cell in cells[name]]
+        if kind == "text"
+        else np.array([_as_number(cell) for cell in cells[name]], np.float64)
+        for name, kind in columns
+    }
+
+
+def _cells(samples: Any, names: Sequence[str]) -> dict[str, Sequence[Any]]:
+    """Bring samples into one list of cells a column."""
+    if hasattr(samples, "columns") and hasattr(samples, "to_dict"):  # a DataFrame, told without importing pandas
+        samples = {str(name): samples[name].tolist() for name in samples.columns}
+    if isinstance(samples, Mapping):
+        if any(isinstance(value, list | tuple | np.ndarray) for value in samples.values()):
+            for name in names:
+                _require(name, samples, "the samples")
+            return {name: list(samples[name]) for name in names}
+        samples = [samples]
+    if isinstance(samples, np.ndarray):
+        samples = samples.tolist() if samples.ndim == 2 else [samples.tolist()]
+    if not isinstance(samples, Sequence) or isinstance(samples, str | bytes):
+        raise DataError(f"samples of type {type(samples).__name__} are no table")
+    if samples and not isinstance(samples[0], Mapping | list | tuple | np.ndarray):
+        samples = [samples]
+    rows = []
+    for place, sample in enumerate(samples, start=1):
+        if isinstance(sample, Mapping):
+            for name in names:
+                _require(name, sample, f"sample {place}")
+            rows.append([sample[name] for name in names])
+        elif isinstance(sample, list | tuple | np.ndarray) and len(sample) == len(names):
+            rows.append(list(sample))
+        else:
+            raise DataError(
+                f"sample {place} does not have {len(names)} cells", hint=f"in this order: {', '.join(names[:20])}"
+            )
+    return {name: [row[index] for row in rows] for index, name in enumerate(names)}
+
+
+def _require(name: str, sample: Mapping[str, Any], where: str) -> None:
+    if name not in sample:
+        raise DataError(f"{where} has no column {name!r}", hint=nearest(name, [str(key) for key in sample]))
+
+
+def _as_text(cell: Any) -> str | None:
+    if cell is None or cell != cell or (isinstance(cell, str) and cell.strip() in EMPTY):
+        return None
+    return number_name(cell) if isinstance(cell, float) else str(cell).strip()
+
+
+def _as_number(cell: Any) -> float:
+    if isinstance(cell, str):
+        text = cell.strip().lower()
+        if text in ("true", "false"):
+            return float(text == "true")
+        number = parse_number(text)
+        return float("nan") if number is None else number
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")
+
+
+# Arrays and pictures -------------------------------------------------------------------------------------------------
+
+
+def _of_array(samples: Any, form: Form) -> Features:
+    if form.names and not isinstance(samples, np.ndarray):
+        if not isinstance(samples, Sequence) and not hasattr(samples, "columns"):
+            samples = [samples]
+        first = samples[0] if isinstance(samples, Sequence) and len(samples) else None
+        if isinstance(first, Mapping) or hasattr(samples, "columns"):
+            return _of_table(samples, [(name, "number") for name in form.names])
+    try:
+        values = np.asarray(samples, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the samples are no array of numbers: {error}") from None
+    if values.shape == form.shape:
+        values = values[None]
+    if form.shape == (1,) and values.ndim == 1:
+        values = values[:, None]
+    if values.shape[1:] != form.shape:
+        raise DataError(
+            f"samples of shape {values.shape[1:]} do not fit: the reference is of {form.shape}",
+            hint="give samples as the model takes them",
+        )
+    if np.prod(form.shape, dtype=int) <= MOST_PLACES:
+        rows = values.reshape(len(values), -1)
+        names = form.names if len(form.names) == rows.shape[1] else _place_names(form.shape)
+        return {name: rows[:, place] for place, name in enumerate(names)}
+    made = _statistics(values.reshape(len(values), -1), "")
+    if len(form.shape) == 3 and 1 < form.shape[0] <= 4:
+        with np.errstate(all="ignore"):
+            means = values.mean(axis=(2, 3))
+        made |= {f"mean of channel {channel}": means[:, channel] for channel in range(form.shape[0])}
+    return made
+
+
+def _place_names(shape: tuple[int, ...]) -> list[str]:
+    return [f"x[{','.join(map(str, place))}]" if place else "x" for place in np.ndindex(*shape)]
+
+
+def _statistics(rows: NDArray[np.float64], prefix: str) -> Features:
+    with np.errstate(all="ignore"):
+        made = {"mean": rows.mean(axis=1), "deviation": rows.std(axis=1)}
+        made |= {"smallest": rows.min(axis=1), "largest": rows.max(axis=1)}
+    return {f"{prefix}{name}": values for name, values in made.items()}
+
+
+def _of_pictures(samples: Any, form: Form) -> Features:
+    assert form.images is not None
+    height, width = form.images.size
+    channels = 1 if form.images.mode == "L" else 3
+    ready = (
+        isinstance(samples, np.ndarray) and samples.dtype.kind == "f" and samples.shape[1:] == (channels, height, width)
+    )
+    if ready:
+        pixels = np.asarray(samples, np.float32)
+    else:
+        single = isinstance(samples, str | bytes) or not isinstance(samples, Sequence | np.ndarray)
+        each = [samples] if single or (isinstance(samples, np.ndarray) and samples.ndim == 2) else samples
+        read = [read_picture(one, form.images, f"picture {place}") for place, one in enumerate(each, start=1)]
+        pixels = np.stack(read) if read else np.empty((0, channels, height, width), np.float32)
+    with np.errstate(all="ignore"):
+        grey = pixels.mean(axis=1, dtype=np.float64)
+        across = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2)) if width > 1 else np.zeros(len(grey))
+        down = np.abs(np.diff(grey, axis=1)).mean(axis=(1, 2)) if height > 1 else np.zeros(len(grey))
+        made: Features = {
+            "brightness": grey.mean(axis=(1, 2)),
+            "contrast": grey.std(axis=(1, 2)),
+            "sharpness": across + down,
+        }
+        if channels == 3:
+            means = pixels.mean(axis=(2, 3), dtype=np.float64)
+            made |= {colour: means[:, place] for place, colour in enumerate(("red", "green", "blue"))}
+            made["colourfulness"] = pixels.std(axis=1, dtype=np.float64).mean(axis=(1, 2))
+    return made
