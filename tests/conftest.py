@@ -256,3 +256,37 @@ def kubernetes(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     with module.stand_in(folder, {"pond": claim}) as cluster:
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
         yield cluster
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A Ceph RADOS Gateway on this machine: S3 that sends notifications."""
+
+    endpoint: str
+    key: str = "pond"
+    secret: str = "pond-secret"
+
+
+_RGW_PACKAGES = "apt-get install ceph-mon ceph-osd radosgw ceph-common"
+
+
+@pytest.fixture(scope="session")
+def rgw() -> Iterator[Gateway]:
+    """Return a real S3 with notifications that lives as long as the tests do. In CI it must come up."""
+    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+    lacking = [name for name in ("ceph-mon", "ceph-osd", "radosgw", "ceph") if shutil.which(name, path=path) is None]
+    if lacking or os.geteuid() != 0:
+        reason = f"no {', '.join(lacking)}: {_RGW_PACKAGES}" if lacking else "Ceph's daemons are started as root here"
+        assert not os.environ.get("CI"), f"CI must have a RADOS Gateway: {reason}"
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="ai4sdk-rgw-"))
+    port = 24000 + zlib.crc32(str(folder).encode()) % 400 * 10  # sessions side by side each have ports of their own
+    # Its end of a pipe closes when this process ends, or is killed.
+    script = '"$0" "$1" "$2" >"$1/up.log" 2>&1 </dev/null & read -r; kill $!; wait; rm -rf "$1"'
+    argv = ["bash", "-c", script, str(Path(__file__).parent / "rgw" / "up"), str(folder), str(port)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, start_new_session=True, env={**os.environ, "PATH": path}):
+        deadline = time.monotonic() + 180
+        while not (folder / "ready").exists():
+            assert time.monotonic() < deadline, (folder / "up.log").read_text()
+            time.sleep(0.2)
+        yield Gateway(f"http://127.0.0.1:{port}")

@@ -22,6 +22,7 @@ examples:
   ai4sdk serve latest
   ai4sdk serve quickstart serving.port=9000 serving.workers=2
   ai4sdk serve config=my_endpoint
+  ai4sdk serve config=my_watcher --once
   curl -H 'Content-Type: application/json' -d '{"inputs": [[0, 0, 5, …]]}' http://127.0.0.1:8080/predict
 """
 
@@ -37,6 +38,9 @@ def main(command: str, argv: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--trust-code", action="store_true", help="run the code inside packages that is not installed here"
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="with serving.events: process the objects that are there, and end"
     )
     add_runs_option(parser)
     args = parser.parse(argv)
@@ -71,6 +75,17 @@ def main(command: str, argv: Sequence[str]) -> int:
             if not models and not job.serving.modules:
                 models = {job.name: ServedModel(source=job.name)}
         serving = job.serving.model_copy(update={"models": models})
+        tracking = job.tracking.model_dump(mode="json")
+        if serving.events is not None:
+            from ai4sdk.serving.events.log import log_to_stderr
+            from ai4sdk.serving.events.models import serve_model_events
+
+            log_to_stderr()
+            finder = Sources(runs, tracking, project.root)
+            serve_model_events(serving, job.storage, finder, project.root, once=args.once, spawned=[first], tell=_tell)
+            return 0
+        if args.once:
+            raise UsageError("--once is for objects that are processed as they arrive", hint="set serving.events")
         listening = open_socket(serving.host, serving.port)
     except BaseException:
         first.line.close()
@@ -80,7 +95,6 @@ def main(command: str, argv: Sequence[str]) -> int:
     print(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     if not ip_address(host).is_loopback and not (serving.tokens or serving.oidc):
         _tell("warning: whoever reaches this port may ask; serving.tokens and serving.oidc limit that")
-    tracking = job.tracking.model_dump(mode="json")
     serve(serving, Sources(runs, tracking, project.root), listening, spawned=[first], tell=_tell)
     return 0
 

@@ -38,7 +38,7 @@ from ai4sdk.serving.sources import Located, Sources
 from ai4sdk.spec import serving as spec
 from ai4sdk.spec.serving import Serving
 
-__all__ = ["Wanted", "open_socket", "serve", "threads_of", "wanted_of"]
+__all__ = ["Wanted", "open_socket", "pool_settings", "serve", "threads_of", "wanted_of"]
 
 _KEEP_ALIVE = 75
 _GPUS = Path("/proc/driver/nvidia/gpus")
@@ -69,6 +69,24 @@ def threads_of(serving: Serving) -> int:
     """Return how many threads a model process gets: its share of the CPUs."""
     processes = serving.workers * max(len(wanted_of(serving)), 1)
     return serving.threads or max(1, len(os.sched_getaffinity(0)) // processes)
+
+
+def pool_settings(serving: Serving, wanted: Wanted, located: Located) -> PoolSettings:
+    """Return how the processes of a version are to be."""
+    return PoolSettings(
+        name=wanted.name,
+        version=wanted.version,
+        folder=located.folder,
+        devices=tuple(_devices(serving)),
+        threads=threads_of(serving),
+        trust_code=wanted.trust_code,
+        batch_size=serving.batch.size,
+        batch_wait=serving.batch.wait,
+        start=serving.start,
+        timeout=serving.limits.timeout,
+        drift=serving.drift.model_dump(mode="json") if serving.drift else None,
+        drift_events=str(Path(serving.drift_events).absolute()) if serving.drift_events else None,
+    )
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -239,7 +257,9 @@ class _Server:
 
     async def _put(self, wanted: Wanted, located: Located) -> None:
         """Load a model, and serve it in the place of the one before, whose requests are answered first."""
-        pool = Pool(self._settings(wanted, located), PoolMetrics(self._metrics, wanted.name, wanted.version))
+        pool = Pool(
+            pool_settings(self._serving, wanted, located), PoolMetrics(self._metrics, wanted.name, wanted.version)
+        )
         taken, self._spawned = self._spawned[: self._serving.workers], self._spawned[self._serving.workers :]
         try:
             await pool.start(taken)
@@ -273,23 +293,6 @@ class _Server:
         self._front.modules[name] = ServedModule(module, Path(serving.trainings) / name, limits)
         self._models.modules[name] = lambda: module.is_ready
         self._tell(f"{name} is ready (Python {module.description.python}, {environment})")
-
-    def _settings(self, wanted: Wanted, located: Located) -> PoolSettings:
-        serving = self._serving
-        return PoolSettings(
-            name=wanted.name,
-            version=wanted.version,
-            folder=located.folder,
-            devices=tuple(_devices(serving)),
-            threads=threads_of(serving),
-            trust_code=wanted.trust_code,
-            batch_size=serving.batch.size,
-            batch_wait=serving.batch.wait,
-            start=serving.start,
-            timeout=serving.limits.timeout,
-            drift=serving.drift.model_dump(mode="json") if serving.drift else None,
-            drift_events=str(Path(serving.drift_events).absolute()) if serving.drift_events else None,
-        )
 
     def _asked_to_stop(self) -> None:
         if self._stopping.is_set():

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from ai4sdk.spec.base import Section
 from ai4sdk.spec.drift import DriftWatching
+from ai4sdk.spec.serving_events import ServingEvents
 from ai4sdk.spec.units import Size, Span
 
 __all__ = ["MODEL_NAME", "Batch", "Module", "Oidc", "ServedModel", "Serving", "ServingLimits", "Tls", "Version"]
@@ -202,6 +203,8 @@ class Serving(Section):
     start: Span = Field(default=300.0, gt=0)
     """How long a model may take to load."""
 
+    events: ServingEvents | None = None
+    """Instead of answering over HTTP, process objects as they arrive in a folder or bucket."""
     drift: DriftWatching | None = Field(default_factory=DriftWatching)
     """Detectors that look at what is asked and answered, beside the answering, where the package has a drift reference;
     null for none. Each process watches what it answers."""

