@@ -134,9 +134,9 @@ class App:
         self._open += 1
         try:
             try:
-                if self._guard is not None and (route is None or route.kind not in _FOR_ALL):
-                    await self._guard.check(heads.authorization)
-                if route is not None and route.kind == "infer" and scope["method"] == "POST":
+                if (denied := await self._guarded(route, heads.authorization)) is not None:
+                    answer = denied
+                elif route is not None and route.kind == "infer" and scope["method"] == "POST":
                     self._check(route)
                     body = await self._body(heads, receive)
                     size = len(body)
@@ -149,10 +149,6 @@ class App:
                     if route is not None and route.kind in ("drift", "metrics"):
                         self._drift = await self._told()
                     answer = self._own(route, scope["method"], path)
-            except Denied as denied:
-                answer = refusal(route.protocol if route else "natural", denied.status, denied.message)
-                if denied.status == 401:
-                    answer = Response(401, answer.content_type, answer.body, {"www-authenticate": "Bearer"})
             except _Ended as ended:
                 answer = refusal(route.protocol if route else "natural", ended.status, ended.message)
             await _send(send, answer, request_id, scope["method"], close=answer.status in (408, 413))
@@ -184,6 +180,42 @@ class App:
         for pool, snapshots in zip(pools, told, strict=True):
             found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshots
         return found
+
+    async def infer(self, route: Route, request: Request, authorization: str) -> Response:
+        """Answer a request to a model that came by another way than HTTP."""
+        started = time.perf_counter()
+        self._open += 1
+        try:
+            answer = await self._guarded(route, authorization)
+            if answer is None:
+                self._check(route)
+                answer = await self._pool(route).ask(request)
+        except _Ended as ended:
+            answer = refusal(route.protocol, ended.status, ended.message)
+        finally:
+            self._open -= 1
+        model = (route.model or self.models.only or "") if answer.status != 404 else ""
+        self._metrics.request(model, "grpc", answer.status, time.perf_counter() - started)
+        return answer
+
+    async def tell(self, route: Route, authorization: str) -> Response:
+        """Answer a question about a model that came by another way than HTTP."""
+        try:
+            return await self._guarded(route, authorization) or self._answers[route.kind](route)
+        except _Ended as ended:
+            return refusal(route.protocol, ended.status, ended.message)
+
+    async def _guarded(self, route: Route | None, authorization: str) -> Response | None:
+        """Return why somebody may not ask; nothing where they may."""
+        if self._guard is None or (route is not None and route.kind in _FOR_ALL):
+            return None
+        try:
+            await self._guard.check(authorization)
+        except Denied as denied:
+            answer = refusal(route.protocol if route else "natural", denied.status, denied.message)
+            headers = {"www-authenticate": "Bearer"} if denied.status == 401 else answer.headers
+            return Response(answer.status, answer.content_type, answer.body, headers)
+        return None
 
     def _route(self, path: str) -> Route | None:
         try:

@@ -62,7 +62,7 @@ class PoolSettings:
         See `ai4sdk.spec.serving.Batch`.
     start, timeout
         Seconds to load, and to answer.
-    drift, drift_events
+    engine, pixels, drift, drift_events
         See `ai4sdk.spec.serving.Serving`.
     """
 
@@ -76,6 +76,8 @@ class PoolSettings:
     batch_wait: float = 0.0
     start: float = 300.0
     timeout: float = 30.0
+    engine: str = "torch"
+    pixels: int = 50_000_000
     drift: Mapping[str, Any] | None = None
     drift_events: str | None = None
 
@@ -221,6 +223,8 @@ class Pool:
                         "threads": settings.threads,
                         "trust_code": settings.trust_code,
                         "batch": settings.batch_size,
+                        "engine": settings.engine,
+                        "pixels": settings.pixels,
                         "drift": None if settings.drift is None else dict(settings.drift),
                         "drift_events": settings.drift_events,
                     }

@@ -71,16 +71,18 @@ def _load(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
 
 def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     import torch
+    from PIL import Image
 
     from ai4sdk.serving.answering import Answering
     from ai4sdk.serving.contract import contract_of
     from ai4sdk.serving.question import Served
-    from ai4sdk.serving.warmup import warm_up
+    from ai4sdk.serving.warmup import golden_samples, warm_up
     from ai4sdk.worker.loading import find_package
     from ai4sdk.worker.model import load_model
 
     torch.set_num_threads(settings["threads"])
     torch.set_grad_enabled(False)
+    Image.MAX_IMAGE_PIXELS = settings["pixels"] // 2  # Pillow refuses twice as many
     folder = Path(settings["folder"])
     started = time.perf_counter()
     model = load_model(folder, device=settings["device"], trust_code=settings["trust_code"] or None)
@@ -93,6 +95,12 @@ def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     answering = Answering(predict, contract, Served(settings["name"], settings["version"]))
     package = find_package(folder, None).package
     tried = warm_up(answering, package)
+    chosen = None
+    if (samples := golden_samples(package)) is not None:
+        from ai4sdk.serving.engines import choose
+
+        chosen = choose(model, samples, settings["engine"], settings["threads"])
+        tried = warm_up(answering, package)
     watch, unwatched = _watch(settings, package)
     if watch is not None:
         answering.observe = watch.feed
@@ -101,6 +109,7 @@ def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         "description": model.description.model_dump(mode="json", exclude={"extra_state", "shared_weights"}),
         "batches": tried.alike_together,
         "golden": tried.requests,
+        "engine": asdict(chosen) if chosen is not None else None,
         "unwatched": unwatched,
         "seconds": round(time.perf_counter() - started, 3),
         "pid": os.getpid(),

@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,8 @@ def pool_settings(serving: Serving, wanted: Wanted, located: Located) -> PoolSet
         batch_wait=serving.batch.wait,
         start=serving.start,
         timeout=serving.limits.timeout,
+        engine=serving.engine,
+        pixels=serving.limits.pixels,
         drift=serving.drift.model_dump(mode="json") if serving.drift else None,
         drift_events=str(Path(serving.drift_events).absolute()) if serving.drift_events else None,
     )
@@ -172,6 +174,7 @@ class _Server:
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         http = _Uvicorn(self._config())
         tasks = [loop.create_task(http.serve(sockets=[self._listening])), loop.create_task(self._stopping.wait())]
+        grpc = await self._start_grpc()
         loading = loop.create_task(self._load())
         try:
             await asyncio.wait({*tasks, loading}, return_when=asyncio.FIRST_COMPLETED)
@@ -181,10 +184,23 @@ class _Server:
         finally:
             loading.cancel()
             await self._drain()
+            if grpc is not None:
+                await grpc.stop(None)
             http.should_exit = True
             await tasks[0]
             if self._log is not None:
                 self._log.flush()
+
+    async def _start_grpc(self) -> Any:
+        if self._serving.grpc_port is None:
+            return None
+        try:
+            from ai4sdk.serving.grpc.service import start_grpc
+        except ImportError as error:
+            raise EnvironmentFault(f"gRPC is not here: {error}", hint="pip install 'ai4sdk[grpc]'") from error
+        server, port = await start_grpc(self._app, self._serving)
+        self._tell(f"listening for gRPC at {self._serving.host}:{port}")
+        return server
 
     def _config(self) -> uvicorn.Config:
         serving, tls = self._serving, self._serving.tls
@@ -271,7 +287,10 @@ class _Server:
         golden, alone = pool.facts["golden"], "" if pool.facts["batches"] else ", without batches"
         tried = f"{golden} golden requests answered as when it was packed" if golden else "it has no golden requests"
         watched = "watched for drift" if pool.facts["unwatched"] is None else f"not watched: {pool.facts['unwatched']}"
-        self._tell(f"{wanted.name} version {wanted.version} is ready ({located.folder}): {tried}{alone}; {watched}")
+        engine = _engine_of(pool.facts["engine"])
+        self._tell(
+            f"{wanted.name} version {wanted.version} is ready ({located.folder}): {tried}{alone}{engine}; {watched}"
+        )
         if before is not None:
             await before.close()
 
@@ -317,6 +336,15 @@ class _Server:
             self._tell(f"requests were not answered within {self._serving.grace:g} s; they are dropped")
         for served in self._front.modules.values():
             await served.module.close()
+
+
+def _engine_of(chosen: Mapping[str, Any] | None) -> str:
+    """Say what computes, and why not what was asked for."""
+    if chosen is None:
+        return ""
+    count = chosen["threads"]
+    why = f" ({chosen['why_not']})" if chosen["why_not"] else ""
+    return f", computed by {chosen['engine']}{why} with {count} thread{'s' if count > 1 else ''}"
 
 
 class _Uvicorn(uvicorn.Server):

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 
 from ai4sdk.errors import DataError
 from ai4sdk.serving.answering import Answering
 from ai4sdk.serving.messages import JSON, Request
+from ai4sdk.worker.inputs import samples_of_json
 from ai4sdk.worker.package import GOLDEN_REQUESTS, GOLDEN_RESPONSES
 
-__all__ = ["Tried", "warm_up"]
+__all__ = ["Tried", "golden_samples", "warm_up"]
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,16 @@ def warm_up(answering: Answering, package: Path) -> Tried:
     if not alike:
         log.warning("the model answers otherwise in a batch than alone; it is served without batches")
     return Tried(len(requests), alike)
+
+
+def golden_samples(package: Path) -> Any:
+    """Return the samples of the golden requests; nothing where there are none."""
+    try:
+        asked = json.loads((package / GOLDEN_REQUESTS).read_bytes())
+    except FileNotFoundError:
+        return None
+    samples = [one for body in asked for one in samples_of_json(body, "a golden request")]
+    return samples if samples and isinstance(samples[0], dict) else [np.asarray(one) for one in samples]
 
 
 def _answers(answering: Answering, requests: Sequence[Request]) -> list[Any]:

@@ -89,6 +89,9 @@ class ServingLimits(Section):
     timeout: Span = Field(default=30.0, gt=0)
     """How long a request may wait and compute; then it is answered 504, and a model that hangs is started anew."""
 
+    pixels: int = Field(default=50_000_000, ge=1)
+    """Most pixels of a picture, however few bytes it has; more are answered 400."""
+
     slow: Span = Field(default=15.0, gt=0)
     """How long a client may take to send a request; then it is answered 408."""
 
@@ -185,6 +188,10 @@ class Serving(Section):
     port: int = Field(default=8080, ge=0, le=65535)
     """Port to listen at; 0 for a free one."""
 
+    grpc_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port for the Open Inference Protocol over gRPC (``pip install 'ai4sdk[grpc]'``); 0 for a free one, null for
+    none."""
+
     device: str = Field(default="cpu", pattern=r"^(cpu|cuda(:\d+)?|auto)$")
     """Where models compute; ``auto`` is one process a GPU where there are some."""
 
@@ -192,7 +199,12 @@ class Serving(Section):
     """Processes a version. CPUs are divided among them."""
 
     threads: int | None = Field(default=None, ge=1)
-    """Threads of a process; by default as many as its share of the CPUs."""
+    """Most threads of a process; by default its share of the CPUs. One is used where that is found to be faster."""
+
+    engine: Literal["torch", "onnx", "auto"] = "torch"
+    """What computes: ``onnx`` exports the module for ONNX Runtime (``pip install 'ai4sdk[onnx]'``), which takes seconds
+    at the start and often is faster for small ones; its answers are compared with torch's first. ``auto`` measures
+    both."""
 
     batch: Batch = Field(default_factory=Batch)
     """How requests are computed together."""

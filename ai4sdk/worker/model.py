@@ -99,6 +99,10 @@ class Model:
             raise DataError("there is no sample to predict for")
         return join(parts)
 
+    def prepare(self, inputs: Any) -> Array:
+        """Return samples as the module takes them; see `__call__`."""
+        return np.concatenate(list(self._arrays(inputs, BATCH_SIZE)))
+
     def _arrays(self, inputs: Any, batch_size: int) -> Iterator[Array]:
         """Turn raw samples into arrays the module takes; pictures, which are many files, a batch at a time."""
         if isinstance(inputs, Tensor):

@@ -142,3 +142,34 @@ def test_a_picture_is_a_body():
     assert natural.decode(asked(b"\x89PNG...", "image/png"), PICTURES).samples == [b"\x89PNG..."]
     with pytest.raises(Refused, match="takes no pictures"):
         natural.decode(asked(b"\x89PNG", "image/png"), ARRAY)
+
+
+def test_pictures_that_are_bombs_are_refused_unread(make_package):
+    """A few bytes that say they are 40,000 pixels wide and high are not unpacked."""
+    import struct
+    import zlib
+
+    from PIL import Image
+
+    from ai4sdk.data.preprocessing import Preprocessing
+    from ai4sdk.errors import DataError
+    from ai4sdk.spec import Images
+    from ai4sdk.worker.model import load_model
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    bomb = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    )
+    rules = Preprocessing("images", (1, 8, 8), "classification", images=Images(size=[8, 8], mode="L"))
+    example = np.random.default_rng(0).random((3, 1, 8, 8)).astype(np.float32)
+    model = load_model(make_package(net="Pictures", preprocessing=rules, example_input=example), trust_code=True)
+    before = Image.MAX_IMAGE_PIXELS
+    try:
+        Image.MAX_IMAGE_PIXELS = 25_000_000
+        with pytest.raises(DataError, match=r"cannot be read: .*exceeds limit"):
+            model([bomb])
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

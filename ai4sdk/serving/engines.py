@@ -1,0 +1,202 @@
+"""What computes: torch or ONNX Runtime, and with how many threads. Chosen by measurement, after both gave the same."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ai4sdk.errors import Ai4Error, EnvironmentFault, RunFailed
+from ai4sdk.worker.calling import call_module, main_tensor
+from ai4sdk.worker.model import Model
+
+__all__ = ["Chosen", "Engine", "choose"]
+
+log = logging.getLogger(__name__)
+
+Engine = Literal["torch", "onnx", "auto"]
+
+_TOLERANCE = 1e-3
+_ROWS = 8
+"""Samples of the batch that is measured."""
+_MOST = 0.1
+"""Seconds that measuring one way may take; a module that is slower than that is measured once."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What computes.
+
+    Parameters
+    ----------
+    engine
+        ``torch`` or ``onnx``.
+    threads
+        Threads of a computation.
+    seconds
+        Time of a batch of eight, by way and threads.
+    why_not
+        Why ONNX Runtime does not, where it was asked for.
+    """
+
+    engine: str
+    threads: int
+    seconds: dict[str, float]
+    why_not: str | None = None
+
+
+def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
+    """Choose what computes, and make the model compute with it.
+
+    Parameters
+    ----------
+    model
+        The model; its module is exchanged where ONNX Runtime is chosen.
+    samples
+        Examples of what it is asked.
+    wanted
+        ``onnx`` fails where it cannot be had; ``auto`` takes the faster one.
+    threads
+        Most threads.
+
+    Raises
+    ------
+    EnvironmentFault
+        If ONNX Runtime is wanted and not installed, or cannot compute where the model is.
+    RunFailed
+        If the module cannot be exported, or answers otherwise when it is.
+    """
+    array = np.resize(model.prepare(samples), (_ROWS, *model.description.input_shape))
+    every: dict[tuple[str, int], Callable[[], object]] = {}
+    torch_module, onnx, why_not = model.module, None, None
+    if wanted != "torch":
+        try:
+            onnx = {count: _exported(model, array, count) for count in {1, threads}}
+        except Ai4Error as error:
+            if wanted == "onnx":
+                raise
+            why_not = error.message
+    if wanted != "onnx":
+        inputs = torch.from_numpy(array).to(model.device)
+        every |= {("torch", count): lambda: main_tensor(_call(model, inputs)) for count in {1, threads}}
+    for count, module in (onnx or {}).items():
+        every["onnx", count] = lambda module=module: module.run(array)  # type: ignore[misc]
+    seconds: dict[tuple[str, int], float] = {}
+    for (engine, count), compute in sorted(every.items()):
+        if engine == "torch":
+            torch.set_num_threads(count)
+        seconds[engine, count] = _timed(compute)
+    engine, count = min(seconds, key=lambda way: seconds[way])
+    torch.set_num_threads(count)
+    model.module = torch_module if engine == "torch" else onnx[count]  # type: ignore[index]
+    if engine == "onnx":
+        model.description = model.description.model_copy(update={"call": "forward"})
+    return Chosen(engine, count, {f"{name} {of}": round(took, 6) for (name, of), took in seconds.items()}, why_not)
+
+
+class _OnnxModule(nn.Module):
+    """A module that ONNX Runtime computes."""
+
+    def __init__(self, session: Any, dtype: np.dtype[Any]) -> None:
+        super().__init__()
+        self._session, self._dtype = session, dtype
+
+    def run(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Compute a batch."""
+        answer: NDArray[Any] = self._session.run(None, {"input": array.astype(self._dtype, copy=False)})[0]
+        return answer
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Compute a batch of tensors."""
+        return torch.from_numpy(self.run(inputs.numpy()))
+
+
+class _Forward(nn.Module):
+    """The module as a plain function of its inputs, whatever it is called by."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.module, self._call = model.module, model.description.call
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return what counts of the answer."""
+        return main_tensor(call_module(self.module, inputs, self._call))
+
+
+def _call(model: Model, inputs: Tensor) -> Any:
+    with torch.no_grad():
+        return call_module(model.module, inputs, model.description.call)
+
+
+def _exported(model: Model, array: NDArray[Any], threads: int) -> _OnnxModule:
+    """Export the module, and hold its answers against torch's for one sample and for several."""
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - what exports needs it
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"ONNX Runtime is not here: {error}", hint="pip install 'ai4sdk[onnx]', or serving.engine=torch"
+        ) from error
+    if model.device.type != "cpu":
+        raise EnvironmentFault("ONNX Runtime computes on CPUs here", hint="serving.device=cpu, or serving.engine=torch")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    try:
+        session = onnxruntime.InferenceSession(_graph(model, array), options, providers=["CPUExecutionProvider"])
+        made = _OnnxModule(session, array.dtype)
+        answers = [(made.run(part), _call(model, torch.from_numpy(part))) for part in (array[:1], array)]
+    except Exception as error:
+        raise RunFailed(
+            f"the module cannot be computed by ONNX Runtime: {type(error).__name__}: {str(error).splitlines()[0]}",
+            hint="serving.engine=torch",
+        ) from error
+    for found, expected in answers:
+        exact = main_tensor(expected).detach().numpy()
+        if found.shape != exact.shape or not np.allclose(found, exact, rtol=_TOLERANCE, atol=_TOLERANCE):
+            raise RunFailed("the module answers otherwise when ONNX Runtime computes it", hint="serving.engine=torch")
+    return made
+
+
+def _graph(model: Model, array: NDArray[Any]) -> bytes:
+    """Return the module as ONNX, for any number of samples."""
+    logger = logging.getLogger("torch.onnx")
+    before, logger.disabled = logger.level, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                _Forward(model).eval(),
+                (torch.from_numpy(array),),
+                dynamo=True,
+                dynamic_shapes=({0: torch.export.Dim("samples", min=1)},),
+                input_names=["input"],
+                output_names=["output"],
+                verbose=False,
+            )
+    finally:
+        logger.disabled = False
+        logger.setLevel(before)
+    assert program is not None
+    graph: bytes = program.model_proto.SerializeToString()
+    return graph
+
+
+def _timed(compute: Callable[[], object]) -> float:
+    """Return the median time of a call, of as many as there is time for."""
+    began = time.perf_counter()
+    compute()
+    first = time.perf_counter() - began
+    times: list[float] = []
+    while not times or (time.perf_counter() - began < max(_MOST, first) and len(times) < 50):
+        start = time.perf_counter()
+        compute()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))

@@ -1,0 +1,74 @@
+"""ONNX Runtime computes only what it computes as torch does, and only where it is wanted or faster."""
+
+import numpy as np
+import pytest
+import torch
+
+from ai4sdk.errors import RunFailed
+from ai4sdk.serving import engines
+from ai4sdk.serving.engines import choose
+from ai4sdk.worker.model import load_model
+
+X = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def model(make_package):
+    return load_model(make_package(), trust_code=True)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_answers_as_torch_does(model):
+    expected = model(X)
+    chosen = choose(model, list(X[:3]), "onnx", 2)
+    assert chosen.engine == "onnx"
+    assert set(chosen.seconds) == {"onnx 1", "onnx 2"}
+    assert type(model.module).__name__ == "_OnnxModule"
+    for rows in (X[:1], X, X.astype(np.float64)):
+        found = model(rows)
+        assert np.allclose(found.outputs, expected.outputs[: len(rows)], atol=1e-5)
+        assert found.labels.tolist() == expected.labels[: len(rows)].tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("faster", ["torch 1", "onnx 1"])
+def test_the_faster_one_is_taken(model, monkeypatch, faster):
+    ways = iter(["onnx 1", "torch 1"])  # in this order
+    monkeypatch.setattr(engines, "_timed", lambda compute: 0.001 if next(ways) == faster else 0.002)
+    chosen = choose(model, list(X[:3]), "auto", 1)
+    assert f"{chosen.engine} {chosen.threads}" == faster
+    assert chosen.why_not is None
+
+
+def test_threads_are_as_many_as_help(model, monkeypatch):
+    times = iter([0.002, 0.001, 0.001, 0.002])
+    monkeypatch.setattr(engines, "_timed", lambda compute: next(times))
+    assert choose(model, list(X[:3]), "torch", 3).threads == 3
+    assert torch.get_num_threads() == 3
+    assert choose(model, list(X[:3]), "torch", 3).threads == 1
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.slow
+def test_what_cannot_be_exported_is_told_or_left_to_torch(faulty):
+    model = load_model(faulty, trust_code=True)
+    with pytest.raises(RunFailed, match="cannot be computed by ONNX Runtime"):
+        choose(model, list(X[:3]), "onnx", 1)
+    chosen = choose(model, list(X[:3]), "auto", 1)
+    assert chosen.engine == "torch"
+    assert "cannot be computed by ONNX Runtime" in chosen.why_not
+
+
+@pytest.mark.slow
+def test_another_answer_is_refused(model, monkeypatch):
+    exact = engines._OnnxModule.run
+    monkeypatch.setattr(engines._OnnxModule, "run", lambda self, array: exact(self, array) + 0.1)
+    with pytest.raises(RunFailed, match="answers otherwise"):
+        choose(model, list(X[:3]), "onnx", 1)
