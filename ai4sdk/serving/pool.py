@@ -195,9 +195,12 @@ class Pool:
         self._closing = True
         for task in self._tasks:
             task.cancel()
-        for member in self._members:
+        members = list(self._members)
+        for member in members:
             member.link.close()
-        for member in self._members:
+            if not member.ready:  # it loads, and would see only then that nobody wants it any more
+                member.link.kill()
+        for member in members:
             try:
                 await asyncio.wait_for(member.link.ended(), 5)
             except TimeoutError:

@@ -145,4 +145,7 @@ def _send(connection: socket.socket, pieces: list[bytes | memoryview]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ConnectionError:  # the front is gone, so nobody waits for what this process had to say
+        sys.exit(0)

@@ -326,6 +326,7 @@ class _Server:
         self._app.draining = True
         for spawned in self._spawned:
             spawned.line.close()
+            spawned.process.kill()
         try:
             modules = [served.module for served in self._front.modules.values()]
             closing = asyncio.gather(
