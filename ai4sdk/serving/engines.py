@@ -27,6 +27,8 @@ Engine = Literal["torch", "onnx", "auto"]
 _TOLERANCE = 1e-3
 _ROWS = 8
 """Samples of the batch that is measured."""
+_WORTH = 0.002
+"""Seconds of a batch from which on several threads may help."""
 _MOST = 0.1
 """Seconds that measuring one way may take; a module that is slower than that is measured once."""
 
@@ -75,29 +77,39 @@ def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
         If the module cannot be exported, or answers otherwise when it is.
     """
     array = np.resize(model.prepare(samples), (_ROWS, *model.description.input_shape))
-    every: dict[tuple[str, int], Callable[[], object]] = {}
-    torch_module, onnx, why_not = model.module, None, None
+    ways: dict[tuple[str, int], Callable[[], object]] = {}
+    modules: dict[int, _OnnxModule] = {}
+    seconds: dict[tuple[str, int], float] = {}
+    why_not = None
+    if wanted != "onnx":
+        inputs = torch.from_numpy(array).to(model.device)
+        ways["torch", 1] = lambda: main_tensor(_call(model, inputs))
     if wanted != "torch":
         try:
-            onnx = {count: _exported(model, array, count) for count in {1, threads}}
+            graph = _graph(model, array)
+            modules[1] = _computed(model, graph, array, 1)
+            ways["onnx", 1] = lambda: modules[1].run(array)
         except Ai4Error as error:
             if wanted == "onnx":
                 raise
             why_not = error.message
-    if wanted != "onnx":
-        inputs = torch.from_numpy(array).to(model.device)
-        every |= {("torch", count): lambda: main_tensor(_call(model, inputs)) for count in {1, threads}}
-    for count, module in (onnx or {}).items():
-        every["onnx", count] = lambda module=module: module.run(array)  # type: ignore[misc]
-    seconds: dict[tuple[str, int], float] = {}
-    for (engine, count), compute in sorted(every.items()):
-        if engine == "torch":
-            torch.set_num_threads(count)
-        seconds[engine, count] = _timed(compute)
+    torch.set_num_threads(1)
+    for way, compute in ways.items():
+        seconds[way] = _timed(compute)
     engine, count = min(seconds, key=lambda way: seconds[way])
-    torch.set_num_threads(count)
-    model.module = torch_module if engine == "torch" else onnx[count]  # type: ignore[index]
+    if threads > 1 and seconds[engine, 1] > _WORTH:
+        # Only now are there threads: those of torch look for work without a pause, also when there is none.
+        torch.set_num_threads(threads)
+        if engine == "onnx":
+            modules[threads] = _computed(model, graph, array, threads)
+            ways[engine, threads] = lambda: modules[threads].run(array)
+        else:
+            ways[engine, threads] = ways[engine, 1]
+        seconds[engine, threads] = _timed(ways[engine, threads])
+        count = threads if seconds[engine, threads] < seconds[engine, 1] else 1
+        torch.set_num_threads(count)
     if engine == "onnx":
+        model.module = modules[count]
         model.description = model.description.model_copy(update={"call": "forward"})
     return Chosen(engine, count, {f"{name} {of}": round(took, 6) for (name, of), took in seconds.items()}, why_not)
 
@@ -136,28 +148,19 @@ def _call(model: Model, inputs: Tensor) -> Any:
         return call_module(model.module, inputs, model.description.call)
 
 
-def _exported(model: Model, array: NDArray[Any], threads: int) -> _OnnxModule:
-    """Export the module, and hold its answers against torch's for one sample and for several."""
-    try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 - what exports needs it
-    except ImportError as error:
-        raise EnvironmentFault(
-            f"ONNX Runtime is not here: {error}", hint="pip install 'ai4sdk[onnx]', or serving.engine=torch"
-        ) from error
-    if model.device.type != "cpu":
-        raise EnvironmentFault("ONNX Runtime computes on CPUs here", hint="serving.device=cpu, or serving.engine=torch")
+def _computed(model: Model, graph: bytes, array: NDArray[Any], threads: int) -> _OnnxModule:
+    """Have ONNX Runtime compute a graph, and hold its answers against torch's for one sample and for several."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        session = onnxruntime.InferenceSession(_graph(model, array), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         made = _OnnxModule(session, array.dtype)
         answers = [(made.run(part), _call(model, torch.from_numpy(part))) for part in (array[:1], array)]
     except Exception as error:
-        raise RunFailed(
-            f"the module cannot be computed by ONNX Runtime: {type(error).__name__}: {str(error).splitlines()[0]}",
-            hint="serving.engine=torch",
-        ) from error
+        raise _not_computed(error) from error
     for found, expected in answers:
         exact = main_tensor(expected).detach().numpy()
         if found.shape != exact.shape or not np.allclose(found, exact, rtol=_TOLERANCE, atol=_TOLERANCE):
@@ -165,8 +168,24 @@ def _exported(model: Model, array: NDArray[Any], threads: int) -> _OnnxModule:
     return made
 
 
+def _not_computed(error: Exception) -> RunFailed:
+    return RunFailed(
+        f"the module cannot be computed by ONNX Runtime: {type(error).__name__}: {str(error).splitlines()[0]}",
+        hint="serving.engine=torch",
+    )
+
+
 def _graph(model: Model, array: NDArray[Any]) -> bytes:
     """Return the module as ONNX, for any number of samples."""
+    try:
+        import onnxruntime  # noqa: F401 - what computes it afterwards
+        import onnxscript  # noqa: F401 - what exports needs it
+    except ImportError as error:
+        raise EnvironmentFault(
+            f"ONNX Runtime is not here: {error}", hint="pip install 'ai4sdk[onnx]', or serving.engine=torch"
+        ) from error
+    if model.device.type != "cpu":
+        raise EnvironmentFault("ONNX Runtime computes on CPUs here", hint="serving.device=cpu, or serving.engine=torch")
     logger = logging.getLogger("torch.onnx")
     before, logger.disabled = logger.level, True
     try:
@@ -181,6 +200,8 @@ def _graph(model: Model, array: NDArray[Any]) -> bytes:
                 output_names=["output"],
                 verbose=False,
             )
+    except Exception as error:
+        raise _not_computed(error) from error
     finally:
         logger.disabled = False
         logger.setLevel(before)

@@ -20,6 +20,8 @@ from ai4sdk.serving.messages import Frames, pack, pack_responses, requests_of
 __all__ = ["main"]
 
 _READ = 1 << 20
+_SWITCH = 0.0005
+"""Seconds that what answers waits at most for what watches: both are threads of one interpreter."""
 
 
 def main(argv: list[str]) -> int:
@@ -80,7 +82,7 @@ def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     from ai4sdk.worker.loading import find_package
     from ai4sdk.worker.model import load_model
 
-    torch.set_num_threads(settings["threads"])
+    torch.set_num_threads(1)  # what is best is measured later
     torch.set_grad_enabled(False)
     Image.MAX_IMAGE_PIXELS = settings["pixels"] // 2  # Pillow refuses twice as many
     folder = Path(settings["folder"])
@@ -132,6 +134,7 @@ def _watch(settings: Mapping[str, Any], package: Path) -> tuple[Any, str | None]
         return None, error.message
     events = Path(settings["drift_events"]) if settings["drift_events"] else None
     watching = DriftWatching.model_validate(settings["drift"])
+    sys.setswitchinterval(_SWITCH)
     return DriftWatch(reference, watching, events=events, name=settings["name"]).start(), None
 
 

@@ -109,19 +109,29 @@ def contenders_of(arguments: argparse.Namespace, folder: Path, run: Path) -> lis
     import ai4sdk
 
     network = folder / "network.pt"
-    torch.jit.trace(ai4sdk.load_model(run).module, torch.zeros(1, 64)).save(network)
+    module = ai4sdk.load_model(run).module
+    module.to_torchscript(method="trace", example_inputs=torch.zeros(1, 64)).save(network)
     golden = json.loads((run / "package" / "golden" / "requests.json").read_text())[0]
     rows, v2 = folder / "rows.json", folder / "v2.json"
     rows.write_text(json.dumps(golden))
     tensor = {"name": "input", "datatype": "FP32", "shape": [1, 64], "data": golden["inputs"][0]}
     v2.write_text(json.dumps({"inputs": [tensor]}))
     env = {"NETWORK": str(network), "PYTHONPATH": str(HERE)}
-    ports = [free_port() for _ in range(4)]
+    ports = [free_port() for _ in range(5)]
     ours = [sys.executable, "-m", "ai4sdk", "serve", str(run), f"serving.port={ports[0]}"]
     fast = [sys.executable, "-m", "uvicorn", "with_fastapi:app", "--port", str(ports[1]), "--log-level", "warning"]
     found = [
         Contender("ai4sdk", ours, "/predict", rows, "/health/ready", folder, ports[0]),
         Contender("ai4sdk V2", ours, "/v2/models/digits/infer", v2, "/health/ready", folder, ports[0]),
+        Contender(
+            "ai4sdk ONNX",
+            [*ours[:-1], f"serving.port={ports[4]}", "serving.engine=onnx"],
+            "/v2/models/digits/infer",
+            v2,
+            "/health/ready",
+            folder,
+            ports[4],
+        ),
         Contender("FastAPI", fast, "/predict", rows, "/docs", folder, ports[1], env),
     ]
     if arguments.litserve:

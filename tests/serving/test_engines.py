@@ -29,7 +29,7 @@ def test_onnx_runtime_answers_as_torch_does(model):
     expected = model(X)
     chosen = choose(model, list(X[:3]), "onnx", 2)
     assert chosen.engine == "onnx"
-    assert set(chosen.seconds) == {"onnx 1", "onnx 2"}
+    assert set(chosen.seconds) == {"onnx 1"}  # it is too fast for two threads to help
     assert type(model.module).__name__ == "_OnnxModule"
     for rows in (X[:1], X, X.astype(np.float64)):
         found = model(rows)
@@ -40,20 +40,19 @@ def test_onnx_runtime_answers_as_torch_does(model):
 @pytest.mark.slow
 @pytest.mark.parametrize("faster", ["torch 1", "onnx 1"])
 def test_the_faster_one_is_taken(model, monkeypatch, faster):
-    ways = iter(["onnx 1", "torch 1"])  # in this order
+    ways = iter(["torch 1", "onnx 1"])  # in this order
     monkeypatch.setattr(engines, "_timed", lambda compute: 0.001 if next(ways) == faster else 0.002)
     chosen = choose(model, list(X[:3]), "auto", 1)
     assert f"{chosen.engine} {chosen.threads}" == faster
     assert chosen.why_not is None
 
 
-def test_threads_are_as_many_as_help(model, monkeypatch):
-    times = iter([0.002, 0.001, 0.001, 0.002])
+@pytest.mark.parametrize(("one", "three", "taken"), [(0.02, 0.01, 3), (0.01, 0.02, 1), (0.001, None, 1)])
+def test_threads_are_as_many_as_help(model, monkeypatch, one, three, taken):
+    times = iter([one, three])
     monkeypatch.setattr(engines, "_timed", lambda compute: next(times))
-    assert choose(model, list(X[:3]), "torch", 3).threads == 3
-    assert torch.get_num_threads() == 3
-    assert choose(model, list(X[:3]), "torch", 3).threads == 1
-    assert torch.get_num_threads() == 1
+    assert choose(model, list(X[:3]), "torch", 3).threads == taken
+    assert torch.get_num_threads() == taken
 
 
 @pytest.mark.slow
