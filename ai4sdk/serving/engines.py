@@ -27,6 +27,8 @@ Engine = Literal["torch", "onnx", "auto"]
 _TOLERANCE = 1e-3
 _ROWS = 8
 """Samples of the batch that is measured."""
+_SIZES = (1, 2, 4, 8, 16, 32)
+_AS_GOOD = 1.05
 _WORTH = 0.002
 """Seconds of a batch from which on several threads may help."""
 _MOST = 0.1
@@ -53,6 +55,8 @@ class Chosen:
     threads: int
     seconds: dict[str, float]
     why_not: str | None = None
+    rows: int | None = None
+    """Samples that are best computed at once; nothing where the more, the better."""
 
 
 def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
@@ -111,7 +115,9 @@ def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
     if engine == "onnx":
         model.module = modules[count]
         model.description = model.description.model_copy(update={"call": "forward"})
-    return Chosen(engine, count, {f"{name} {of}": round(took, 6) for (name, of), took in seconds.items()}, why_not)
+    told = {f"{name} {of}": round(took, 6) for (name, of), took in seconds.items()}
+    rows = _rows(model, array) if seconds[engine, count] > _WORTH else None
+    return Chosen(engine, count, told, why_not, rows)
 
 
 class _OnnxModule(nn.Module):
@@ -146,6 +152,16 @@ class _Forward(nn.Module):
 def _call(model: Model, inputs: Tensor) -> Any:
     with torch.no_grad():
         return call_module(model.module, inputs, model.description.call)
+
+
+def _rows(model: Model, array: NDArray[Any]) -> int:
+    """Return how many samples at once take least time each: large ones leave the processor's caches together."""
+    took: dict[int, float] = {}
+    for rows in _SIZES:
+        inputs = torch.from_numpy(np.resize(array, (rows, *array.shape[1:]))).to(model.device)
+        took[rows] = _timed(lambda inputs=inputs: _call(model, inputs)) / rows  # type: ignore[misc]
+    best = min(took.values())
+    return max(rows for rows, seconds in took.items() if seconds <= best * _AS_GOOD)
 
 
 def _computed(model: Model, graph: bytes, array: NDArray[Any], threads: int) -> _OnnxModule:

@@ -80,7 +80,7 @@ def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     from ai4sdk.serving.question import Served
     from ai4sdk.serving.warmup import golden_samples, warm_up
     from ai4sdk.worker.loading import find_package
-    from ai4sdk.worker.model import load_model
+    from ai4sdk.worker.model import BATCH_SIZE, load_model
 
     torch.set_num_threads(1)  # what is best is measured later
     torch.set_grad_enabled(False)
@@ -89,10 +89,10 @@ def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     started = time.perf_counter()
     model = load_model(folder, device=settings["device"], trust_code=settings["trust_code"] or None)
     contract = contract_of(model.description)
-    batch = settings["batch"]
+    rows = BATCH_SIZE
 
     def predict(samples: Any) -> Any:
-        return model(samples, batch_size=max(batch, 1))
+        return model(samples, batch_size=rows)
 
     answering = Answering(predict, contract, Served(settings["name"], settings["version"]))
     package = find_package(folder, None).package
@@ -102,6 +102,7 @@ def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         from ai4sdk.serving.engines import choose
 
         chosen = choose(model, samples, settings["engine"], settings["threads"])
+        rows = chosen.rows or BATCH_SIZE
         tried = warm_up(answering, package)
     watch, unwatched = _watch(settings, package)
     if watch is not None:

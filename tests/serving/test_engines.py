@@ -51,8 +51,19 @@ def test_the_faster_one_is_taken(model, monkeypatch, faster):
 def test_threads_are_as_many_as_help(model, monkeypatch, one, three, taken):
     times = iter([one, three])
     monkeypatch.setattr(engines, "_timed", lambda compute: next(times))
+    monkeypatch.setattr(engines, "_rows", lambda *_: 4)
     assert choose(model, list(X[:3]), "torch", 3).threads == taken
     assert torch.get_num_threads() == taken
+
+
+@pytest.mark.parametrize(
+    ("took", "rows"),
+    [([1, 2, 4, 8, 16, 32], 32), ([1, 3, 8, 20, 40, 80], 1), ([1, 1, 1, 2.08, 9, 20], 8), (None, None)],
+)
+def test_as_many_samples_at_once_as_suit_it(model, monkeypatch, took, rows):
+    times = iter([0.001] if took is None else [0.02, *took])
+    monkeypatch.setattr(engines, "_timed", lambda compute: next(times))
+    assert choose(model, list(X[:3]), "torch", 1).rows == rows
 
 
 @pytest.mark.slow
