@@ -7,12 +7,10 @@ import difflib
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
-from ai4sdk.config.project import find_project
-from ai4sdk.errors import NotFound, UsageError
-from ai4sdk.runs.store import find_run
+from ai4sdk.cli.arguments import Parser, add_runs_option
+from ai4sdk.cli.models import model_folder
+from ai4sdk.errors import UsageError
 
 DESCRIPTION = """\
 Say whether data are still what a model was trained on. Reads what `ai4sdk predict` reads.
@@ -58,12 +56,7 @@ def _check(command: str, argv: Sequence[str]) -> int:
     )
     add_runs_option(parser)
     args = parser.parse(argv)
-    folder = Path(args.run)
-    if not (folder / "model.json").is_file():
-        run = find_run(args.run, runs_folder(args, find_project().root))
-        if not run.package.is_dir():
-            raise NotFound(f"{run.id} has no model package", hint=f"ai4sdk status {run.id}")
-        folder = run.root
+    folder = model_folder(args)
     # In a process of its own, which may import torch; this one stays light and its errors stay readable.
     command_line = [sys.executable, "-m", "ai4sdk.drift.check", str(folder), "--alpha", str(args.alpha)]
     for name in args.data:

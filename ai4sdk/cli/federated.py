@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ai4sdk.backends.launch import start_run
+from ai4sdk.cli.actions import act
 from ai4sdk.cli.arguments import Parser, add_waiting_options, split_config
 from ai4sdk.cli.following import follow
 from ai4sdk.cli.interrupts import interrupts_held
@@ -45,19 +44,8 @@ NO_DATA = "ai4sdk.federated.deploy.nothing.NoData"
 
 def main(command: str, argv: Sequence[str]) -> int:
     """Do one of the actions."""
-    if not argv or argv[0] in ("-h", "--help"):
-        parser = Parser(command, "Run a federation between institutions: lead one, or join it as a site.", EPILOG)
-        parser.add_argument("action", metavar="ACTION", help=", ".join(ACTIONS))
-        parser.print_help()
-        return 0
-    if argv[0] not in ACTIONS:
-        near = difflib.get_close_matches(argv[0], ACTIONS, n=1)
-        raise UsageError(
-            f"ai4sdk federated has no action {argv[0]!r}", hint=near[0] if near else f"there are {', '.join(ACTIONS)}"
-        )
-    module, function = ACTIONS[argv[0]]
-    status: int = getattr(importlib.import_module(module), function)(f"{command} {argv[0]}", list(argv[1:]))
-    return status
+    description = "Run a federation between institutions: lead one, or join it as a site."
+    return act(command, argv, ACTIONS, description=description, epilog=EPILOG)
 
 
 def certificates(command: str, argv: Sequence[str]) -> int:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 from collections.abc import Sequence
 
-from ai4sdk.cli.arguments import Parser
-from ai4sdk.errors import UsageError
+from ai4sdk.cli.actions import act
 
 EPILOG = """\
 actions:
@@ -41,16 +38,5 @@ ACTIONS = {
 
 def main(command: str, argv: Sequence[str]) -> int:
     """Do one of the actions."""
-    if not argv or argv[0] in ("-h", "--help"):
-        parser = Parser(command, "Let trained models answer on a cluster that OSCAR manages.", EPILOG)
-        parser.add_argument("action", metavar="ACTION", help=", ".join(ACTIONS))
-        parser.print_help()
-        return 0
-    if argv[0] not in ACTIONS:
-        near = difflib.get_close_matches(argv[0], ACTIONS, n=1)
-        raise UsageError(
-            f"ai4sdk oscar has no action {argv[0]!r}", hint=near[0] if near else f"there are {', '.join(ACTIONS)}"
-        )
-    module, function = ACTIONS[argv[0]]
-    status: int = getattr(importlib.import_module(module), function)(f"{command} {argv[0]}", list(argv[1:]))
-    return status
+    description = "Let trained models answer on a cluster that OSCAR manages."
+    return act(command, argv, ACTIONS, description=description, epilog=EPILOG)

@@ -5,13 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
-from ai4sdk.config.project import find_project
-from ai4sdk.errors import NotFound
-from ai4sdk.planning.plan import read_plan_file
-from ai4sdk.runs.store import find_run
+from ai4sdk.cli.arguments import Parser, add_runs_option
+from ai4sdk.cli.models import model_folder
 
 EPILOG = """\
 examples:
@@ -39,16 +35,8 @@ def main(command: str, argv: Sequence[str]) -> int:
     )
     add_runs_option(parser)
     args = parser.parse(argv)
-    folder = Path(args.run)
-    if not (folder / "model.json").is_file():
-        run = find_run(args.run, runs_folder(args, find_project().root))
-        if not run.package.is_dir():
-            if read_plan_file(run.root).job.get("function"):
-                raise NotFound(f"{run.id} called a function; it has no model", hint=f"ai4sdk status {run.id}")
-            raise NotFound(f"{run.id} has no model package yet", hint=f"ai4sdk status {run.id}")
-        folder = run.root
     # In a process of its own, which may import torch; this one stays light and its errors stay readable.
-    command_line = [sys.executable, "-m", "ai4sdk.worker.predict", str(folder)]
+    command_line = [sys.executable, "-m", "ai4sdk.worker.predict", str(model_folder(args))]
     for name in args.input:
         command_line += ["--input", name]
     command_line += ["--output", args.output] if args.output else []

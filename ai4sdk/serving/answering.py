@@ -15,6 +15,7 @@ from ai4sdk.serving.messages import Request, Response
 from ai4sdk.serving.protocols import protocol
 from ai4sdk.serving.question import Question, Refused, Served, refused_data
 from ai4sdk.serving.refusals import refusal
+from ai4sdk.worker.failures import one_line
 from ai4sdk.worker.prediction import Prediction
 
 __all__ = ["Answering", "Facts"]
@@ -109,7 +110,7 @@ class Answering:
             return refusal(request.protocol, 500, str(error.message))
         except Exception as error:
             log.exception("the model failed")
-            return refusal(request.protocol, 500, f"the model failed: {type(error).__name__}: {_first_line(error)}")
+            return refusal(request.protocol, 500, f"the model failed: {one_line(error)}")
         return self._encoded(request, question, prediction)
 
     def _together(self, samples: Sequence[Any], facts: Facts) -> list[Prediction]:
@@ -158,7 +159,3 @@ def _joined(samples: Sequence[Any]) -> Any:
     if isinstance(samples[0], np.ndarray):
         return np.concatenate(samples)
     return [one for each in samples for one in each]
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -18,7 +18,7 @@ from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.deepaas.api import Api
 from ai4sdk.serving.deepaas.messages import HttpRequest
 from ai4sdk.serving.guard import Denied, Guard
-from ai4sdk.serving.messages import JSON, Request, Response
+from ai4sdk.serving.messages import HEADER_LENGTH, JSON, Request, Response
 from ai4sdk.serving.metrics import CONTENT_TYPE, Drift, Metrics
 from ai4sdk.serving.models import Models, Name
 from ai4sdk.serving.openapi import openapi
@@ -34,7 +34,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _REQUEST_ID = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
-_HEADER_LENGTH = b"inference-header-content-length"
+_HEADER_LENGTH = HEADER_LENGTH.encode()
 _MOST_ROUTES = 4096
 _FOR_ALL = frozenset({"live", "ready", "v2_live", "v2_ready", "ping"})
 """What is told without a token: whoever starts and stops servers has none."""
@@ -422,7 +422,7 @@ def _heads(headers: list[tuple[bytes, bytes]]) -> _Heads:
         elif name == b"content-encoding":
             heads.encoded = value.lower() not in (b"", b"identity")
         elif name == _HEADER_LENGTH:
-            heads.parameters["inference-header-content-length"] = value.decode("latin-1")
+            heads.parameters[HEADER_LENGTH] = value.decode("latin-1")
     return heads
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
+    "HEADER_LENGTH",
     "JSON",
     "Frames",
     "Request",
@@ -21,6 +22,8 @@ __all__ = [
 ]
 
 JSON = "application/json"
+HEADER_LENGTH = "inference-header-content-length"
+"""Header of the Open Inference Protocol: how many bytes of a body are its JSON, before the tensors' bytes."""
 
 _HEAD = struct.Struct("<IQ")
 _MOST_HEAD = 1 << 26

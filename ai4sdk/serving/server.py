@@ -31,6 +31,7 @@ from ai4sdk.serving.deepaas.served import ServedModule
 from ai4sdk.serving.guard import Guard, Provider
 from ai4sdk.serving.http import HttpProtocol
 from ai4sdk.serving.link import Spawned
+from ai4sdk.serving.messages import HEADER_LENGTH
 from ai4sdk.serving.metrics import Metrics, PoolMetrics
 from ai4sdk.serving.models import Models
 from ai4sdk.serving.pool import Pool, PoolSettings
@@ -214,7 +215,7 @@ class _Server:
                 allow_origins=serving.origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["x-request-id", "inference-header-content-length"],
+                expose_headers=["x-request-id", HEADER_LENGTH],
             )
         config = uvicorn.Config(
             application,

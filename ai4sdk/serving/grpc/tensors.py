@@ -9,11 +9,10 @@ from array import array
 from typing import Any
 
 from ai4sdk.serving.grpc.messages import message
-from ai4sdk.serving.messages import Request, Response
+from ai4sdk.serving.messages import HEADER_LENGTH, Request, Response
 
 __all__ = ["Unreadable", "request_of", "response_of"]
 
-HEADER_LENGTH = "inference-header-content-length"
 
 _CONTENTS = {
     "BOOL": ("bool_contents", "B"), "INT8": ("int_contents", "b"), "INT16": ("int_contents", "h"),

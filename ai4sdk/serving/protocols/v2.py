@@ -19,13 +19,12 @@ import orjson
 from numpy.typing import NDArray
 
 from ai4sdk.serving.contract import LABEL, PROBABILITIES, Contract, TensorSpec
-from ai4sdk.serving.messages import JSON, Request, Response
+from ai4sdk.serving.messages import HEADER_LENGTH, JSON, Request, Response
 from ai4sdk.serving.question import Question, Refused, Served, loads
 from ai4sdk.worker.prediction import Prediction
 
 __all__ = ["HEADER_LENGTH", "decode", "encode"]
 
-HEADER_LENGTH = "inference-header-content-length"
 OCTETS = "application/octet-stream"
 
 _TYPES: dict[str, np.dtype[Any]] = {
