@@ -227,10 +227,6 @@ class DriftWatch:
         form = self.reference.form
         inputs: Features = {} if samples is None or form is None else features_of_inputs(samples, form)
         outputs: Features = {} if prediction is None else features_of_outputs(prediction)
-        count = len(prediction) if prediction is not None else _count(samples)
-        with self._lock:
-            self._counters["batches"] += 1
-            self._counters["samples"] += count
         for key, part in (("input", inputs), ("output", outputs)):
             for name, values in part.items():
                 if isinstance(values, np.ndarray):
@@ -239,6 +235,9 @@ class DriftWatch:
         if self._windows is not None:
             for verdict in self._windows.add(inputs, outputs):
                 self._take(verdict)
+        with self._lock:  # last, so that whoever sees samples counted sees what was found in them
+            self._counters["batches"] += 1
+            self._counters["samples"] += len(prediction) if prediction is not None else _count(samples)
 
     def _look_at_stream(self, feature: str, values: Any) -> None:
         for stream, name in zip(self._streams.get(feature, ()), self._names, strict=False):
