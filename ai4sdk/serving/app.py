@@ -313,7 +313,8 @@ class App:
     async def _part(self, receive: Receive, until: float | None = None) -> MutableMapping[str, Any]:
         left = self._limits.slow if until is None else until - time.monotonic()
         try:
-            message = await asyncio.wait_for(receive(), max(left, 0))
+            async with asyncio.timeout(max(left, 0)):
+                message = await receive()
         except TimeoutError:
             raise _Ended(408, f"the body did not come within {self._limits.slow:g} s") from None
         if message["type"] == "http.disconnect":
