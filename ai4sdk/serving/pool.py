@@ -351,12 +351,13 @@ class Pool:
         while True:
             await asyncio.sleep(_PAUSES[min(self._deaths, len(_PAUSES) - 1)])
             self._deaths += 1
-            new = self._begin(member.device)
+            new = None
             try:
+                new = self._begin(member.device)
                 await self._load(new)
             except Ai4Error as error:
                 log.error("%s cannot be loaded again: %s", self.settings.name, error)
-                if new in self._members:
+                if new is not None and new in self._members:
                     self._members.remove(new)
                     new.link.kill()
             else:
