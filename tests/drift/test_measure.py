@@ -97,7 +97,7 @@ def test_arrays_are_measured_before_they_are_scaled_and_filled(tmp_path):
 
 
 def test_pictures_are_read_once_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "MOST_PICTURES", 10)
+    monkeypatch.setattr(room, "MOST_FILES", 10)
     for name, grey in (("dark", 20), ("light", 220)):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for number in range(20):
@@ -157,7 +157,7 @@ def test_of_large_arrays_only_some_are_kept_while_training(tmp_path, monkeypatch
 
 
 def test_of_large_samples_made_by_code_the_first_are_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "MOST_PICTURES", 20)
+    monkeypatch.setattr(room, "MOST_FILES", 20)
     parts = [TensorDataset(torch.rand(100, 1, 20, 20), torch.zeros(100)) for _ in range(3)]
     data = of_target(tmp_path, tuple(parts))
     made = measured(data).reference(read)
