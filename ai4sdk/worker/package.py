@@ -136,7 +136,7 @@ def write_package(
             output_names=list(output_names) if output_names is not None else None,
             plan=plan_digest,
             run=run_id,
-            packages=dict(packages),
+            packages={**packages, **_decoders(preprocessing)},
             scores={key: figures[key] for key in HEADLINES if figures.get(key) is not None},
             code_paths=list(code_paths) if code is not None else [],
             code_sha256=code_digest(code) if code is not None else None,
@@ -347,6 +347,16 @@ def _write_for_mlflow(folder: Path, known: Description, samples: Samples, *, has
     write_text(folder / "conda.yaml", yaml.safe_dump(conda_environment(pinned), sort_keys=False))
     write_text(folder / "input_example.json", json.dumps(input_example(samples)))
     write_text(folder / "serving_input_example.json", json.dumps(request_body(samples)))
+
+
+def _decoders(preprocessing: Preprocessing | None) -> dict[str, str]:
+    """Return what whoever loads the package needs for its samples, and ai4sdk does not bring by itself."""
+    if preprocessing is None or preprocessing.kind != "audio":
+        return {}
+    try:
+        return {"soundfile": version_of("soundfile")}
+    except PackageNotFoundError:  # installed by other means than pip's
+        return {}
 
 
 def _mlflow_version() -> str:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sounds import folders_of_tones
 from torch.utils.data import DataLoader, TensorDataset
 
 from ai4sdk.data.module import Data, SplitData, load_data
@@ -108,6 +109,17 @@ def test_pictures_are_read_once_more(tmp_path, monkeypatch):
     assert list(made.inputs) == ["brightness", "contrast", "sharpness"]
     assert made.inputs["brightness"].samples == 10
     assert made.notes[0].startswith("The pictures are 10 of the")
+
+
+def test_recordings_are_read_once_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "MOST_FILES", 10)
+    folders_of_tones(tmp_path / "tones", each=20)
+    data = of_file(tmp_path, uri="tones", audio={"rate": 8000, "seconds": 0.1})
+    made = measured(data).reference(read)
+    assert made.form.audio.rate == 8000
+    assert list(made.inputs) == ["level", "clipped", "silence", "spectral centre", "spectral width"]
+    assert made.inputs["level"].samples == 10
+    assert made.notes[0].startswith("The recordings are 10 of the")
 
 
 def test_arrays_made_by_code_are_measured_as_they_are(tmp_path):

@@ -17,6 +17,7 @@ TABLE = Contract(
     "t", "classification", "table", (TensorSpec("p", "FP64", (-1,)), TensorSpec("q", "FP64", (-1,))), LABEL
 )
 PICTURES = Contract("t", "classification", "images", (TensorSpec("image", "BYTES", (-1,)),), LABEL)
+RECORDINGS = Contract("t", "classification", "audio", (TensorSpec("audio", "BYTES", (-1,)),), LABEL)
 ROWS = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]
 
 
@@ -74,6 +75,12 @@ def test_csv_has_a_header(protocol):
         (asked(b"a\n1", "text/csv"), PICTURES, 415, "takes pictures"),
         (asked({"inputs": [[[0.5]]]}), PICTURES, 400, "takes pictures"),
         (asked({"inputs": [[[256]]]}), PICTURES, 400, "from 0 to 255"),
+        (asked(b"a\n1", "text/csv"), RECORDINGS, 415, "takes recordings"),
+        (asked({"inputs": [[1, 2], ["a"]]}), RECORDINGS, 400, "sample 2 is no recording"),
+        (asked({"inputs": [[]]}), RECORDINGS, 400, "sample 1 is no recording"),
+        (asked({"inputs": [[[1], [2, 3]]]}), RECORDINGS, 400, "sample 1 is no recording"),
+        (asked({"inputs": [[True, False]]}), RECORDINGS, 400, "sample 1 is no recording"),
+        (asked({"rate": 8000}), RECORDINGS, 400, "sample 1 is no recording"),
     ],
 )
 def test_a_mistake_is_named(request_, contract, status, words):
@@ -151,6 +158,37 @@ def test_a_picture_is_a_body():
     assert natural.decode(asked(b"\x89PNG...", "image/png"), PICTURES).samples == [b"\x89PNG..."]
     with pytest.raises(Refused, match="takes no pictures"):
         natural.decode(asked(b"\x89PNG", "image/png"), ARRAY)
+
+
+def test_a_recording_is_a_body():
+    assert natural.decode(asked(b"fLaC...", "audio/flac"), RECORDINGS).samples == [b"fLaC..."]
+    for contract in (ARRAY, PICTURES):
+        with pytest.raises(Refused, match="takes no recordings"):
+            natural.decode(asked(b"RIFF....WAVEfmt", ""), contract)
+    with pytest.raises(Refused, match="takes no pictures"):
+        natural.decode(asked(b"\x89PNG", "image/png"), RECORDINGS)
+
+
+def test_recordings_are_lists_of_numbers_of_any_length_too():
+    one, other = natural.decode(asked({"inputs": [[1, -2, 3], [0.5, 0.25]]}), RECORDINGS).samples
+    assert (one.tolist(), one.dtype.kind, other.tolist(), other.dtype.kind) == ([1, -2, 3], "i", [0.5, 0.25], "f")
+    (alone,) = natural.decode(asked({"inputs": [1, 2, 3]}), RECORDINGS).samples
+    assert alone.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("contract", "axes"), [(PICTURES, 2), (RECORDINGS, 1)])
+def test_an_array_is_one_sample_or_several(contract, axes):
+    one = np.ones((2, 3, 4)[:axes], np.int16)
+    (found,) = natural.decode(asked(npy(one), "application/x-npy"), contract).samples
+    assert found.shape == one.shape
+    assert len(natural.decode(asked(npy(np.stack([one, one])), "application/x-npy"), contract).samples) == 2
+
+
+@pytest.mark.parametrize("contract", [ARRAY, TABLE, PICTURES, RECORDINGS])
+def test_a_single_number_is_no_array_of_samples(contract):
+    with pytest.raises(Refused, match="single number") as refused:
+        natural.decode(asked(npy(np.float32(1)), "application/x-npy"), contract)
+    assert refused.value.status == 400
 
 
 def test_pictures_that_are_bombs_are_refused_unread(make_package):

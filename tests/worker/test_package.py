@@ -120,6 +120,7 @@ def test_examples_of_recordings_are_whole_numbers(make_package):
     known = json.loads((package / "model.json").read_text())
     assert known["preprocessing"]["kind"] == "audio"
     assert known["preprocessing"]["audio"] == {"rate": 100, "seconds": 0.5}
+    assert "soundfile==" in (package / "requirements.txt").read_text()
     assert "- In: recordings;" in (package / "README.md").read_text()
 
 
