@@ -30,7 +30,10 @@ MOST_PLACES = 256
 MOST_OUTPUTS = 16
 
 _OF_SOUNDS = ("level", "clipped", "silence", "spectral centre", "spectral width")
-"""Decibels of full scale; shares of the samples that are as large as goes, and that are next to nothing; hertz."""
+"""Decibels of full scale; share of samples that are as large as goes; share of time in which there is next to nothing;
+hertz."""
+_PIECES = 100
+"""Pieces of a second that are silent or not; a wave is next to nothing whenever it crosses zero."""
 _FAINTEST = 1e-5
 _SILENT = 1e-3
 _CLIPPED = 0.999
@@ -310,6 +313,7 @@ def _of_recordings(sounds: NDArray[np.float32], how: Audio) -> Features:
 
 def _of_sound(sound: NDArray[np.float32], rate: int) -> tuple[float, ...]:
     size = np.abs(sound)
+    peaks = np.maximum.reduceat(size, np.arange(0, len(size), max(1, rate // _PIECES)))
     level = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))), _FAINTEST))
     power = np.square(np.abs(np.fft.rfft(sound)), dtype=np.float64)
     power[0] = 0  # a constant is not heard
@@ -320,4 +324,4 @@ def _of_sound(sound: NDArray[np.float32], rate: int) -> tuple[float, ...]:
         pitches = np.fft.rfftfreq(len(sound), 1 / rate)
         centre = float((power * pitches).sum() / total)
         width = float(np.sqrt((power * np.square(pitches - centre)).sum() / total))
-    return level, float((size >= _CLIPPED).mean()), float((size < _SILENT).mean()), centre, width
+    return level, float((size >= _CLIPPED).mean()), float((peaks < _SILENT).mean()), centre, width

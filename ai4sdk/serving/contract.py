@@ -63,6 +63,8 @@ class Contract:
         Shape of one sample of an array.
     class_names
         Names of a classifier's classes, in the order of the columns of its probabilities.
+    rate
+        Samples a second of recordings, which those that come as numbers must have.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Contract:
     outputs: tuple[TensorSpec, ...]
     sample_shape: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
+    rate: int = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -94,6 +97,7 @@ def contract_of(known: Description) -> Contract:
         outputs=_outputs_of(known),
         sample_shape=tuple(known.input_shape) if form == "array" else (),
         class_names=tuple(known.class_names or ()),
+        rate=int((known.preprocessing or {}).get("audio", {}).get("rate", 0)),
     )
 
 

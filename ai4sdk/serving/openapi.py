@@ -108,6 +108,7 @@ def _mlflow_body(contract: Mapping[str, Any]) -> dict[str, Schema]:
         return {_JSON: body, "text/csv": {"type": "string"}}
     shape: list[int] = {"images": [-1, -1], "audio": [-1]}.get(contract["form"], contract["sample_shape"])
     item: Schema = _ITEMS.get(contract["form"], {"type": "number"})
+    told = {"description": f"Recordings, {contract['rate']} numbers a second"} if contract["form"] == "audio" else {}
     for length in reversed(shape):
         item = {
             "type": "array",
@@ -116,7 +117,7 @@ def _mlflow_body(contract: Mapping[str, Any]) -> dict[str, Schema]:
         }
     body = {
         "type": "object",
-        "properties": {"inputs": {"type": "array", "minItems": 1, "items": item}},
+        "properties": {"inputs": {"type": "array", "minItems": 1, "items": item, **told}},
         "required": ["inputs"],
     }
     return {_JSON: body}

@@ -32,7 +32,7 @@ def from_json(value: Any, contract: Contract) -> Any:
     if contract.form == "table":
         return samples
     if contract.form == "audio":
-        return [_recording(one, place) for place, one in enumerate(samples, start=1)]
+        return [_recording(one, place, contract.rate) for place, one in enumerate(samples, start=1)]
     array = _as_array(samples)
     return _pictures(array) if contract.form == "images" else array
 
@@ -93,7 +93,7 @@ def _pictures(array: Any) -> list[Any]:
     return list(array.astype(np.uint8))
 
 
-def _recording(values: Any, place: int) -> Any:
+def _recording(values: Any, place: int, rate: int) -> Any:
     """Return a recording that came as a list of numbers; they may be of different lengths."""
     try:
         array = np.asarray(values)
@@ -103,6 +103,6 @@ def _recording(values: Any, place: int) -> Any:
         raise Refused(
             400,
             f"sample {place} is no recording: send one as the body with its type, such as audio/wav, or lists of "
-            "numbers, whole ones of 16 bits or fractions from -1 to 1, at the rate the model takes",
+            f"numbers, {rate} a second, whole ones of 16 bits or fractions from -1 to 1",
         )
     return array
