@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ MOST_SAMPLES = 10_000
 MOST_FILES = 1_000
 """Pictures and recordings have to be read once more."""
 _AT_ONCE = 64
+_NUMBERS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,9 @@ def _inputs(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[Form
         form = Form(rules.kind, images=rules.images, audio=rules.audio)
         places = chosen(len(training), MOST_FILES)
         parts = []
-        for start in range(0, len(places), _AT_ONCE):
-            read = [_of_file(training, int(place)) for place in places[start : start + _AT_ONCE]]
+        at_once = max(1, min(_AT_ONCE, _NUMBERS_AT_ONCE // math.prod(rules.shape)))
+        for start in range(0, len(places), at_once):
+            read = [_of_file(training, int(place)) for place in places[start : start + at_once]]
             parts.append(features_of_inputs(np.stack(read), form))
         return (
             form,

@@ -184,6 +184,14 @@ def test_an_array_is_one_sample_or_several(contract, axes):
     assert len(natural.decode(asked(npy(np.stack([one, one])), "application/x-npy"), contract).samples) == 2
 
 
+@pytest.mark.parametrize("contract", [ARRAY, PICTURES, RECORDINGS])
+@pytest.mark.parametrize("texts", [["/etc/passwd"], [["/etc/passwd"]], [b"/etc/passwd"]])
+def test_an_array_of_texts_names_no_files_of_the_server(contract, texts):
+    with pytest.raises(Refused, match="takes numbers") as refused:
+        natural.decode(asked(npy(np.array(texts)), "application/x-npy"), contract)
+    assert refused.value.status == 400
+
+
 @pytest.mark.parametrize("contract", [ARRAY, TABLE, PICTURES, RECORDINGS])
 def test_a_single_number_is_no_array_of_samples(contract):
     with pytest.raises(Refused, match="single number") as refused:

@@ -124,6 +124,15 @@ def test_examples_of_recordings_are_whole_numbers(make_package):
     assert "- In: recordings;" in (package / "README.md").read_text()
 
 
+def test_examples_of_long_recordings_are_their_beginning(make_package):
+    how = Audio(rate=16_000, seconds=60)
+    rules = Preprocessing("audio", how.shape, "classification", audio=how)
+    package = make_package(net="Sounds", preprocessing=rules, example_input=np.full((3, *how.shape), 0.5, np.float32))
+    golden = json.loads((package / "golden" / "requests.json").read_text())
+    assert [len(request["inputs"][0]) for request in golden] == [100_000] * 3
+    assert load_model(package, trust_code=True).description.input_shape == [1, 960_000]
+
+
 def test_examples_of_scaled_arrays_are_scaled_back(make_package):
     rules = Preprocessing("array", (4,), "classification", mean=(1.0, 2, 3, 4), std=(1.0, 2, 1, 2))
     package = make_package(preprocessing=rules, example_input=np.array([[0, 1, -1, 0.5]], np.float32))

@@ -84,6 +84,8 @@ def _array(body: bytes | memoryview, contract: Contract) -> Any:
         raise Refused(400, "the body holds a single number; the first axis of an array counts the samples")
     if contract.form == "table":
         return array.tolist()
+    if array.dtype.kind not in "biufc":  # a text would be taken for the path of a file of this machine
+        raise Refused(400, f"the body holds an array of {array.dtype}; the model takes numbers")
     if contract.form in _AXES:
         return [array] if array.ndim == _AXES[contract.form] else list(array)
     return array
