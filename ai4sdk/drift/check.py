@@ -49,7 +49,7 @@ def check(
     source
         A run directory or a package folder.
     data
-        Files, folders of pictures, or ``-``; see `ai4sdk.worker.inputs.read_inputs`.
+        Files, folders of pictures or recordings, or ``-``; see `ai4sdk.worker.inputs.read_inputs`.
     alpha
         Largest chance of any false alarm.
     trust_code
@@ -111,7 +111,7 @@ def _measured(batches: Iterable[Batch], form: Form | None, model: Model | None) 
 def _complete(features: Features, model: Model, count: int) -> NDArray[np.bool_]:
     """Tell which samples have all values that the model needs."""
     rules, fit = model.preprocessing, np.ones(count, bool)
-    if rules is None or rules.kind == "images" or (rules.kind == "array" and rules.fill is not None):
+    if rules is None or rules.media is not None or (rules.kind == "array" and rules.fill is not None):
         return fit
     needed = {rule.name for rule in rules.columns if rule.fill is None} if rules.kind == "table" else set(features)
     for name in needed.intersection(features):

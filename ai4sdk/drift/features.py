@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from ai4sdk.data.columns import number_name
 from ai4sdk.data.csvfile import EMPTY, parse_number
-from ai4sdk.data.images import read_picture
+from ai4sdk.data.media import read_samples
 from ai4sdk.data.source import nearest
 from ai4sdk.drift.sketch import Values
 from ai4sdk.errors import DataError
-from ai4sdk.spec import Images
+from ai4sdk.spec import Audio, Images
 
 if TYPE_CHECKING:
     from ai4sdk.worker.prediction import Prediction
@@ -29,6 +29,15 @@ MOST_PLACES = 256
 """Samples with more numbers than this are described by statistics, not place by place."""
 MOST_OUTPUTS = 16
 
+_OF_SOUNDS = ("level", "clipped", "silence", "spectral centre", "spectral width")
+"""Decibels of full scale; share of samples that are as large as goes; share of time in which there is next to nothing;
+hertz."""
+_PIECES = 100
+"""Pieces of a second that are silent or not; a wave is next to nothing whenever it crosses zero."""
+_FAINTEST = 1e-5
+_SILENT = 1e-3
+_CLIPPED = 0.999
+
 Array = NDArray[Any]
 
 
@@ -40,6 +49,7 @@ class Form:
     ----------
     kind
         ``table``: records. ``array``: numbers of one shape. ``images``: pictures.
+        ``audio``: recordings.
     columns
         For tables, name and kind (``number``, ``bool`` or ``text``) of each column.
     shape
@@ -48,13 +58,16 @@ class Form:
         For arrays, names of the places where samples may be records.
     images
         For pictures, size and mode.
+    audio
+        For recordings, rate and length.
     """
 
-    kind: Literal["table", "array", "images"]
+    kind: Literal["table", "array", "images", "audio"]
     columns: tuple[tuple[str, str], ...] = ()
     shape: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     images: Images | None = None
+    audio: Audio | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a mapping for JSON; `from_json` makes an equal one."""
@@ -64,8 +77,8 @@ class Form:
         if self.kind == "array":
             made["shape"] = list(self.shape)
             made |= {"names": list(self.names)} if self.names else {}
-        if self.images is not None:
-            made["images"] = self.images.model_dump(mode="json")
+        if (how := self.images or self.audio) is not None:
+            made[self.kind] = how.model_dump(mode="json")
         return made
 
     @classmethod
@@ -79,7 +92,7 @@ class Form:
         """
         try:
             kind = value["kind"]
-            if kind not in ("table", "array", "images"):
+            if kind not in ("table", "array", "images", "audio"):
                 raise ValueError(f"kind {kind!r}")
             return cls(
                 kind,
@@ -87,6 +100,7 @@ class Form:
                 tuple(int(size) for size in value.get("shape", ())),
                 tuple(str(name) for name in value.get("names", ())),
                 Images.model_validate(value["images"]) if kind == "images" else None,
+                Audio.model_validate(value["audio"]) if kind == "audio" else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the drift reference is damaged: its form of inputs: {error}") from error
@@ -100,8 +114,8 @@ def features_of_inputs(samples: Any, form: Form) -> Features:
     Parameters
     ----------
     samples
-        What the model takes: records, rows, a DataFrame or an array; pictures, or an array of them as the module
-        takes it.
+        What the model takes: records, rows, a DataFrame or an array; pictures or recordings, or an array of
+        them as the module takes it.
     form
         How to read them.
 
@@ -112,8 +126,10 @@ def features_of_inputs(samples: Any, form: Form) -> Features:
     """
     if form.kind == "table":
         return _of_table(samples, form.columns)
-    if form.kind == "images":
-        return _of_pictures(samples, form)
+    if form.images is not None:
+        return _of_pictures(_ready(samples, form.images), form.images)
+    if form.audio is not None:
+        return _of_recordings(_ready(samples, form.audio), form.audio)
     return _of_array(samples, form)
 
 
@@ -215,7 +231,7 @@ def _as_number(cell: Any) -> float:
         return float("nan")
 
 
-# Arrays and pictures -------------------------------------------------------------------------------------------------
+# Arrays --------------------------------------------------------------------------------------------------------------
 
 
 def _of_array(samples: Any, form: Form) -> Features:
@@ -261,20 +277,18 @@ def _statistics(rows: NDArray[np.float64], prefix: str) -> Features:
     return {f"{prefix}{name}": values for name, values in made.items()}
 
 
-def _of_pictures(samples: Any, form: Form) -> Features:
-    assert form.images is not None
-    height, width = form.images.size
-    channels = 1 if form.images.mode == "L" else 3
-    ready = (
-        isinstance(samples, np.ndarray) and samples.dtype.kind == "f" and samples.shape[1:] == (channels, height, width)
-    )
-    if ready:
-        pixels = np.asarray(samples, np.float32)
-    else:
-        single = isinstance(samples, str | bytes) or not isinstance(samples, Sequence | np.ndarray)
-        each = [samples] if single or (isinstance(samples, np.ndarray) and samples.ndim == 2) else samples
-        read = [read_picture(one, form.images, f"picture {place}") for place, one in enumerate(each, start=1)]
-        pixels = np.stack(read) if read else np.empty((0, channels, height, width), np.float32)
+# Pictures and recordings ---------------------------------------------------------------------------------------------
+
+
+def _ready(samples: Any, how: Images | Audio) -> NDArray[np.float32]:
+    """Read samples, unless they are as the module takes them."""
+    if isinstance(samples, np.ndarray) and samples.dtype.kind == "f" and samples.shape[1:] == how.shape:
+        return np.asarray(samples, np.float32)
+    return read_samples(samples, how)
+
+
+def _of_pictures(pixels: NDArray[np.float32], how: Images) -> Features:
+    channels, height, width = how.shape
     with np.errstate(all="ignore"):
         grey = pixels.mean(axis=1, dtype=np.float64)
         across = np.abs(np.diff(grey, axis=2)).mean(axis=(1, 2)) if width > 1 else np.zeros(len(grey))
@@ -289,3 +303,25 @@ def _of_pictures(samples: Any, form: Form) -> Features:
             made |= {colour: means[:, place] for place, colour in enumerate(("red", "green", "blue"))}
             made["colourfulness"] = pixels.std(axis=1, dtype=np.float64).mean(axis=(1, 2))
     return made
+
+
+def _of_recordings(sounds: NDArray[np.float32], how: Audio) -> Features:
+    """Describe loudness and tone; a silent recording has no tone, which is missing."""
+    found = [_of_sound(sound, how.rate) for sound in sounds[:, 0]]
+    return {name: np.array([row[place] for row in found], np.float64) for place, name in enumerate(_OF_SOUNDS)}
+
+
+def _of_sound(sound: NDArray[np.float32], rate: int) -> tuple[float, ...]:
+    size = np.abs(sound)
+    peaks = np.maximum.reduceat(size, np.arange(0, len(size), max(1, rate // _PIECES)))
+    level = 20 * np.log10(max(float(np.sqrt(np.mean(np.square(sound, dtype=np.float64)))), _FAINTEST))
+    power = np.square(np.abs(np.fft.rfft(sound)), dtype=np.float64)
+    power[0] = 0  # a constant is not heard
+    total = power.sum()
+    if total <= len(sound) * _FAINTEST**2:
+        centre = width = float("nan")
+    else:
+        pitches = np.fft.rfftfreq(len(sound), 1 / rate)
+        centre = float((power * pitches).sum() / total)
+        width = float(np.sqrt((power * np.square(pitches - centre)).sum() / total))
+    return level, float((size >= _CLIPPED).mean()), float((peaks < _SILENT).mean()), centre, width

@@ -113,8 +113,8 @@ class DriftWatch:
         Parameters
         ----------
         samples
-            What was asked: records, rows, an array; for pictures also the array the module takes, which saves
-            reading them twice. ``None`` watches answers only.
+            What was asked: records, rows, an array; for pictures and recordings also the array the module takes, which
+            saves reading them twice. ``None`` watches answers only.
         prediction
             What was answered. ``None`` watches samples only.
         """

@@ -397,6 +397,7 @@ class App:
         if route.protocol == "natural":
             known = pool.facts["description"]
             body |= {"task": contract["task"], "class_names": contract["class_names"], "form": contract["form"]}
+            body |= {"rate": contract["rate"]} if contract["form"] == "audio" else {}
             body |= {name: known[name] for name in ("run", "plan", "scores", "weights_sha256")}
         return _json(body)
 

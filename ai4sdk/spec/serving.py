@@ -179,8 +179,9 @@ class Serving(Section):
     protocols: list[Literal["v2", "mlflow", "natural", "deepaas"]] = Field(
         default=["v2", "mlflow", "natural", "deepaas"], min_length=1
     )
-    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``), ``natural`` (pictures, CSV
-    and JSON as they are) and ``deepaas`` (DEEPaaS V2; a slash at the end of a path tells it from ``v2``)."""
+    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``), ``natural`` (pictures,
+    recordings, CSV and JSON as they are) and ``deepaas`` (DEEPaaS V2; a slash at the end of a path tells it from
+    ``v2``)."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen at. Others than this machine reach ``0.0.0.0``."""

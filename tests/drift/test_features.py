@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sounds import sound_file, tone
 
 from ai4sdk.drift.compare import compare
 from ai4sdk.drift.features import MOST_PLACES, Form, features_of_inputs, features_of_outputs, joined
 from ai4sdk.drift.sketch import sketch
 from ai4sdk.errors import DataError
-from ai4sdk.spec import Images
+from ai4sdk.spec import Audio, Images
 from ai4sdk.worker.prediction import Prediction, predict_classes, predict_values
 
 TABLE = Form("table", (("age", "number"), ("smokes", "bool"), ("colour", "text")))
@@ -102,6 +103,23 @@ def test_pictures_are_described_by_brightness_contrast_and_colour(tmp_path):
     assert len(features_of_inputs(picture((0, 0, 0)), form)["brightness"]) == 1
 
 
+def test_recordings_are_described_by_loudness_and_tone(tmp_path):
+    form = Form("audio", audio=Audio(rate=8000, seconds=0.1))
+    (tmp_path / "low.wav").write_bytes(sound_file(tone(300, loud=0.5)))
+    loud = sound_file(np.clip(tone(1000, loud=2.0), -1, 1))
+    made = features_of_inputs([str(tmp_path / "low.wav"), loud, sound_file(np.zeros(800)), tone(seconds=0.05)], form)
+    assert list(made) == ["level", "clipped", "silence", "spectral centre", "spectral width"]
+    assert made["level"].tolist() == pytest.approx([-9.03, -1.25, -100, -12.04], abs=0.01)
+    assert made["clipped"].tolist() == pytest.approx([0, 0.75, 0, 0], abs=0.01)
+    assert made["silence"].tolist() == pytest.approx([0, 0, 1, 0.5])
+    assert made["spectral centre"][0] == pytest.approx(300, abs=1)
+    assert made["spectral width"][0] < 5 < made["spectral width"][1]
+    assert np.isnan([made["spectral centre"][2], made["spectral width"][2]]).all()
+    ready = np.stack([tone(300), tone(600)])[:, None].astype(np.float32)  # as the module takes it
+    assert features_of_inputs(ready, form)["spectral centre"].tolist() == pytest.approx([300, 600], abs=1)
+    assert len(features_of_inputs(loud, form)["level"]) == 1
+
+
 def test_answers_of_a_classifier_are_its_class_and_confidence():
     prediction = predict_classes(np.array([[0.2, 0.8], [0.9, 0.1], [np.nan, 1]]), "probabilities", ["no", "yes"])
     made = features_of_outputs(prediction)
@@ -130,13 +148,21 @@ def test_batches_are_put_together():
 
 
 @pytest.mark.parametrize(
-    "form", [TABLE, Form("array", shape=(2, 3)), Form("images", images=Images(size=[4, 6], mode="L"))]
+    "form",
+    [
+        TABLE,
+        Form("array", shape=(2, 3)),
+        Form("images", images=Images(size=[4, 6], mode="L")),
+        Form("audio", audio=Audio(rate=8000, seconds=0.1)),
+    ],
 )
 def test_json_gives_a_form_back(form):
     assert Form.from_json(form.to_json()) == form
 
 
-@pytest.mark.parametrize("broken", [{}, {"kind": "sound"}, {"kind": "images"}, {"kind": "table", "columns": [1]}])
+@pytest.mark.parametrize(
+    "broken", [{}, {"kind": "sound"}, {"kind": "images"}, {"kind": "audio"}, {"kind": "table", "columns": [1]}]
+)
 def test_a_damaged_form_is_told(broken):
     with pytest.raises(DataError, match="damaged"):
         Form.from_json(broken)

@@ -119,6 +119,7 @@ def describe_package(name: str, facts: Mapping[str, Any]) -> Description:
 def _told(contract: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     takes = {
         "images": "pictures",
+        "audio": "recordings",
         "table": f"records with {len(contract['inputs'])} columns",
         "array": f"arrays of the shape {list(contract['sample_shape'])}",
     }[contract["form"]]
@@ -128,9 +129,11 @@ def _told(contract: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 
 
 def _arguments(contract: Mapping[str, Any], known: Mapping[str, Any]) -> list[Argument]:
-    # deepaas_ui makes an element for pictures of a file whose description has the word "image", and of no other
+    # deepaas_ui makes elements for pictures and sounds by the words "image" and "audio" in a description, and no other
     if contract["form"] == "images":
         return [_data("An image: PNG, JPEG and the like. Several may be sent by repeating it.", required=True)]
+    if contract["form"] == "audio":
+        return [_data("An audio file: WAV, FLAC, OGG or MP3. Several may be sent by repeating it.", required=True)]
     if contract["form"] == "array":
         shape = list(contract["sample_shape"])
         return [_data(f"Samples of the shape {shape}: NPY or CSV as a file, or lists in JSON.", required=True)]
