@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ai4sdk.data.columns import Column
+from ai4sdk.data.csvfile import EMPTY
 from ai4sdk.data.loaders import Data, SplitData
 from ai4sdk.data.readers import Pictures, Samples, UnreadableSample, chosen
 from ai4sdk.drift.features import MOST_PLACES, Features, Form, features_of_inputs, features_of_outputs, joined
@@ -134,7 +135,10 @@ def _inputs(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[Form
 
 
 def _of_columns(columns: Mapping[str, Column], training: Any) -> tuple[Form, Features, str]:
-    form = Form("table", tuple((column.name, _kind(column)) for column in columns.values()))
+    words = sorted(
+        {text for column in columns.values() if column.kind == "text" for text in EMPTY.intersection(column.texts)}
+    )
+    form = Form("table", tuple((column.name, _kind(column)) for column in columns.values()), tuple(words))
     inputs: Features = {}
     for column in columns.values():
         if column.kind == "text":
