@@ -44,6 +44,9 @@ log = logging.getLogger(__name__)
 
 MOST_BYTES = 64 * 2**20
 """So much may wait, however few batches it is."""
+_CELL = 32
+"""What a number takes where it is an object of its own."""
+_PLAIN = frozenset({float, int, bool, type(None)})
 _TOLD = 5
 
 
@@ -348,13 +351,16 @@ def _kept(samples: Any) -> Any:
 
 
 def _bytes_in(samples: Any) -> int:
+    """Return about how much memory samples take; who answers waits for it."""
     if isinstance(samples, np.ndarray):
         return int(samples.nbytes)
-    if isinstance(samples, bytes):
+    if isinstance(samples, str | bytes):
         return len(samples)
-    if isinstance(samples, Sequence) and samples and isinstance(samples[0], bytes | np.ndarray):
-        return sum(len(each) if isinstance(each, bytes) else int(np.asarray(each).nbytes) for each in samples)
-    return 0
+    if isinstance(samples, dict):
+        samples = samples.values()
+    elif not isinstance(samples, list | tuple):
+        return 0
+    return _CELL * len(samples) + sum([0 if type(each) in _PLAIN else _bytes_in(each) for each in samples])
 
 
 def _date(at: float) -> str:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from ai4sdk.drift import watch as room
+from ai4sdk.drift.features import features_of_inputs, features_of_outputs
 from ai4sdk.drift.reference import make_reference
 from ai4sdk.drift.sketch import sketch
 from ai4sdk.drift.states import Hits, Latch, worst
 from ai4sdk.drift.streams import ranks
 from ai4sdk.drift.watch import DriftWatch
+from ai4sdk.drift.windows import Windows
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.spec.drift import DriftWatching
 from ai4sdk.worker.prediction import Prediction
@@ -93,6 +95,30 @@ def test_what_waits_is_bounded_in_bytes(reference, monkeypatch):
     assert watch.feed(np.zeros((10, 100)), None)  # one batch always
     assert not watch.feed(np.zeros((10, 100)), None)
     assert not watch.feed([b"x" * 900, b"y" * 200], None)
+
+
+@pytest.mark.parametrize("samples", [[[1.5] * 100], [{"text": "x" * 900, "n": 1}], {"n": [1] * 100}])
+def test_records_and_rows_have_a_size_too(reference, monkeypatch, samples):
+    monkeypatch.setattr(room, "MOST_BYTES", 1000)
+    watch = DriftWatch(reference, NUMBERS)
+    assert watch.feed(samples, None)
+    assert not watch.feed(samples, None)
+
+
+def test_samples_that_come_one_by_one_are_the_windows_that_they_are_together(reference, batch):
+    one, other = Windows(reference, 600, 0.01), Windows(reference, 600, 0.01)
+    samples, prediction = batch(1500)
+    inputs, outputs = features_of_inputs(samples, reference.form), features_of_outputs(prediction)
+    whole = list(one.add(inputs, outputs))
+    single, held = [], []
+    for place in range(1500):
+        parts = ({name: values[place : place + 1] for name, values in part.items()} for part in (inputs, outputs))
+        single += other.add(*parts)
+        held.append(len(other._batches))
+    assert [verdict.to_json() for verdict in single] == [verdict.to_json() for verdict in whole]
+    assert len(whole) == 2
+    assert other.waiting == 300
+    assert max(held) < 300  # few arrays, however many samples a window has
 
 
 def test_a_broken_batch_is_counted_and_told_once_and_the_next_is_looked_at(reference, batch, caplog):
