@@ -253,10 +253,13 @@ def _of_array(samples: Any, form: Form) -> Features:
         first = samples[0] if isinstance(samples, Sequence) and len(samples) else None
         if isinstance(first, Mapping) or hasattr(samples, "columns"):
             return _of_table(samples, [(name, "number") for name in form.names])
+    hint = f"give numbers in the shape {form.shape}, such as numpy.save writes"
+    if isinstance(samples, Sequence) and len(samples) and isinstance(samples[0], Mapping | str | bytes):
+        kind = "records" if isinstance(samples[0], Mapping) else "texts or pictures"
+        raise DataError(f"the samples are {kind}, the reference is of arrays", hint=hint)
     try:
         values = np.asarray(samples, np.float64)
     except (TypeError, ValueError) as error:
-        hint = f"give numbers in the shape {form.shape}, such as numpy.save writes"
         raise DataError(f"the samples are no array of numbers: {error}", hint=hint) from None
     if values.shape == form.shape:
         values = values[None]

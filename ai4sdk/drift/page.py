@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ai4sdk.drift.features import Features
 from ai4sdk.drift.reference import Reference
 from ai4sdk.drift.sketch import Sketch, Values
-from ai4sdk.drift.verdict import Finding, Verdict
+from ai4sdk.drift.verdict import Finding, Verdict, counted
 from ai4sdk.runs.drawing import DRAWING_STYLE, drawing, element, label
 from ai4sdk.runs.page import document, escaped, facts_list, section, table
 
@@ -54,7 +54,7 @@ def page(verdict: Verdict, reference: Reference, inputs: Features, outputs: Feat
     title = "Drift: " + ", ".join(data)
     header = f"""<p class="eyebrow">ai4sdk drift check</p>
 <h1>{escaped(", ".join(data))} <span class="state {state[0]}">{state[1]}</span></h1>
-<p class="facts"><span>{verdict.samples:,} samples</span><span>{count} of {len(verdict.findings)} tests below
+<p class="facts"><span>{counted(verdict.samples)}</span><span>{count} of {len(verdict.findings)} tests below
 alpha {verdict.alpha:g}</span></p>"""
     facts = [
         (

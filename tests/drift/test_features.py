@@ -106,9 +106,18 @@ def test_a_large_array_is_described_by_statistics():
     assert made["mean of channel 2"] == pytest.approx(values[:, 2].mean(axis=(1, 2)))
 
 
-@pytest.mark.parametrize("samples", [np.zeros((2, 3)), [["a", "b"]], [[1], [1, 2]]])
-def test_an_array_of_another_form_is_told(samples):
-    with pytest.raises(DataError):
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        (np.zeros((2, 3)), r"shape \(3,\) do not fit"),
+        ([["a", "b"]], "no array of numbers"),
+        ([[1], [1, 2]], "no array of numbers"),
+        ([{"a": 1, "b": 2}], "records, the reference is of arrays"),
+        (["picture.png"], "texts or pictures, the reference is of arrays"),
+    ],
+)
+def test_an_array_of_another_form_is_told(samples, told):
+    with pytest.raises(DataError, match=told):
         features_of_inputs(samples, Form("array", shape=(2,)))
 
 
