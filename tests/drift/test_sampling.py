@@ -54,5 +54,5 @@ def test_the_sample_that_a_model_refuses_is_named_and_none_that_it_was_not_given
                 raise DataError(f"sample {place} {'is empty' if cell == '' else 'is too large'}")
 
     batch = Batch([[""], [1], [""], [500]], "rows.csv", 10)
-    with pytest.raises(DataError, match="^rows.csv, record 14: is too large"):
+    with pytest.raises(DataError, match=r"^rows\.csv, record 14: is too large"):
         _answers(model, batch, np.array([1, 3]))
