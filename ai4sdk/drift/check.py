@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ai4sdk.drift.features import Features, Form, features_of_inputs, features_of_outputs, joined
 from ai4sdk.drift.reference import Reference, read_reference
-from ai4sdk.drift.verdict import Verdict, counted, judge
+from ai4sdk.drift.verdict import Verdict, counted, judge, p_value
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.runs.files import write_text
 from ai4sdk.worker.inputs import Batch, read_inputs
@@ -231,7 +231,7 @@ def told(verdict: Verdict) -> str:
     for finding, name in zip(shown, names, strict=True):
         known = finding.comparison
         lines.append(
-            f"  {finding.part:6}  {name:{width}}  adjusted p {finding.adjusted:<8.2g}  "
+            f"  {finding.part:6}  {name:{width}}  adjusted p {p_value(finding.adjusted):<8}  "
             f"distance {known.distance:.3f}  PSI {known.psi:.3f}  {known.test}"
         )
     if count > len(shown):

@@ -14,7 +14,7 @@ from ai4sdk.drift.reference import Reference
 from ai4sdk.drift.sketch import Sketch, Values
 from ai4sdk.errors import DataError
 
-__all__ = ["Finding", "Part", "Verdict", "counted", "judge"]
+__all__ = ["Finding", "Part", "Verdict", "counted", "judge", "p_value"]
 
 Part = Literal["input", "output"]
 
@@ -185,3 +185,8 @@ def _cautions(samples: int) -> list[str]:
 def counted(samples: int) -> str:
     """Return so many samples, in words."""
     return f"{samples:,} sample" + ("s" if samples != 1 else "")
+
+
+def p_value(p: float) -> str:
+    """Write a p-value; what is too small for a float is no zero."""
+    return f"{p:.2g}" if p > 0 else "under 1e-300"
