@@ -165,12 +165,12 @@ class App:
         return f"{self._id_prefix}-{next(self._ids)}"
 
     async def _told(self) -> Drift:
-        """Return what every model's processes say of drift."""
+        """Return what is known of the drift of every model."""
         pools = list(self.models.pools())
         told = await asyncio.gather(*(pool.drift() for pool in pools))
         found: Drift = {}
-        for pool, snapshots in zip(pools, told, strict=True):
-            found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshots
+        for pool, snapshot in zip(pools, told, strict=True):
+            found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshot
         return found
 
     async def infer(

@@ -220,7 +220,7 @@ class Serving(Section):
     """Instead of answering over HTTP, process objects as they arrive in a folder or bucket."""
     drift: DriftWatching | None = Field(default_factory=DriftWatching)
     """Detectors that look at what is asked and answered, beside the answering, where the package has a drift reference;
-    null for none. Each process watches what it answers."""
+    null for none. One of the processes of a version watches what all of them answer."""
 
     drift_events: str | None = Field(default=None, min_length=1)
     """File that each change of a detector's state is appended to, as a line of JSON."""
