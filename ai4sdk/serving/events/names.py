@@ -57,9 +57,9 @@ def claim_name(key: str, version: str, number: int) -> str:
     return f"{PRIVATE}/claims/{digest[:2]}/{digest}.{number}"
 
 
-def staged_name(key: str, version: str) -> str:
-    """Return where what will be published of a version waits."""
-    return f"{PRIVATE}/staged/{_digest(key, version)}"
+def staged_name(key: str, version: str, number: int, kind: str) -> str:
+    """Return where the ``result`` or ``error`` of a version waits that the holder of a claim will publish."""
+    return f"{PRIVATE}/staged/{_digest(key, version)}.{number}.{kind}"
 
 
 def scratch_name(owner: str, name: str) -> str:

@@ -189,6 +189,8 @@ class Work:
                 await self._note(item, "left")
             self._say(outcome, item)
             return outcome
+        if claim.number > 1 or outcome == Outcome.DEAD:
+            await self._tidy(claim)
         state = str(outcome)
         await self.steadily(lambda: claim.write(state=state, kind=""))
         await self._note(item, state)
@@ -310,23 +312,35 @@ class Work:
         if not store.moves:
             await self.steadily(lambda: store.create(name, data), patient=patient)
             return
-        staged = staged_name(claim.item.key, claim.item.version)
+        staged = staged_name(claim.item.key, claim.item.version, claim.number, kind)
         await self.steadily(lambda: store.put(staged, data), patient=patient)
-        await self.steadily(lambda: claim.write(state="staged", kind=kind))
+        await self.steadily(lambda: claim.write(state="staged", kind=kind, staged=claim.number))
+        if await self.steadily(claim.is_lost):  # who has it now has seen what is staged, or makes its own
+            raise Stopped
         await self._move(claim)
 
     async def _move(self, claim: Claim) -> None:
         """Move what is staged in its place; if it is not there any more, it was."""
-        item = claim.item
-        result = claim.note.kind == "result"
+        item, note = claim.item, claim.note
+        result = note.kind == "result"
         store = self._output if result else self._dead
         name = (result_name if result else error_name)(item.key, item.version)
+        staged = staged_name(item.key, item.version, note.staged, note.kind)
         try:
-            await self.steadily(lambda: store.move(staged_name(item.key, item.version), name), patient=not result)
+            await self.steadily(lambda: store.move(staged, name), patient=not result)
         except Gone:
             pass
         except Refused as error:
             raise _unwritable(error, claim) from error
+
+    async def _tidy(self, claim: Claim) -> None:
+        """Remove what was staged and will not be published any more: by earlier holders, or before it was refused."""
+        item = claim.item
+        for kind, store in (("result", self._output), ("error", self._dead)):
+            for number in range(1, claim.number + 1) if store.moves else ():
+                name = staged_name(item.key, item.version, number, kind)
+                with contextlib.suppress(DataError):
+                    await self.call(lambda: store.remove(name))  # noqa: B023 - done before they change
 
     async def _bury(self, claim: Claim, dead: Dead) -> None:
         """Write a dead letter: the object's copy, if it can be had, and why."""
