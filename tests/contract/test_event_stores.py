@@ -275,14 +275,28 @@ class TestRadosGateway(StoreContract):
         return open_store(locate(f"storage://{uuid.uuid4().hex}", storage, tmp_path), "me")
 
 
-def test_a_file_is_taken_when_it_has_not_changed_for_a_while(tmp_path):
+def test_a_file_is_taken_when_it_was_seen_unchanged_for_a_while_or_is_old(tmp_path):
     time_of_day, clock = [1000.0], [0.0]
     store = LocalStore(tmp_path, settle=2.0, now=lambda: time_of_day[0], clock=lambda: clock[0])
     (tmp_path / "a").write_text("x")
     os.utime(tmp_path / "a", (999, 999))
     assert not everything(store)["a"].settled
-    time_of_day[0] = 1001.5
+    clock[0] = 1.9
+    assert not everything(store)["a"].settled
+    clock[0] = 2.0
     assert everything(store)["a"].settled
+    time_of_day[0] = 1061.0
+    assert everything(LocalStore(tmp_path, settle=2.0, now=lambda: time_of_day[0]))["a"].settled
+
+
+def test_a_file_that_still_grows_is_not_taken_where_the_clock_of_the_file_server_is_behind(tmp_path):
+    clock = [0.0]
+    store = LocalStore(tmp_path, settle=2.0, clock=lambda: clock[0])
+    for size in range(1, 5):
+        (tmp_path / "a").write_bytes(bytes(size))
+        os.utime(tmp_path / "a", (time.time() - 30,) * 2)
+        assert not everything(store)["a"].settled
+        clock[0] += 1.5
 
 
 def test_a_file_from_the_future_is_taken_when_it_was_seen_unchanged_for_a_while(tmp_path):

@@ -19,9 +19,6 @@ __all__ = ["Loop"]
 
 log = logging.getLogger("ai4sdk.serving.events")
 
-_ROOM = 4
-"""Objects known and unfinished, for each that is processed at once: retries wait among them."""
-
 _HINTS = 10_000
 """Notifications kept; more of them only bring the next listing forward."""
 
@@ -47,7 +44,6 @@ class Loop:
     def __init__(self, events: ServingEvents, source: Store, work: Work, ledger: Ledger) -> None:
         self._events, self._source, self._work, self._ledger = events, source, work, ledger
         self._counters = work.counters
-        self._room = asyncio.Semaphore(_ROOM * events.concurrency)
         self._busy: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._hints: deque[str] = deque(maxlen=_HINTS)
         self._wake = asyncio.Event()
@@ -164,9 +160,9 @@ class Loop:
             pair = (what, "")
             if pair in self._busy:
                 return
-        await self._room.acquire()
+        await self._work.room.acquire()
         if self._stopping or pair in self._busy:
-            self._room.release()
+            self._work.room.release()
             return
         self._busy[pair] = asyncio.create_task(self._one(what, pair))
 
@@ -181,7 +177,7 @@ class Loop:
             self.stop()
         finally:
             self._busy.pop(pair, None)
-            self._room.release()
+            self._work.room.release()
 
     async def _look_up(self, key: str) -> None:
         try:

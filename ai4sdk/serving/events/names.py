@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import mimetypes
+import re
 from collections.abc import Iterable, Sequence
 
 __all__ = [
     "PRIVATE",
     "bare_prefixes",
     "claim_name",
+    "content_type",
     "copy_name",
     "error_name",
     "is_hidden",
@@ -26,6 +29,11 @@ PRIVATE = ".ai4sdk"
 
 _LONGEST = 160
 """Bytes of a part of a name; file systems allow 255, and endings are added."""
+
+_LONGEST_WHOLE = 700
+"""Bytes of a name; buckets allow 1024 with their prefix, and endings are added."""
+
+_MARK = re.compile(r"\.(?=[0-9a-f]{16}(\.|$))")
 
 
 def version_mark(version: str) -> str:
@@ -73,6 +81,12 @@ def shown(key: str) -> str:
     return key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
+def content_type(key: str) -> str:
+    """Return what an object is by its suffix; what is packed (``.csv.gz``) is not what it is packed of."""
+    kind, packed = mimetypes.guess_type(f"./{shown(key).rpartition('/')[2]}")  # never an address, such as data:,
+    return kind if kind and not packed else "application/octet-stream"
+
+
 def is_hidden(key: str) -> bool:
     """Tell whether a key is left alone: some part of it begins with a dot, or it ends as folders do."""
     return key.endswith("/") or any(part.startswith(".") and part not in (".", "..") for part in key.split("/"))
@@ -103,21 +117,30 @@ def _digest(key: str, version: str) -> str:
 
 
 def _escaped(key: str) -> str:
-    """Return a key as a path that stays where it is put, on any store; different keys stay different."""
-    return "/".join(_escaped_part(part) for part in key.split("/"))
+    """Return a key as a path that stays where it is put, on any store; different keys stay different.
+
+    A folder is never called as a result or an error may be, so that nobody's keys can be in the way of others' results.
+    """
+    *folders, last = (_escaped_part(part) for part in key.split("/"))
+    return _shortened("/".join([*(_MARK.sub("%2E", folder) for folder in folders), last]), key, _LONGEST_WHOLE)
 
 
 def _escaped_part(part: str) -> str:
     if part in ("", ".", ".."):
         return part.replace(".", "%2E") or "%"
     text = "".join(char if char.isprintable() and char not in "%\\" else _percent(char) for char in part)
+    return _shortened(text, part, _LONGEST)
+
+
+def _shortened(text: str, whole: str, most: int) -> str:
+    """Cut an escaped text off where it is too long, and add a digest of what it stands for; its suffix stays."""
     data = text.encode()
-    if len(data) <= _LONGEST:
+    if len(data) <= most:
         return text
-    digest = hashlib.sha256(part.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    stem, dot, suffix = text.rpartition(".")
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    stem, dot, suffix = text.rpartition("/")[2].rpartition(".")
     ending = f".{suffix}" if dot and stem and len(suffix) <= 16 else ""
-    return f"{data[: _LONGEST - 50].decode('utf-8', 'ignore')}~{digest}{ending}"
+    return f"{data[: most - 50].decode('utf-8', 'ignore')}~{digest}{ending}"
 
 
 def _percent(char: str) -> str:

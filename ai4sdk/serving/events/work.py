@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import mimetypes
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +18,7 @@ from ai4sdk.serving.events.counters import Counters
 from ai4sdk.serving.events.faults import Dead, Ours, Stopped, judge, too_large
 from ai4sdk.serving.events.ledger import Ledger
 from ai4sdk.serving.events.letters import letter, request_id
-from ai4sdk.serving.events.names import copy_name, error_name, result_name, shown, staged_name
+from ai4sdk.serving.events.names import content_type, copy_name, error_name, result_name, shown, staged_name
 from ai4sdk.serving.events.stores.base import Gone, Item, Refused, Store
 from ai4sdk.serving.messages import Request, Response
 from ai4sdk.spec.serving_events import ServingEvents
@@ -28,6 +27,12 @@ from ai4sdk.spec.units import format_span
 __all__ = ["Ask", "Outcome", "Work", "pause"]
 
 log = logging.getLogger("ai4sdk.serving.events")
+
+_ROOM = 4
+"""Objects known and unfinished, for each that is processed at once: retries wait among them."""
+
+_ASIDE = 256
+"""Objects beside these that cannot be read for now: some that are damaged must not keep all others waiting."""
 
 Ask = Callable[[Request], Awaitable[Response]]
 """What answers: the pool of a model, or any other function."""
@@ -88,6 +93,9 @@ class Work:
         self._ledger, self._claims, self._ask = ledger, claims, ask
         self.counters = counters
         self._slots = asyncio.Semaphore(events.concurrency)
+        self.room = asyncio.Semaphore(_ROOM * events.concurrency)
+        """For objects that are known and unfinished."""
+        self._aside = 0
         self._writing = asyncio.Lock()
         # Each object may have a store's answer to wait for, and its claim kept warm beside.
         self._threads = ThreadPoolExecutor(2 * events.concurrency + 2, thread_name_prefix="store")
@@ -238,19 +246,29 @@ class Work:
                         ) from failure
                 wait = pause(waits, events.backoff, events.longest_backoff)
                 self._say("retry", item, reason=failure.reason, status=failure.status, wait=round(wait, 3))
-                self.counters.waiting += 1
-                self._slots.release()  # others may have it meanwhile
-                await self._sleep(wait)
-                await self._slots.acquire()
-                self.counters.waiting -= 1
+                await self._wait(wait, aside=failure.unread)
                 if self.stopping.is_set():
                     raise Stopped from failure
+
+    async def _wait(self, seconds: float, *, aside: bool) -> None:
+        """Wait for the next try, while others have the slot, and what can be known of others the room if `aside`."""
+        aside = aside and self._aside < _ASIDE
+        self.counters.waiting += 1
+        self._slots.release()
+        if aside:
+            self._aside += 1
+            self.room.release()
+        await self._sleep(seconds)
+        if aside:
+            await self.room.acquire()
+            self._aside -= 1
+        await self._slots.acquire()
+        self.counters.waiting -= 1
 
     async def _attempt(self, claim: Claim) -> None:
         item = claim.item
         body = await self._read(claim)
-        kind = mimetypes.guess_type(shown(item.key))[0] or "application/octet-stream"
-        request = Request("natural", "infer", kind, body, {"name": shown(item.key)})
+        request = Request("natural", "infer", content_type(item.key), body, {"name": shown(item.key)})
         began = time.monotonic()
         self.counters.in_flight += 1
         try:
@@ -274,7 +292,7 @@ class Work:
             raise Ours(error.message) from error
         except DataError as error:
             self.counters.store_errors += 1
-            raise Ours(error.message, counts=False) from error
+            raise Ours(error.message, counts=False, unread=True) from error
         if len(body) > most:
             raise Dead(too_large(item.size, most), claim.note.attempts)
         self.counters.bytes_read += len(body)

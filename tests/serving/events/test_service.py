@@ -77,6 +77,8 @@ async def until(condition: Callable[[], bool]) -> None:
         ({"dead_letter": "./in/../in"}, "lie in each other"),
         ({"output": "out", "dead_letter": "out/"}, "the same place"),
         ({"input": "https://example.org/in"}, "cannot be used"),
+        ({"state": "in/events"}, "remembers what is done lies in the input"),
+        ({"input": ".", "output": "../out", "dead_letter": "../dead"}, "remembers what is done lies in the input"),
     ],
 )
 def test_addresses_that_would_go_wrong_are_refused_before_anything_is_done(given, message, tmp_path):

@@ -295,6 +295,26 @@ def test_a_store_that_is_away_is_waited_for(world):
     assert counters.store_errors >= 9
 
 
+def test_objects_that_cannot_be_read_for_now_keep_no_others_waiting(world):
+    """As on a disk with bad sectors; they are no dead letters, as the store may just be ill."""
+    world.input.update({f"bad {number}": b"x" for number in range(20)} | {"good": b"xy"})
+    server = world.server(concurrency=1)
+    read, ill = server.source.read, True
+
+    def damaged(item, most):
+        if ill and item.key.startswith("bad"):
+            raise DataError(f"cannot read {item.key}: Input/output error")
+        return read(item, most)
+
+    server.source.read = damaged
+    server.watch(lambda: bool(world.results()))
+    assert [each["length"] for each in world.results().values()] == [2]
+    ill = False
+    server = world.server()
+    server.watch(lambda: len(world.results()) == 21)
+    assert world.dead == {}
+
+
 def test_once_says_that_a_store_is_away(world):
     world.input["a"] = b"x"
     server = world.server(once=True)

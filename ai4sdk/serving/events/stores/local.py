@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 _HERE = -100  # AT_FDCWD
 _NO_REPLACE = 1  # RENAME_NOREPLACE, renameat2(2)
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+_SURE = 60.0
+"""Seconds by which the clock of a file server may be wrong. What changed later than that is watched by our own."""
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ELOOP)
 
 
@@ -211,10 +213,10 @@ class LocalStore:
 
     def _item(self, key: str, status: os.stat_result, before: dict[str, tuple[str, float]]) -> Item:
         version = _version(status)
-        if self._now() - status.st_mtime >= self._settle:
+        if not self._settle or self._now() - status.st_mtime >= self._settle + _SURE:
             return Item(key, version, status.st_size)
         seen, since = before.get(key, ("", 0.0))
-        if seen == version and self._clock() - since >= self._settle:  # its time of change lies in the future
+        if seen == version and self._clock() - since >= self._settle:
             return Item(key, version, status.st_size)
         self._unsettled[key] = (version, since if seen == version else self._clock())
         return Item(key, version, status.st_size, settled=False)
