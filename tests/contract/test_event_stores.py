@@ -79,6 +79,14 @@ class StoreContract:
         assert [key for key in everything(store) if is_wanted(key, (), ())] == []
         assert store.fetch(".ai4sdk/claims/1") == b"x"
 
+    def test_a_folder_tells_its_names_hidden_or_not_and_a_missing_one_has_none(self, store, monkeypatch):
+        monkeypatch.setattr("ai4sdk.serving.events.stores.s3.PAGE", 2)
+        for name in ("1", "2", ".3", "below/4"):
+            store.put(f".ai4sdk/claims/ab/{name}", b"x")
+        store.put(".ai4sdk/claims/abc", b"x")
+        assert sorted(store.names(".ai4sdk/claims/ab")) == [".3", "1", "2"]
+        assert store.names(".ai4sdk/claims/cd") == []
+
     def test_prefixes_narrow_a_listing_and_show_nothing_twice(self, store):
         for key in ("in/1.txt", "in/2.txt", "other/1.txt", "in.txt"):
             store.put(key, b"x")

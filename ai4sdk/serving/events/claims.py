@@ -23,10 +23,12 @@ from ai4sdk.serving.events.ledger import FINAL
 from ai4sdk.serving.events.names import claim_name
 from ai4sdk.serving.events.stores.base import Item, Store
 
-__all__ = ["Claim", "Claims", "Finished", "Held", "Note"]
+__all__ = ["Claim", "Claims", "Finished", "Held", "Note", "read_note"]
 
 ClaimState = Literal["claimed", "staged", "released", "done", "dead"]
 _MOST = 1000
+_MOST_WATCHED = 10_000
+"""Claims of others that are watched; of more, the oldest are watched from anew."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +136,11 @@ class Claims:
         new = Note(self._server, item.key, item.version, life=self._life)
         if self._store.create(claim_name(item.key, item.version, 1), new.encode()):
             return Claim(self._store, item, 1, new, None)
-        notes, data = [], b""
+        notes: list[Note] = []
+        data = b""
         while (found := self._store.fetch(claim_name(item.key, item.version, len(notes) + 1))) is not None:
             data = found
-            notes.append(_note(data, item))
+            notes.append(read_note(data, item))
             if (finished := _finished(notes[-1])) is not None:
                 self._watched.pop((item.key, item.version), None)
                 return finished
@@ -157,7 +160,7 @@ class Claims:
         claim = Claim(self._store, item, number, new, notes[-1])
         # Its holder may have gone on until it could see the new claim.
         if (data := self._store.fetch(claim_name(item.key, item.version, number - 1))) is not None:
-            notes[-1] = _note(data, item)
+            notes[-1] = read_note(data, item)
         if (finished := _finished(notes[-1])) is not None:
             return finished
         if (now := _successor(notes, self._server, self._life)) != new:
@@ -171,6 +174,9 @@ class Claims:
         seen, which, since = self._watched.get(pair, (b"", 0, now))
         if (seen, which) == (data, number):
             return now - since >= self._lease
+        self._watched.pop(pair, None)
+        if len(self._watched) >= _MOST_WATCHED:
+            del self._watched[next(iter(self._watched))]
         self._watched[pair] = (data, number, now)
         return False
 
@@ -195,7 +201,7 @@ def _successor(notes: Sequence[Note], server: str, life: str) -> Note:
     return new if staged is None else replace(new, state="staged", kind=staged.kind, staged=staged.staged)
 
 
-def _note(data: bytes, item: Item) -> Note:
+def read_note(data: bytes, item: Item) -> Note:
     """Read a claim; a damaged one says no more than that somebody has it."""
     nothing = Note("", item.key, item.version)
     try:

@@ -11,11 +11,14 @@ __all__ = [
     "PRIVATE",
     "bare_prefixes",
     "claim_name",
+    "claims_folder",
     "content_type",
     "copy_name",
+    "digest_of",
     "error_name",
     "is_hidden",
     "is_wanted",
+    "mark_name",
     "may_lead_to_wanted",
     "result_name",
     "scratch_name",
@@ -61,13 +64,23 @@ def error_name(key: str, version: str) -> str:
 
 def claim_name(key: str, version: str, number: int) -> str:
     """Return the name of a claim of a version, below the output."""
-    digest = _digest(key, version)
-    return f"{PRIVATE}/claims/{digest[:2]}/{digest}.{number}"
+    digest = digest_of(key, version)
+    return f"{claims_folder(digest)}/{digest}.{number}"
+
+
+def claims_folder(digest: str) -> str:
+    """Return the folder of a version's claims; the first two digits of its digest say which."""
+    return f"{PRIVATE}/claims/{digest[:2]}"
+
+
+def mark_name(digest: str, since: int, server: str) -> str:
+    """Return the name of a mark that a server misses a version in the input, and since when."""
+    return f"{claims_folder(digest)}/{digest}.missed-{since}-{server}"
 
 
 def staged_name(key: str, version: str, number: int, kind: str) -> str:
     """Return where the ``result`` or ``error`` of a version waits that the holder of a claim will publish."""
-    return f"{PRIVATE}/staged/{_digest(key, version)}.{number}.{kind}"
+    return f"{PRIVATE}/staged/{digest_of(key, version)}.{number}.{kind}"
 
 
 def scratch_name(owner: str, name: str) -> str:
@@ -112,7 +125,8 @@ def bare_prefixes(prefixes: Iterable[str]) -> list[str]:
     return bare or [""]
 
 
-def _digest(key: str, version: str) -> str:
+def digest_of(key: str, version: str) -> str:
+    """Return 40 hexadecimal digits that stand for a version of a key."""
     return hashlib.sha256(f"{key}\0{version}".encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 

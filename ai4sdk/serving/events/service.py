@@ -19,6 +19,7 @@ from ai4sdk.serving.events.counters import Counters
 from ai4sdk.serving.events.endpoint import Endpoint
 from ai4sdk.serving.events.ledger import Ledger
 from ai4sdk.serving.events.loop import Loop
+from ai4sdk.serving.events.pruning import Pruning
 from ai4sdk.serving.events.stores.base import Store
 from ai4sdk.serving.events.stores.opening import locations, open_store
 from ai4sdk.serving.events.stores.s3 import S3Store
@@ -64,12 +65,13 @@ class EventServer:
             self._source.prepare(writing=False)
             output, dead = (_writable(open_store(where[key], name)) for key in ("output", "dead_letter"))
             claims = Claims(output, name, events.lease)
+            pruning = Pruning(self._source, output, dead, name, events.prefixes, events.keep)
             self._work = Work(events, self._source, output, dead, self._ledger, claims, ask, self.counters, once=once)
         except BaseException:
             self._ledger.close()
             raise
         self._closed = self._asked_to_stop = False
-        self._loop = Loop(events, self._source, self._work, self._ledger)
+        self._loop = Loop(events, self._source, self._work, self._ledger, pruning)
 
     @property
     def endpoint(self) -> Endpoint:

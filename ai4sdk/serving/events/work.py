@@ -173,6 +173,16 @@ class Work:
         async with self._writing:
             await self.call(lambda: self._ledger.record(item, state, durable=durable, **facts))
 
+    async def forget(self, pairs: set[tuple[str, str]]) -> None:
+        """Let the ledger forget versions that are finished; claims still tell of them."""
+        async with self._writing:
+            await self.call(lambda: self._ledger.forget(pairs))
+
+    async def finished(self) -> set[tuple[str, str]]:
+        """Return key and version of those that the ledger knows to be finished."""
+        async with self._writing:
+            return await self.call(self._ledger.finished)
+
     async def _keep(self, claim: Claim) -> Outcome:
         """Process what was claimed, and write its end into claim and ledger."""
         item = claim.item

@@ -128,5 +128,12 @@ class MemoryStore:
 
         return self._do(f"move {source}", move)  # type: ignore[return-value]
 
+    def names(self, folder: str) -> list[str]:
+        def names() -> list[str]:
+            found = (name.rpartition("/") for name in self.objects)
+            return [name for where, _, name in found if where == folder]
+
+        return self._do(f"names {folder}", names)  # type: ignore[return-value]
+
     def remove(self, name: str) -> None:
         self._do(f"remove {name}", lambda: self.objects.pop(name, None))

@@ -18,6 +18,7 @@ from ai4sdk.serving.events.counters import Counters
 from ai4sdk.serving.events.ledger import Ledger
 from ai4sdk.serving.events.loop import Loop
 from ai4sdk.serving.events.names import copy_name, error_name, result_name
+from ai4sdk.serving.events.pruning import Pruning
 from ai4sdk.serving.events.stores.base import Item, Refused
 from ai4sdk.serving.events.work import Ask, Outcome, Work, pause
 from ai4sdk.serving.messages import JSON, Request, Response
@@ -90,7 +91,11 @@ class Server:
             self.counters,
             once=self.once,
         )
-        self.loop = Loop(self.events, self.source, self.work, self.ledger)
+        pruning = Pruning(
+            self.source, self.output, self.dead, self.name, self.events.prefixes, self.events.keep,
+            now=lambda: self.world.time, clock=lambda: self.world.time,
+        )  # fmt: skip
+        self.loop = Loop(self.events, self.source, self.work, self.ledger, pruning)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -617,7 +622,9 @@ def test_a_server_that_sleeps_at_any_step_longer_than_its_lease_and_others_do_no
         world.input["a"] = b"x"
         item, reader = item_of(world, "a"), Reader(world)
 
-        def others(world: World = world, item: Item = item, reader: Reader = reader, killed_at: int = killed_at) -> None:
+        def others(
+            world: World = world, item: Item = item, reader: Reader = reader, killed_at: int = killed_at
+        ) -> None:
             nonlocal steps
             steps += 1
             for name, power in (("two", Power(killed_at)), ("three", Power())):

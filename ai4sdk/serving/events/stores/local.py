@@ -150,6 +150,15 @@ class LocalStore:
             except FileNotFoundError:
                 raise Gone(source) from None
 
+    def names(self, folder: str) -> list[str]:
+        """List a folder."""
+        with self._trouble("list"):
+            try:
+                with os.scandir(self._path(folder)) as found:
+                    return [entry.name for entry in found if entry.is_file(follow_symlinks=False)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+
     def remove(self, name: str) -> None:
         """Delete a file."""
         with self._trouble("write to"):
