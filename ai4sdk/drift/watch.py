@@ -106,8 +106,8 @@ class DriftWatch:
     def feed(self, samples: Any, prediction: Prediction | None) -> bool:
         """Hand over a batch; return whether it will be looked at.
 
-        Never waits: where too much waits already, the batch is dropped and counted. The arrays must not be changed
-        afterwards.
+        Never waits: where too much waits already, the batch is dropped and counted. Arrays that own their memory must
+        not be changed afterwards; views of other memory are copied.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class DriftWatch:
                 return False
             self._waiting += 1
             self._bytes += size
-        self._queue.put((samples, prediction, size))
+        self._queue.put((_kept(samples), prediction, size))
         return True
 
     # Life -----------------------------------------------------------------------------------------------------------
@@ -227,10 +227,6 @@ class DriftWatch:
         form = self.reference.form
         inputs: Features = {} if samples is None or form is None else features_of_inputs(samples, form)
         outputs: Features = {} if prediction is None else features_of_outputs(prediction)
-        count = len(prediction) if prediction is not None else _count(samples)
-        with self._lock:
-            self._counters["batches"] += 1
-            self._counters["samples"] += count
         for key, part in (("input", inputs), ("output", outputs)):
             for name, values in part.items():
                 if isinstance(values, np.ndarray):
@@ -239,6 +235,9 @@ class DriftWatch:
         if self._windows is not None:
             for verdict in self._windows.add(inputs, outputs):
                 self._take(verdict)
+        with self._lock:  # last, so that whoever sees samples counted sees what was found in them
+            self._counters["batches"] += 1
+            self._counters["samples"] += len(prediction) if prediction is not None else _count(samples)
 
     def _look_at_stream(self, feature: str, values: Any) -> None:
         for stream, name in zip(self._streams.get(feature, ()), self._names, strict=False):
@@ -337,6 +336,15 @@ class DriftWatch:
 
 def _count(samples: Any) -> int:
     return len(samples) if isinstance(samples, Sequence | np.ndarray) and not isinstance(samples, str | bytes) else 1
+
+
+def _kept(samples: Any) -> Any:
+    """Return samples that stay as they are: a server puts the next batch where those of the last one lay."""
+    if isinstance(samples, np.ndarray):
+        return samples if samples.flags.owndata else samples.copy()
+    if isinstance(samples, Sequence) and samples and isinstance(samples[0], np.ndarray):
+        return [_kept(each) for each in samples]
+    return samples
 
 
 def _bytes_in(samples: Any) -> int:

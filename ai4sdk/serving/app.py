@@ -17,13 +17,13 @@ from ai4sdk._version import __version__
 from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.deepaas.api import Api
 from ai4sdk.serving.deepaas.messages import HttpRequest
-from ai4sdk.serving.guard import Denied, Guard
+from ai4sdk.serving.guard import Guard
 from ai4sdk.serving.messages import HEADER_LENGTH, JSON, Request, Response
 from ai4sdk.serving.metrics import CONTENT_TYPE, Drift, Metrics
 from ai4sdk.serving.models import Models, Name
 from ai4sdk.serving.openapi import openapi
 from ai4sdk.serving.pool import Pool
-from ai4sdk.serving.refusals import refusal
+from ai4sdk.serving.refusals import Refused, refusal
 from ai4sdk.serving.routes import Route, find_route
 from ai4sdk.spec.serving import Serving
 
@@ -40,15 +40,6 @@ _FOR_ALL = frozenset({"live", "ready", "v2_live", "v2_ready", "ping"})
 """What is told without a token: whoever starts and stops servers has none."""
 _DISCARD_FOR = 2.0
 NO_LENGTH = -1
-
-
-class _Ended(Exception):
-    """The request ends here, with this answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 @dataclass(slots=True)
@@ -153,9 +144,9 @@ class App:
                     if route is not None and route.kind in ("drift", "metrics"):
                         self._drift = await self._told()
                     answer = self._own(route, scope["method"], path)
-            except _Ended as ended:
-                answer = refusal(route.protocol if route else "natural", ended.status, ended.message)
-                if ended.status == 413 and not heads.asks_first:
+            except Refused as refused:
+                answer = refusal(route.protocol if route else "natural", refused.status, refused.message)
+                if refused.status == 413 and not heads.asks_first:
                     await _discard(receive)
             await _send(send, answer, request_id, scope["method"], close=answer.status in (408, 413))
         finally:
@@ -196,8 +187,8 @@ class App:
             if answer is None:
                 self._check(route)
                 answer = await self._pool(route).ask(request)
-        except _Ended as ended:
-            answer = refusal(route.protocol, ended.status, ended.message)
+        except Refused as refused:
+            answer = refusal(route.protocol, refused.status, refused.message)
         finally:
             self._open -= 1
         model = (route.model or self.models.only or "") if answer.status != 404 else ""
@@ -208,8 +199,8 @@ class App:
         """Answer a question about a model that came by another way than HTTP."""
         try:
             return await self._guarded(route, authorization) or self._answers[route.kind](route)
-        except _Ended as ended:
-            return refusal(route.protocol, ended.status, ended.message)
+        except Refused as refused:
+            return refusal(route.protocol, refused.status, refused.message)
 
     async def _guarded(self, route: Route | None, authorization: str) -> Response | None:
         """Return why somebody may not ask; nothing where they may."""
@@ -217,7 +208,7 @@ class App:
             return None
         try:
             await self._guard.check(authorization)
-        except Denied as denied:
+        except Refused as denied:
             answer = refusal(route.protocol if route else "natural", denied.status, denied.message)
             headers = {"www-authenticate": "Bearer"} if denied.status == 401 else answer.headers
             return Response(answer.status, answer.content_type, answer.body, headers)
@@ -239,9 +230,9 @@ class App:
 
     def _admit(self) -> None:
         if self.draining:
-            raise _Ended(503, "the server is stopping")
+            raise Refused(503, "the server is stopping")
         if self._open > self._limits.requests:
-            raise _Ended(503, f"the server has {self._limits.requests} requests already")
+            raise Refused(503, f"the server has {self._limits.requests} requests already")
 
     def _pool(self, route: Route) -> Pool:
         """Return who answers, or say why nobody does."""
@@ -253,16 +244,16 @@ class App:
         """Return the model that is asked, which has the version that is asked."""
         names = self.models.names
         if not names:
-            raise _Ended(503, "the models are being loaded")
+            raise Refused(503, "the models are being loaded")
         name = route.model or self.models.only
         if name is None:
-            raise _Ended(404, f"there are several models: ask /models/NAME/…, of {', '.join(names)}")
+            raise Refused(404, f"there are several models: ask /models/NAME/…, of {', '.join(names)}")
         found = self.models.get(name)
         if found is None:
-            raise _Ended(404, f"there is no model {name[:64]!r}; there are {', '.join(names)}")
+            raise Refused(404, f"there is no model {name[:64]!r}; there are {', '.join(names)}")
         if route.version is not None and route.version not in found.entries:
             every = ", ".join(found.entries)
-            raise _Ended(404, f"{name} has no version {route.version[:64]!r}; there are {every}")
+            raise Refused(404, f"{name} has no version {route.version[:64]!r}; there are {every}")
         return found
 
     def _http(self, scope: Scope, heads: _Heads, receive: Receive) -> HttpRequest:
@@ -280,16 +271,16 @@ class App:
             message = await self._part(receive, until)
             size += len(message.get("body", b""))
             if size > self._limits.body:
-                raise _Ended(413, f"the body has more than the {self._limits.body} bytes that are taken")
+                raise Refused(413, f"the body has more than the {self._limits.body} bytes that are taken")
             yield message.get("body", b"")
             if not message.get("more_body"):
                 return
 
     def _check_size(self, heads: _Heads) -> None:
         if heads.encoded:
-            raise _Ended(415, "the body is compressed; send it as it is")
+            raise Refused(415, "the body is compressed; send it as it is")
         if heads.length > self._limits.body:
-            raise _Ended(413, f"the body has {heads.length} bytes; at most {self._limits.body} are taken")
+            raise Refused(413, f"the body has {heads.length} bytes; at most {self._limits.body} are taken")
 
     async def _body(self, heads: _Heads, receive: Receive) -> bytes:
         limit = self._limits.body
@@ -298,7 +289,7 @@ class App:
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
             if len(body) > limit:
-                raise _Ended(413, f"the body has more than the {limit} bytes that are taken")
+                raise Refused(413, f"the body has more than the {limit} bytes that are taken")
             return body
         parts, size = [body], len(body)
         until = time.monotonic() + self._limits.slow
@@ -307,22 +298,23 @@ class App:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > limit:
-                raise _Ended(413, f"the body has more than the {limit} bytes that are taken")
+                raise Refused(413, f"the body has more than the {limit} bytes that are taken")
         return b"".join(parts)
 
     async def _part(self, receive: Receive, until: float | None = None) -> MutableMapping[str, Any]:
         left = self._limits.slow if until is None else until - time.monotonic()
         try:
-            message = await asyncio.wait_for(receive(), max(left, 0))
+            async with asyncio.timeout(max(left, 0)):
+                message = await receive()
         except TimeoutError:
-            raise _Ended(408, f"the body did not come within {self._limits.slow:g} s") from None
+            raise Refused(408, f"the body did not come within {self._limits.slow:g} s") from None
         if message["type"] == "http.disconnect":
-            raise _Ended(400, "the client went away")
+            raise Refused(400, "the client went away")
         return message
 
     def _own(self, route: Route | None, method: str, path: str) -> Response:
         if route is None:
-            raise _Ended(404, f"there is nothing at {path[:100]}; GET / lists what there is")
+            raise Refused(404, f"there is nothing at {path[:100]}; GET / lists what there is")
         if method not in route.methods:
             answer = refusal(route.protocol, 405, f"{method[:20]} is not for {path[:100]}; {route.methods[0]} is")
             return Response(405, JSON, answer.body, {"allow": ", ".join(route.methods)})
@@ -330,9 +322,9 @@ class App:
 
     def _ready(self, body: Any) -> Response:
         if self.draining:
-            raise _Ended(503, "the server is stopping")
+            raise Refused(503, "the server is stopping")
         if not self.models.ready:
-            raise _Ended(503, "the models are not ready")
+            raise Refused(503, "the models are not ready")
         return _json(body) if body is not None else Response(200, JSON, b"\n")
 
     def _index(self, _: Route) -> Response:
@@ -397,7 +389,7 @@ class App:
     def _model_ready(self, route: Route) -> Response:
         pool = self._described(route)
         if not pool.ready:
-            raise _Ended(503, f"{route.model} is not ready")
+            raise Refused(503, f"{route.model} is not ready")
         return _json({"name": route.model, "ready": True})
 
     def _described(self, route: Route) -> Pool:

@@ -13,30 +13,34 @@ from typing import Any
 
 from ai4sdk.processes import die_with_parent
 from ai4sdk.serving.messages import Frames, Request, Response, pack, pack_requests, responses_of
+from ai4sdk.serving.shared import Slab
 
 __all__ = ["Link", "Spawned", "spawn"]
 
 
 @dataclass(frozen=True)
 class Spawned:
-    """A process that has been started, and this end of the line to it."""
+    """A process that has been started, this end of the line to it, and the memory it shares with us."""
 
     process: subprocess.Popen[bytes]
     line: socket.socket
+    slab: Slab
 
 
 def spawn() -> Spawned:
     """Start a model process. It imports what it needs while it waits to be told what to load."""
     ours, theirs = socket.socketpair()
+    slab = Slab()
     with theirs:
+        passed = (theirs.fileno(), slab.descriptor)
         process = subprocess.Popen(
-            [sys.executable, "-m", "ai4sdk.serving.process", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
+            [sys.executable, "-m", "ai4sdk.serving.process", *map(str, passed)],
+            pass_fds=passed,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),  # what a module prints is no answer
             preexec_fn=die_with_parent(signal.SIGKILL),
         )
-    return Spawned(process, ours)
+    return Spawned(process, ours, slab)
 
 
 class Link(asyncio.Protocol):
@@ -60,6 +64,7 @@ class Link(asyncio.Protocol):
     ) -> None:
         self.process = spawned.process
         self._line = spawned.line
+        self._slab = spawned.slab
         self._answered = answered
         self._gone = gone
         self._frames = Frames()
@@ -82,9 +87,9 @@ class Link(asyncio.Protocol):
         return await self._ready
 
     def ask(self, number: int, requests: Sequence[Request]) -> None:
-        """Ask several things at once."""
+        """Ask several things at once; of what was asked before at most one batch is unanswered."""
         assert self._transport is not None
-        self._transport.writelines(pack_requests(number, requests))
+        self._transport.writelines(pack_requests(number, requests, self._slab.put(requests)))
 
     async def tell(self) -> Any:
         """Return what the process says of drift, when it has answered what it was asked before; nothing if it ends."""
@@ -104,6 +109,7 @@ class Link(asyncio.Protocol):
             self._transport.close()
         else:
             self._line.close()
+            self._slab.close()
 
     async def ended(self) -> int:
         """Wait for the process's end; return its status as `subprocess` tells it."""
@@ -127,6 +133,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
+        self._slab.close()
         if self._told is not None:
             self._told.set_result(None)
             self._told = None

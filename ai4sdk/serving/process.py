@@ -1,4 +1,4 @@
-"""A model's process: ``python -m ai4sdk.serving.process FD`` loads a package, tries it, and answers the front."""
+"""A model's process: ``python -m ai4sdk.serving.process SOCKET SLAB`` loads a package, tries it, answers the front."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.serving.messages import Frames, pack, pack_responses, requests_of
+from ai4sdk.serving.shared import Slab
 
 __all__ = ["main"]
 
@@ -25,11 +26,12 @@ _SWITCH = 0.0005
 
 
 def main(argv: list[str]) -> int:
-    """Serve the socket whose descriptor is given, until it is closed."""
+    """Serve the socket whose descriptor is given, beside that of shared memory, until it is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the front's: it lets requests end, and closes the socket
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     connection = socket.socket(fileno=int(argv[0]))
+    shared = Slab(int(argv[1])).view()
     with contextlib.suppress(Exception):  # whatever it is, it is told when a model is to be loaded
         importlib.import_module("ai4sdk.worker.model")
     frames, buffer = Frames(), bytearray(_READ)
@@ -46,7 +48,7 @@ def main(argv: list[str]) -> int:
             elif head[0] == "ask":
                 assert answering is not None
                 started = time.perf_counter()
-                responses, facts = answering.answer(list(requests_of(head[2], body)))
+                responses, facts = answering.answer(list(requests_of(head[2], body, shared)))
                 told = {**asdict(facts), "seconds": time.perf_counter() - started}
                 _send(connection, pack_responses(head[1], responses, told))
     return 0

@@ -76,6 +76,17 @@ def test_who_feeds_never_waits_and_what_is_dropped_is_counted(reference, batch):
     assert not watch.feed(samples, prediction)
 
 
+def test_views_of_memory_that_is_used_again_are_kept(reference, batch):
+    _, prediction = batch(20)
+    samples = np.random.default_rng(0).normal(size=(20, 3))
+    memory = samples.copy()
+    watch = DriftWatch(reference, NUMBERS)
+    assert watch.feed(memory[:], prediction)
+    memory[:] = -1e9
+    kept, _, _ = watch._queue.get()
+    assert np.array_equal(kept, samples)
+
+
 def test_what_waits_is_bounded_in_bytes(reference, monkeypatch):
     monkeypatch.setattr(room, "MOST_BYTES", 1000)
     watch = DriftWatch(reference, NUMBERS)

@@ -14,6 +14,8 @@ import psutil
 import pytest
 from serving.faulty import write_faulty_package
 
+from ai4sdk.worker.model import load_model
+
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
 ROW = [0.5, 1.0, 2.0, 3.0]
@@ -74,6 +76,26 @@ def test_triton_s_client_infers(server):
         assert np.allclose(found[0][1], found[1][1])
         with pytest.raises(triton.InferenceServerException, match="no model 'fault'; there are faulty"):
             client.infer("fault", [given])
+
+
+def test_large_tensors_of_many_at_once_are_answered_each_with_its_own(server, faulty):
+    rows = [np.random.default_rng(seed).normal(size=(5000 + seed, 4)).astype(np.float32) for seed in range(24)]
+    model = load_model(faulty, trust_code=True)
+
+    def ask(array):
+        tensor = {"name": "input", "datatype": "FP32", "shape": list(array.shape)}
+        head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": array.nbytes}}]}).encode()
+        kind, length = "application/octet-stream", str(len(head))
+        answer = server.ask(
+            "/v2/models/faulty/infer", head + array.tobytes(), kind, inference_header_content_length=length
+        )
+        assert answer.status == 200, answer.body
+        (found,) = (one for one in json.loads(answer.body)["outputs"] if one["name"] == "probabilities")
+        return np.reshape(found["data"], found["shape"])
+
+    with concurrent.futures.ThreadPoolExecutor(8) as several:
+        for array, found in zip(rows, several.map(ask, rows), strict=True):
+            np.testing.assert_allclose(found, model(array).probabilities, rtol=1e-5, atol=1e-6)
 
 
 def test_mlflow_s_client_asks(server):
