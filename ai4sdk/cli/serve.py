@@ -12,9 +12,11 @@ from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
 from ai4sdk.config.load import load_job
 from ai4sdk.config.project import find_project
 from ai4sdk.errors import UsageError
-from ai4sdk.spec.serving import ServedModel
+from ai4sdk.spec.serving import ServedModel, Serving
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from ai4sdk.serving.sources import Sources
 
 EPILOG = """\
@@ -76,27 +78,32 @@ def main(command: str, argv: Sequence[str]) -> int:
                 models = {job.name: ServedModel(source=job.name)}
         serving = job.serving.model_copy(update={"models": models})
         tracking = job.tracking.model_dump(mode="json")
+        beside = None
         if serving.events is not None:
             from ai4sdk.serving.events.log import log_to_stderr
-            from ai4sdk.serving.events.models import serve_model_events
+            from ai4sdk.serving.events.models import asking_models
 
             log_to_stderr()
-            finder = Sources(runs, tracking, project.root)
-            serve_model_events(serving, job.storage, finder, project.root, once=args.once, spawned=[first], tell=_tell)
-            return 0
-        if args.once:
+            beside = asking_models(serving, job.storage, project.root, once=args.once)
+        elif args.once:
             raise UsageError("--once is for objects that are processed as they arrive", hint="set serving.events")
-        listening = open_socket(serving.host, serving.port)
+        listening = None if args.once or serving.port is None else open_socket(serving.host, serving.port)
     except BaseException:
         first.line.close()
         raise
+    if listening is not None:
+        _tell_where(listening, serving)
+    sources = Sources(runs, tracking, project.root)
+    serve(serving, sources, listening, beside=beside, spawned=[first], tell=_tell)
+    return 0
+
+
+def _tell_where(listening: socket, serving: Serving) -> None:
     host, port = listening.getsockname()[:2]
     scheme = "https" if serving.tls else "http"
     print(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     if not ip_address(host).is_loopback and not (serving.tokens or serving.oidc):
         _tell("warning: whoever reaches this port may ask; serving.tokens and serving.oidc limit that")
-    serve(serving, Sources(runs, tracking, project.root), listening, spawned=[first], tell=_tell)
-    return 0
 
 
 def _named(sources: Sequence[str], finder: Sources, trust_code: bool) -> dict[str, ServedModel]:

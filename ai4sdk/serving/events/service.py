@@ -92,19 +92,12 @@ class EventServer:
             self._work.close()
             self._ledger.close()
 
-    async def serve(self) -> None:
-        """Listen for requests and signals, and `run`."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-        try:
-            async with _listening(self._events.listen, self.endpoint):
-                await self.run()
-        finally:
-            self.close()
+    def lines(self) -> Iterator[str]:
+        """Yield figures, in Prometheus's text form."""
+        return self.counters.lines()
 
     async def run(self) -> None:
-        """Work until `stop`, or until everything is done with ``once``.
+        """Listen and work until `stop`, or until everything is done with ``once``.
 
         Raises
         ------
@@ -116,7 +109,8 @@ class EventServer:
             If it cannot go on.
         """
         try:
-            await self._loop.run(once=self._once)
+            async with _listening(self._events.listen, self.endpoint):
+                await self._loop.run(once=self._once)
         finally:
             self.close()
             log.info("ended", extra={"event": {"event": "ended", **self.counters.values()}})
@@ -143,7 +137,9 @@ def serve_events(events: ServingEvents, storage: Storage, project: Path, ask: As
 
     async def serve() -> Counters:
         server = EventServer(events, storage, project, ask, once=once)
-        await server.serve()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, server.stop)
+        await server.run()
         return server.counters
 
     return asyncio.run(serve())

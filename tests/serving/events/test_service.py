@@ -282,7 +282,7 @@ def test_a_folders_server_tells_how_it_goes(tmp_path):
     async def look() -> None:
         nonlocal found
         server = EventServer(section(listen={"address": f"127.0.0.1:{port}"}), Storage(), tmp_path, length)
-        task = asyncio.ensure_future(server.serve())
+        task = asyncio.ensure_future(server.run())
         await until(lambda: server.counters.done == 1)
         found = await asyncio.to_thread(
             lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
