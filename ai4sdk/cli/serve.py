@@ -30,8 +30,8 @@ examples:
 
 
 def main(command: str, argv: Sequence[str]) -> int:
-    """Serve trained models over HTTP."""
-    parser = Parser(command, "Serve trained models over HTTP, until Ctrl-C.", EPILOG)
+    """Serve trained models over HTTP, and to files as they arrive."""
+    parser = Parser(command, "Serve trained models over HTTP, and to files as they arrive, until Ctrl-C.", EPILOG)
     parser.add_argument(
         "what",
         nargs="*",
@@ -42,7 +42,9 @@ def main(command: str, argv: Sequence[str]) -> int:
         "--trust-code", action="store_true", help="run the code inside packages that is not installed here"
     )
     parser.add_argument(
-        "--once", action="store_true", help="with serving.events: process the objects that are there, and end"
+        "--once",
+        action="store_true",
+        help="with serving.events: process the objects that are there, without HTTP, and end",
     )
     add_runs_option(parser)
     args = parser.parse(argv)

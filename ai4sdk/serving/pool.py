@@ -166,7 +166,7 @@ class Pool:
         self._run(self._look())
 
     async def ask(self, request: Request, timeout: float | None = None) -> Response:
-        """Have a request answered, within other seconds than all others if said; whatever happens, there is an answer."""
+        """Have a request answered, within so many seconds if said; whatever happens, there is an answer."""
         assert not self._closing, "a pool that is closed is asked by nobody"
         now = time.monotonic()
         timeout = self.settings.timeout if timeout is None else timeout

@@ -19,7 +19,7 @@ from ai4sdk.data.storage import locate
 from ai4sdk.errors import DataError
 from ai4sdk.serving.events.names import is_wanted, scratch_name
 from ai4sdk.serving.events.stores.base import Gone, Item, Store
-from ai4sdk.serving.events.stores.local import LocalStore
+from ai4sdk.serving.events.stores.local import LocalStore, kind_of_mount
 from ai4sdk.serving.events.stores.opening import open_store
 from ai4sdk.spec import Storage
 
@@ -327,6 +327,48 @@ def test_a_file_that_is_exchanged_for_one_of_the_same_size_and_time_is_another_v
     before = everything(store)["a"]
     (tmp_path / "b").rename(tmp_path / "a")
     assert everything(store)["a"] != before
+
+
+MOUNTS = """\
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 21 0:40 / /data rw - fuse.rclone remote: rw
+31 21 0:41 / /data/with\\040space rw - nfs4 host:/export rw
+32 21 0:42 / /database rw - xfs /dev/sdb1 rw
+33 21 0:43 / /twice rw - xfs /dev/sdc1 rw
+34 33 0:44 / /twice rw - fuse.sshfs host: rw
+nonsense
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/", "ext4"),
+        ("/srv/in", "ext4"),
+        ("/data/in", "fuse.rclone"),
+        ("/data", "fuse.rclone"),
+        ("/data/with space/in", "nfs4"),
+        ("/database", "xfs"),
+        ("/twice/in", "fuse.sshfs"),
+    ],
+)
+def test_the_kind_of_file_system_a_folder_lies_on(folder, kind, tmp_path):
+    (tmp_path / "mountinfo").write_text(MOUNTS)
+    assert kind_of_mount(Path(folder), str(tmp_path / "mountinfo")) == kind
+    assert kind_of_mount(Path(folder), str(tmp_path / "nothing")) == ""
+
+
+def test_a_file_stays_the_version_it_was_where_inodes_do_not_last(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "b").write_text("x")
+    for name in ("a", "b"):
+        os.utime(tmp_path / name, (5, 5))
+    monkeypatch.setattr("ai4sdk.serving.events.stores.local.kind_of_mount", lambda folder: "fuse.sshfs")
+    store = LocalStore(tmp_path)
+    before = everything(store)["a"]
+    (tmp_path / "b").rename(tmp_path / "a")  # another inode
+    assert everything(store)["a"] == before
+    assert store.read(before, 10) == b"x"
 
 
 def test_what_a_kill_left_of_a_write_is_removed_by_its_owner_at_the_next_start(tmp_path):
