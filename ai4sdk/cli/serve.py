@@ -44,7 +44,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     parser.add_argument(
         "--once",
         action="store_true",
-        help="with serving.events: process the objects that are there, without HTTP, and end",
+        help="with serving.events: process the objects that are there, and end; no HTTP",
     )
     add_runs_option(parser)
     args = parser.parse(argv)

@@ -34,7 +34,7 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMET
 class LocalStore:
     """Files below a folder; their version is the time of change, size and inode.
 
-    On FUSE (sshfs, rclone) a file has another inode after each mount, or whenever it was forgotten; there it is left out.
+    On FUSE (sshfs, rclone) a file has another inode after each mount, or whenever it was forgotten; it is left out.
 
     Links are not followed: whoever may put one there could have files read that are not theirs.
 
