@@ -95,8 +95,8 @@ def main(command: str, argv: Sequence[str]) -> int:
         raise
     if listening is not None:
         _tell_where(listening, serving)
-    sources = Sources(runs, tracking, project.root)
-    serve(serving, sources, listening, beside=beside, spawned=[first], tell=_tell)
+    finder = Sources(runs, tracking, project.root)
+    serve(serving, finder, listening, beside=beside, spawned=[first], tell=_tell)
     return 0
 
 

@@ -206,8 +206,10 @@ class _Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        http = _Uvicorn(self._config()) if self._listening is not None else None
-        answering = loop.create_task(http.serve(sockets=[self._listening])) if http is not None else None
+        http = answering = None
+        if self._listening is not None:
+            http = _Uvicorn(self._config())
+            answering = loop.create_task(http.serve(sockets=[self._listening]))
         grpc = await self._start_grpc()
         loading = loop.create_task(self._load())
         beside = loop.create_task(self._run_beside()) if self._beside is not None else None

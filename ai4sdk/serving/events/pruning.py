@@ -23,12 +23,15 @@ from ai4sdk.serving.events.stores.base import Item, Store
 __all__ = ["Pruning", "Traces", "Turn", "judge", "traces_of"]
 
 _EVERY = 60.0
-"""Seconds between turns, at least. Each is for one of 256 folders of claims."""
+"""Seconds between turns, at least, unless one left something over. Each is for one of 256 folders of claims."""
 
 _AT_ONCE = 200
 """Versions that something is done about in a turn."""
 
 _NAME = re.compile(r"([0-9a-f]{40})\.(?:(\d{1,6})|missed-(\d{1,15})-(\w+))", re.ASCII)
+
+
+Verdict = Literal["leave", "mark", "unmark", "forget"]
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,7 @@ def traces_of(names: Iterable[str]) -> dict[str, Traces]:
     }
 
 
-def judge(
-    traces: Traces, *, listed: bool, now: float, keep: float, server: str
-) -> Literal["leave", "mark", "unmark", "forget"]:
+def judge(traces: Traces, *, listed: bool, now: float, keep: float, server: str) -> Verdict:
     """Say what is to be done about a version.
 
     Whoever marked it first removes it after ``keep``; others after twice that, if it did not. So two never do at once.
@@ -125,13 +126,16 @@ class Pruning:
         self._server, self._prefixes, self._keep = server, tuple(prefixes), keep
         self._now, self._clock = now, clock
         self._last = -_EVERY
+        self._left_over: str | None = None
+        """Digits of the folder where more is to be done than a turn may do."""
 
     def begin(self) -> Turn | None:
         """Begin a turn with a listing of the input, if it is time for one."""
-        if self._clock() - self._last < _EVERY:
+        if self._left_over is None and self._clock() - self._last < _EVERY:
             return None
         self._last = self._clock()
-        return Turn(f"{random.randrange(256):02x}")
+        shard, self._left_over = self._left_over or f"{random.randrange(256):02x}", None
+        return Turn(shard)
 
     def end(self, turn: Turn) -> tuple[int, list[Item]]:
         """Do what is to be done after the whole input was listed; blocks.
@@ -149,31 +153,39 @@ class Pruning:
         DataError
             If a store is away; what is left is for later turns.
         """
-        found = traces_of(self._output.names(claims_folder(turn.shard)))
-        now, forgotten, begun = self._now(), 0, []
+        now = self._now()
         due = []
-        for digest, traces in found.items():
+        for digest, traces in traces_of(self._output.names(claims_folder(turn.shard))).items():
             what = judge(traces, listed=digest in turn.listed, now=now, keep=self._keep, server=self._server)
             if what != "leave":
                 due.append((digest, traces, what))
-        for digest, traces, what in random.sample(due, min(len(due), _AT_ONCE)):
-            if what == "unmark":
-                self._unmark(digest, traces)
-                continue
-            notes = self._notes(digest, traces)
-            if notes is None or not notes[-1].key.startswith(self._prefixes or ""):
-                continue
-            item = Item(notes[-1].key, notes[-1].version)
-            if _is_begun(notes):
-                begun.append(item)
-            elif what == "mark":
-                self._output.create(mark_name(digest, int(now), self._server), b"")
-            elif self._source.stat(item.key) == item:  # where listings do not show it
-                self._unmark(digest, traces)
-            else:
-                self._forget(item, digest, traces)
-                forgotten += 1
-        return forgotten, begun
+        chosen = random.sample(due, min(len(due), _AT_ONCE))
+        done = [self._act(digest, traces, what, now) for digest, traces, what in chosen]
+        begun = [each for each in done if isinstance(each, Item)]
+        # Of those that stay as they are there may be ever so many: they are no reason to hurry.
+        if len(due) > _AT_ONCE > 2 * (done.count("leave") + len(begun)):
+            self._left_over = turn.shard
+        return done.count("forget"), begun
+
+    def _act(self, digest: str, traces: Traces, what: Verdict, now: float) -> Verdict | Item:
+        """Do what is to be done about a version; return what was done, or the version if it is to be processed."""
+        if what == "unmark":
+            self._unmark(digest, traces)
+            return what
+        notes = self._notes(digest, traces)
+        if notes is None or not notes[-1].key.startswith(self._prefixes or ""):
+            return "leave"
+        item = Item(notes[-1].key, notes[-1].version)
+        if _is_begun(notes):
+            return item
+        if what == "mark":
+            self._output.create(mark_name(digest, int(now), self._server), b"")
+        elif self._source.stat(item.key) == item:  # where listings do not show it
+            self._unmark(digest, traces)
+            return "unmark"
+        else:
+            self._forget(item, digest, traces)
+        return what
 
     def _notes(self, digest: str, traces: Traces) -> list[Note] | None:
         """Read the claims of a version; nothing if they do not say which it is, or are just being removed."""

@@ -245,6 +245,24 @@ def test_damaged_claims_are_left_alone(world):
         assert traces(world) == [name]
 
 
+def test_what_is_left_over_is_done_after_the_next_listing(world, monkeypatch):
+    monkeypatch.setattr("ai4sdk.serving.events.pruning._AT_ONCE", 2)
+    world.input.update({f"{number}": b"x" for number in range(7)})
+    world.server().run()
+    world.input.clear()
+
+    async def watch() -> list[int]:
+        counts = []
+        async with world.server() as server:
+            for number in range(9):
+                world.time += 1 if number != 4 else 31 * DAY
+                await server.loop._list()
+                counts.append(len(traces(world)))
+        return counts
+
+    assert asyncio.run(watch()) == [9, 11, 13, 14, 10, 6, 2, 0, 0]
+
+
 def test_it_costs_a_listing_of_one_folder_a_minute_at_most(world):
     world.input["a"] = b"x"
 
