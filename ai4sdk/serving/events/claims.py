@@ -11,6 +11,7 @@ what was staged: however long one of them sleeps in between, both do not publish
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import uuid
@@ -18,7 +19,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-from ai4sdk.errors import DataError
 from ai4sdk.serving.events.ledger import FINAL
 from ai4sdk.serving.events.names import claim_name
 from ai4sdk.serving.events.stores.base import Item, Store
@@ -26,7 +26,10 @@ from ai4sdk.serving.events.stores.base import Item, Store
 __all__ = ["Claim", "Claims", "Finished", "Held", "Note", "read_note"]
 
 ClaimState = Literal["claimed", "staged", "released", "done", "dead"]
+log = logging.getLogger("ai4sdk.serving.events")
+
 _MOST = 1000
+"""Claims of a version; more are a sign that a store tells another version each time it is asked."""
 _MOST_WATCHED = 10_000
 """Claims of others that are watched; of more, the oldest are watched from anew."""
 
@@ -145,7 +148,8 @@ class Claims:
                 self._watched.pop((item.key, item.version), None)
                 return finished
             if len(notes) > _MOST:
-                raise DataError(f"{item.key} has {len(notes)} claims in {self._store.address}", hint="remove them")
+                log.warning("%s is left alone: it has %d claims in %s", item.key, len(notes), self._store.address)
+                return Held()
         # There may be none: it was there a moment ago.
         if not notes or not self._may_take(item, notes[-1], data, len(notes)):
             return Held()

@@ -31,6 +31,14 @@ def time():
     return Time()
 
 
+def test_what_was_given_back_too_often_is_left_alone_and_keeps_nobody_waiting(store, time, monkeypatch):
+    monkeypatch.setattr("ai4sdk.serving.events.claims._MOST", 3)
+    claims = Claims(store, "one", 10, time)
+    for _ in range(4):
+        claims.take(ITEM).write(state="released")
+    assert claims.take(ITEM) == Held()
+
+
 def test_who_comes_first_has_it(store, time):
     one, two = (Claims(store, name, 10, time) for name in ("one", "two"))
     assert isinstance(one.take(ITEM), Claim)
