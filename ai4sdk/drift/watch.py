@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import queue
 import threading
@@ -127,6 +128,9 @@ class DriftWatch:
                 return False
             self._waiting += 1
             self._bytes += size
+        if isinstance(samples, np.ndarray) and prediction is not None:
+            shared = np.may_share_memory(samples, prediction.outputs)  # a module may hand on what it was given
+            prediction = copy.deepcopy(prediction) if shared else prediction
         self._queue.put((_kept(samples), prediction, size))
         return True
 

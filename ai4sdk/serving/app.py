@@ -124,7 +124,7 @@ class App:
         path: str = scope["path"]
         route = self._route(path)
         heads = _heads(scope["headers"])
-        request_id = heads.request_id or f"{self._id_prefix}-{next(self._ids)}".encode()
+        request_id = heads.request_id or self._new_id().encode()
         size = 0
         self._open += 1
         try:
@@ -157,17 +157,12 @@ class App:
             model = ""  # a name that a stranger made up is no label
         self._metrics.request(model, route.protocol if route else "", answer.status, seconds)
         if self._log is not None:
-            line = {
-                "id": request_id.decode(),
-                "client": scope["client"][0] if scope.get("client") else None,
-                "method": scope["method"],
-                "path": path,
-                "status": answer.status,
-                "ms": round(seconds * 1000, 3),
-                "in": size,
-                "out": len(answer.body),
-            }
-            self._log.add(now, line)
+            client = scope["client"][0] if scope.get("client") else None
+            asked = {"id": request_id.decode(), "client": client, "method": scope["method"], "path": path}
+            self._log.add(now, asked | _outcome(answer, seconds, size))
+
+    def _new_id(self) -> str:
+        return f"{self._id_prefix}-{next(self._ids)}"
 
     async def _told(self) -> Drift:
         """Return what every model's processes say of drift."""
@@ -178,9 +173,23 @@ class App:
             found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshots
         return found
 
-    async def infer(self, route: Route, request: Request, authorization: str) -> Response:
-        """Answer a request to a model that came by another way than HTTP."""
-        started = time.perf_counter()
+    async def infer(
+        self, route: Route, request: Request, authorization: str, *, called: str, client: str, request_id: str = ""
+    ) -> Response:
+        """Answer a request to a model that came by another way than HTTP.
+
+        Parameters
+        ----------
+        route
+            Which model.
+        request
+            What is asked.
+        authorization
+            As in HTTP's header.
+        called, client, request_id
+            What was called, who called, and what the request is known by, for the log.
+        """
+        started, now = time.perf_counter(), time.time()
         self._open += 1
         try:
             answer = await self._guarded(route, authorization)
@@ -192,7 +201,12 @@ class App:
         finally:
             self._open -= 1
         model = (route.model or self.models.only or "") if answer.status != 404 else ""
-        self._metrics.request(model, "grpc", answer.status, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._metrics.request(model, "grpc", answer.status, seconds)
+        if self._log is not None:
+            known = request_id if _REQUEST_ID.fullmatch(request_id.encode()) else self._new_id()
+            asked = {"id": known, "client": client, "method": "gRPC", "path": called}
+            self._log.add(now, asked | _outcome(answer, seconds, len(request.body)))
         return answer
 
     async def tell(self, route: Route, authorization: str) -> Response:
@@ -416,6 +430,11 @@ def _heads(headers: list[tuple[bytes, bytes]]) -> _Heads:
         elif name == _HEADER_LENGTH:
             heads.parameters[HEADER_LENGTH] = value.decode("latin-1")
     return heads
+
+
+def _outcome(answer: Response, seconds: float, size: int) -> dict[str, Any]:
+    """Return what the access log says of an answer, beside who asked for what."""
+    return {"status": answer.status, "ms": round(seconds * 1000, 3), "in": size, "out": len(answer.body)}
 
 
 async def _discard(receive: Receive) -> None:

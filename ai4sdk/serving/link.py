@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ai4sdk.errors import EnvironmentFault
 from ai4sdk.processes import die_with_parent
 from ai4sdk.serving.messages import Frames, Request, Response, pack, pack_requests, responses_of
 from ai4sdk.serving.shared import Slab
@@ -28,18 +30,34 @@ class Spawned:
 
 
 def spawn() -> Spawned:
-    """Start a model process. It imports what it needs while it waits to be told what to load."""
-    ours, theirs = socket.socketpair()
-    slab = Slab()
-    with theirs:
-        passed = (theirs.fileno(), slab.descriptor)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ai4sdk.serving.process", *map(str, passed)],
-            pass_fds=passed,
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),  # what a module prints is no answer
-            preexec_fn=die_with_parent(signal.SIGKILL),
-        )
+    """Start a model process. It imports what it needs while it waits to be told what to load.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the system has no process, memory or descriptor left.
+    """
+    with contextlib.ExitStack() as unless_started:
+        try:
+            ours, theirs = socket.socketpair()
+            unless_started.callback(ours.close)
+            with theirs:
+                slab = Slab()
+                unless_started.callback(slab.close)
+                passed = (theirs.fileno(), slab.descriptor)
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "ai4sdk.serving.process", *map(str, passed)],
+                    pass_fds=passed,
+                    stdin=subprocess.DEVNULL,
+                    stdout=sys.stderr.fileno(),  # what a module prints is no answer
+                    preexec_fn=die_with_parent(signal.SIGKILL),
+                )
+        except OSError as error:
+            raise EnvironmentFault(
+                f"a model process cannot be started: {error.strerror or error}",
+                hint="look at `ulimit -a` and free memory",
+            ) from error
+        unless_started.pop_all()
     return Spawned(process, ours, slab)
 
 

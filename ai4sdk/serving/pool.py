@@ -269,7 +269,7 @@ class Pool:
             if member is None:
                 return
             busy = bool(member.batches)
-            if busy and not self._retried and len(self._waiting) < self._most:
+            if busy and not self._retried and len(self._waiting) < self._enough:
                 # What it computes now is soon done; until then more may come.
                 return
             if not busy and (pause := self._pause()) > 0:
@@ -287,6 +287,12 @@ class Pool:
     @property
     def _most(self) -> int:
         return self.settings.batch_size if self.facts.get("batches", True) else 1
+
+    @property
+    def _enough(self) -> int:
+        """How many requests are worth a batch that lies ready while another is computed."""
+        engine = self.facts.get("engine") or {}
+        return min(self._most, engine.get("rows") or self._most)
 
     def _pause(self) -> float:
         """Return how long the oldest that waits may still wait for others."""
@@ -317,11 +323,11 @@ class Pool:
         member.since = time.monotonic()
         member.answered += 1
         self._deaths = 0
+        self._hand_out()  # first, so that the next batch is computed while this one's answers are sent
         for waiting, response in zip(batch, responses, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(response)
         self._observer.batch(len(batch), facts)
-        self._soon()
 
     def _gone(self, link: Link) -> None:
         """A process is no more: blame what it computed, keep the rest, and start another."""
@@ -352,12 +358,13 @@ class Pool:
         while True:
             await asyncio.sleep(_PAUSES[min(self._deaths, len(_PAUSES) - 1)])
             self._deaths += 1
-            new = self._begin(member.device)
+            new = None
             try:
+                new = self._begin(member.device)
                 await self._load(new)
             except Ai4Error as error:
                 log.error("%s cannot be loaded again: %s", self.settings.name, error)
-                if new in self._members:
+                if new is not None and new in self._members:
                     self._members.remove(new)
                     new.link.kill()
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -40,6 +41,8 @@ from ai4sdk.spec import serving as spec
 from ai4sdk.spec.serving import Serving
 
 __all__ = ["Beside", "Wanted", "open_socket", "pool_settings", "serve", "threads_of", "wanted_of"]
+
+log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = 75
 _GPUS = Path("/proc/driver/nvidia/gpus")
@@ -325,6 +328,8 @@ class _Server:
             await self._put(wanted, located)
         except Ai4Error as error:
             self._tell(f"{wanted.name} version {wanted.version} stays what it was: {error}")
+        except Exception:  # whatever it was, what is served goes on
+            log.exception("%s version %s stays what it was", wanted.name, wanted.version)
 
     async def _find(self, wanted: Wanted) -> Located:
         return await asyncio.get_running_loop().run_in_executor(None, self._sources.find, wanted.source)

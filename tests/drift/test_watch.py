@@ -85,6 +85,11 @@ def test_views_of_memory_that_is_used_again_are_kept(reference, batch):
     memory[:] = -1e9
     kept, _, _ = watch._queue.get()
     assert np.array_equal(kept, samples)
+    memory[:] = samples
+    assert watch.feed(memory[:], Prediction("other", memory.reshape(20, 3)))  # its module answers with what it is asked
+    memory[:] = -1e9
+    _, kept, _ = watch._queue.get()
+    assert np.array_equal(kept.outputs, samples)
 
 
 def test_what_waits_is_bounded_in_bytes(reference, monkeypatch):

@@ -7,10 +7,13 @@ import signal
 import time
 from collections import Counter
 
+import psutil
 import pytest
 from serving.faulty import write_faulty_package
 
 from ai4sdk.errors import DataError, NotFound, RunFailed
+from ai4sdk.serving import link
+from ai4sdk.serving import pool as room
 from ai4sdk.serving.messages import JSON, Request
 from ai4sdk.serving.pool import Pool, PoolSettings
 
@@ -87,6 +90,26 @@ def test_a_process_that_is_killed_loses_no_request(faulty):
     statuses, deaths = within(faulty, work, timeout=60.0)
     assert Counter(statuses) == {200: 60}
     assert deaths == 2
+
+
+def test_a_system_without_room_for_a_process_is_asked_again(faulty, monkeypatch, caplog):
+    spawn, refused = room.spawn, iter([OSError(11, "Resource temporarily unavailable")] * 2)
+
+    def none_left():
+        with monkeypatch.context() as patch:
+            if (error := next(refused, None)) is not None:
+                patch.setattr(link.subprocess, "Popen", lambda *_, **__: (_ for _ in ()).throw(error))
+            return spawn()
+
+    async def work(pool, notes):
+        monkeypatch.setattr(room, "spawn", none_left)
+        descriptors = psutil.Process().num_fds()
+        os.kill(pool.facts["pid"], signal.SIGKILL)
+        answer = await pool.ask(request())
+        return answer.status, psutil.Process().num_fds() - descriptors
+
+    assert within(faulty, work, timeout=60.0) == (200, 0)
+    assert caplog.text.count("cannot be started: Resource temporarily unavailable") == 2
 
 
 def test_a_request_that_kills_its_process_fails_alone(faulty):

@@ -1,5 +1,6 @@
 """`ai4sdk serve`, asked over HTTP by clients of ours and of others."""
 
+import asyncio
 import concurrent.futures
 import json
 import os
@@ -8,12 +9,16 @@ import signal
 import socket
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from serving.faulty import write_faulty_package
 
+from ai4sdk.errors import DataError
+from ai4sdk.serving import server as room
+from ai4sdk.spec.serving import Serving
 from ai4sdk.worker.model import load_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
@@ -287,6 +292,20 @@ def project(tmp_path):
         "    bird: {source: faulty-0, trust_code: true}\n"
     )
     return tmp_path
+
+
+def test_a_look_for_a_new_model_that_fails_in_any_way_changes_nothing(monkeypatch, caplog):
+    told = []
+    served = room._Server(Serving(models={"a": "b"}), None, None, (), told.append)
+    wanted = room.Wanted("a", "1", "b", 1.0, False)
+    served._served["a", "1"] = None
+    for error, words in (
+        (DataError("it is damaged"), "it is damaged"),
+        (OSError(5, "Input/output error"), "Input/output"),
+    ):
+        served._sources = SimpleNamespace(find=lambda source, error=error: (_ for _ in ()).throw(error))
+        asyncio.run(served._exchange(wanted, asked=True))
+        assert words in "".join(told) + caplog.text
 
 
 def test_versions_stand_side_by_side(start, project):
