@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -72,6 +72,8 @@ class Metrics:
         self._drift: dict[str, Gauge] = {}
         self._known: dict[tuple[str, str, int], Any] = {}
         self._timed: dict[tuple[str, str], Any] = {}
+        self.further: Callable[[], Iterable[str]] = tuple
+        """Lines of figures that others keep."""
 
     def watch(self, ready: Callable[[], bool], waiting: Callable[[], int]) -> None:
         """Say where to look whenever the figures are asked for."""
@@ -98,7 +100,8 @@ class Metrics:
             for version, snapshot in versions.items():
                 for name, value in {**snapshot.get("gauges", {}), **snapshot.get("counters", {})}.items():
                     self._drifting(name).labels(model, version).set(value)
-        return generate_latest(self._registry)
+        text: bytes = generate_latest(self._registry)
+        return text + "".join(f"{line}\n" for line in self.further()).encode()
 
     def _drifting(self, name: str) -> Gauge:
         if name not in self._drift:

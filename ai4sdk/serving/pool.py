@@ -91,7 +91,7 @@ class _Waiting:
     request: Request
     answer: asyncio.Future[Response]
     since: float
-    deadline: float
+    timeout: float
     tries: int = 0
 
 
@@ -172,11 +172,12 @@ class Pool:
         await asyncio.gather(*(self._load(member) for member in self._members[1:]))
         self._run(self._look())
 
-    async def ask(self, request: Request) -> Response:
-        """Have a request answered; whatever happens, there is an answer."""
+    async def ask(self, request: Request, timeout: float | None = None) -> Response:
+        """Have a request answered, within so many seconds if said; whatever happens, there is an answer."""
         assert not self._closing, "a pool that is closed is asked by nobody"
         now = time.monotonic()
-        waiting = _Waiting(request, asyncio.get_running_loop().create_future(), now, now + self.settings.timeout)
+        timeout = self.settings.timeout if timeout is None else timeout
+        waiting = _Waiting(request, asyncio.get_running_loop().create_future(), now, timeout)
         self._waiting.append(waiting)
         self._open += 1
         self._soon()
@@ -386,19 +387,17 @@ class Pool:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
             for waiting in [*self._waiting, *self._retried]:
-                if now > waiting.deadline:
+                if now > waiting.since + waiting.timeout:
                     what = "is busy" if self.ready else "is being started again"
-                    self._refuse(
-                        waiting, 503, f"{self.settings.name} {what}: the request waited {self.settings.timeout:g} s"
-                    )
+                    self._refuse(waiting, 503, f"{self.settings.name} {what}: the request waited {waiting.timeout:g} s")
             for member in list(self._members):
                 for batch in member.batches.values():
                     for waiting in batch:
-                        if now > waiting.deadline:
-                            self._refuse(
-                                waiting, 504, f"{self.settings.name} took longer than {self.settings.timeout:g} s"
-                            )
-                if member.batches and member.ready and now > member.since + self.settings.timeout:
+                        if now > waiting.since + waiting.timeout:
+                            self._refuse(waiting, 504, f"{self.settings.name} took longer than {waiting.timeout:g} s")
+                oldest = next(iter(member.batches.values()), [])
+                most = max((waiting.timeout for waiting in oldest), default=0.0)
+                if oldest and member.ready and now > member.since + most:
                     log.error("a process of %s hangs; it is killed", self.settings.name)
                     member.ready = True
                     member.link.kill()

@@ -10,10 +10,10 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 import uvloop
@@ -40,7 +40,7 @@ from ai4sdk.serving.sources import Located, Sources
 from ai4sdk.spec import serving as spec
 from ai4sdk.spec.serving import Serving
 
-__all__ = ["Wanted", "open_socket", "pool_settings", "serve", "threads_of", "wanted_of"]
+__all__ = ["Beside", "Wanted", "open_socket", "pool_settings", "serve", "threads_of", "wanted_of"]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,22 @@ class Wanted:
     source: str
     weight: float
     trust_code: bool
+
+
+class Beside(Protocol):
+    """What asks the models beside those who do so over HTTP."""
+
+    async def run(self) -> None:
+        """Ask until `stop`, or until there is no more to ask; called when the models are loaded."""
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+
+    def close(self) -> None:
+        """Let go of everything; also called where it was never run."""
+
+    def lines(self) -> Iterable[str]:
+        """Yield figures, in Prometheus's text form."""
 
 
 def wanted_of(serving: Serving) -> list[Wanted]:
@@ -115,12 +131,13 @@ def open_socket(host: str, port: int) -> socket.socket:
 def serve(
     serving: Serving,
     sources: Sources,
-    listening: socket.socket,
+    listening: socket.socket | None,
     *,
+    beside: Callable[[Models], Beside] | None = None,
     spawned: Sequence[Spawned] = (),
     tell: Callable[[str], None],
 ) -> None:
-    """Serve until a signal says to stop.
+    """Serve until a signal says to stop, or what is `beside` has ended.
 
     Parameters
     ----------
@@ -129,7 +146,9 @@ def serve(
     sources
         Finds the models.
     listening
-        The socket.
+        The socket for HTTP; nothing for no HTTP.
+    beside
+        Makes what else asks the models.
     spawned
         Model processes that were started already, to be used first.
     tell
@@ -138,10 +157,14 @@ def serve(
     Raises
     ------
     Ai4Error
-        If a model cannot be loaded.
+        If a model cannot be loaded, or what is beside cannot go on.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Server(serving, sources, listening, spawned, tell).run())
+    server = _Server(serving, sources, listening, beside, spawned, tell)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.run())
+    finally:
+        server.close()
 
 
 class _Server:
@@ -151,7 +174,8 @@ class _Server:
         self,
         serving: Serving,
         sources: Sources,
-        listening: socket.socket,
+        listening: socket.socket | None,
+        beside: Callable[[Models], Beside] | None,
         spawned: Sequence[Spawned],
         tell: Callable[[str], None],
     ) -> None:
@@ -169,6 +193,15 @@ class _Server:
         self._app = App(serving, self._models, self._metrics, guard=_guard_of(serving), log=self._log, deepaas=deepaas)
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
+        self._loaded = asyncio.Event()
+        self._beside = beside(self._models) if beside is not None else None
+        if self._beside is not None:
+            self._metrics.further = self._beside.lines
+
+    def close(self) -> None:
+        """Let go of what is beside."""
+        if self._beside is not None:
+            self._beside.close()
 
     async def run(self) -> None:
         """Serve until asked to stop."""
@@ -176,27 +209,50 @@ class _Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        http = _Uvicorn(self._config())
-        tasks = [loop.create_task(http.serve(sockets=[self._listening])), loop.create_task(self._stopping.wait())]
+        http = answering = None
+        if self._listening is not None:
+            http = _Uvicorn(self._config())
+            answering = loop.create_task(http.serve(sockets=[self._listening]))
         grpc = await self._start_grpc()
         loading = loop.create_task(self._load())
+        beside = loop.create_task(self._run_beside()) if self._beside is not None else None
+        working = [task for task in (answering, loading, beside) if task is not None]
         try:
-            await asyncio.wait({*tasks, loading}, return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                [loop.create_task(self._stopping.wait()), *working], return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
         finally:
             loading.cancel()
+            if beside is not None:
+                await self._end_beside(beside)
             await self._drain()
             if grpc is not None:
                 await grpc.stop(None)
-            http.should_exit = True
-            await tasks[0]
+            if http is not None and answering is not None:
+                http.should_exit = True
+                await answering
             if self._log is not None:
                 self._log.flush()
+        if beside is not None:
+            beside.result()
+
+    async def _run_beside(self) -> None:
+        assert self._beside is not None
+        await self._loaded.wait()
+        await self._beside.run()
+
+    async def _end_beside(self, task: asyncio.Task[None]) -> None:
+        """Let what is beside end what it has begun, while the models can still be asked."""
+        assert self._beside is not None
+        self._app.draining = True
+        self._beside.stop()
+        self._loaded.set()
+        await asyncio.wait([task])
 
     async def _start_grpc(self) -> Any:
-        if self._serving.grpc_port is None:
+        if self._serving.grpc_port is None or self._listening is None:
             return None
         try:
             from ai4sdk.serving.grpc.service import start_grpc
@@ -251,6 +307,7 @@ class _Server:
             await self._put(wanted, await self._find(wanted))
         for name in self._serving.modules:
             await self._put_module(name)
+        self._loaded.set()
         every = self._serving.reload
         while True:
             with contextlib.suppress(TimeoutError):

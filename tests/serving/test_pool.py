@@ -144,6 +144,17 @@ def test_a_request_that_hangs_is_answered_and_its_process_replaced(faulty):
     assert deaths == 1
 
 
+def test_a_request_may_have_longer_than_others(faulty):
+    """Objects that are processed as they arrive may take longer than who waits for an answer."""
+
+    async def work(pool, notes):
+        first = await pool.ask(request(222.0), 20.0)
+        second = await pool.ask(request(222.0))
+        return first.status, second.status, notes.deaths
+
+    assert within(faulty, work, timeout=0.3) == (200, 504, 1)
+
+
 def test_two_processes_share_the_work(faulty):
     async def work(pool, notes):
         await asyncio.gather(*(pool.ask(request(222.0)) for _ in range(4)))
