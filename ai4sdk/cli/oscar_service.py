@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.backends.oscar.apply import apply as apply_definition
+from ai4sdk.backends.oscar.apply import remove
 from ai4sdk.backends.oscar.definition import FDL_NAME, MANAGED, Definition
 from ai4sdk.backends.oscar.script import SCRIPT_NAME
 from ai4sdk.cli.oscar_options import cluster_of, definition_of, parser_for, read
 from ai4sdk.errors import EnvironmentFault
+
+_WITH_BUCKETS = "OSCAR removes the buckets of the service, too, and all that is in them: let it"
 
 EPILOG = """\
 examples:
@@ -46,12 +49,16 @@ def apply(command: str, argv: Sequence[str]) -> int:
         EPILOG,
         words="[RUN] [KEY=VALUE]",
     )
-    parser.add_argument("--force", action="store_true", help="send it though nothing differs: secrets may have")
+    parser.add_argument(
+        "--force", action="store_true", help="send it though nothing differs (secrets may have), or it is not by ai4sdk"
+    )
     parser.add_argument("--recreate", action="store_true", help="remove the service first; its jobs are forgotten")
+    parser.add_argument("--with-buckets", action="store_true", help=_WITH_BUCKETS)
     request = read(command, parser, argv, names=["RUN"], more=1)
     made = definition_of(request)
     cluster = cluster_of(request)
-    done = apply_definition(cluster, made, recreate=request.args.recreate, force=request.args.force)
+    args = request.args
+    done = apply_definition(cluster, made, recreate=args.recreate, with_buckets=args.with_buckets, force=args.force)
     what = f": {', '.join(done.changed)}" if done.changed else ""
     where = "the stand-in on this machine" if cluster.stand_in else cluster.endpoint
     print(f"{made.name} is {done.did}{what}, at {where}")
@@ -84,18 +91,19 @@ def ls(command: str, argv: Sequence[str]) -> int:
 
 def rm(command: str, argv: Sequence[str]) -> int:
     """Remove a service, or its jobs."""
-    parser = parser_for(command, "Remove a service; what is in its buckets stays.", words="NAME [KEY=VALUE]")
+    parser = parser_for(command, "Remove a service, or only its jobs.", words="NAME [KEY=VALUE]")
+    parser.add_argument("--with-buckets", action="store_true", help=_WITH_BUCKETS)
     parser.add_argument("--jobs", action="store_true", help="only its jobs that have succeeded")
     parser.add_argument("--all-jobs", action="store_true", help="only its jobs, running ones and failed ones, too")
     request = read(command, parser, argv, names=["NAME"])
     (name,) = request.names
     cluster = cluster_of(request)
-    cluster.known(name)
     if request.args.jobs or request.args.all_jobs:
+        cluster.known(name)
         cluster.remove_jobs(name, everything=request.args.all_jobs)
         print(f"jobs of {name} are removed")
     else:
-        cluster.remove(name)
+        remove(cluster, name, with_buckets=request.args.with_buckets)
         print(f"{name} is removed")
     return 0
 

@@ -92,7 +92,9 @@ def test_a_service_is_planned_made_called_and_removed(oscar: Callable[..., Any],
     assert oscar("logs", "pond", job)[1] == oscar("logs", "pond")[1]
     assert json.loads(oscar("jobs", "pond", "--json")[1])[job]["status"] == "Failed"
     assert oscar("rm", "pond", "--all-jobs")[1] == "jobs of pond are removed\n"
-    assert oscar("rm", "pond")[1] == "pond is removed\n"
+    status, _, err = oscar("rm", "pond")
+    assert (status, "all that is in them: fish" in err) == (2, True)
+    assert oscar("rm", "pond", "--with-buckets")[1] == "pond is removed\n"
     assert oscar("rm", "pond")[0] == 6
 
 
