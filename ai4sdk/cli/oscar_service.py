@@ -17,6 +17,8 @@ from ai4sdk.errors import EnvironmentFault
 
 _WITH_BUCKETS = "OSCAR removes the buckets of the service, too, and all that is in them: let it"
 
+_NOT_SHOWN = ("token", "storage_providers", "clusters")
+
 EPILOG = """\
 examples:
   ai4sdk oscar plan latest backend.image=registry.example.org/fish:1
@@ -66,6 +68,10 @@ def apply(command: str, argv: Sequence[str]) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for place in made.service.get("input", []):
         print(f"  is started for files in {place['path']} ({place['storage_provider']})")
+    if "expose" in made.service:
+        print(f"  answers at {cluster.endpoint}/system/services/{made.name}/exposed/")
+    elif request.options.enable_gpu:
+        print("note: calls and jobs compute with the processor; a GPU is for what is exposed", file=sys.stderr)
     print(f"  → ai4sdk oscar invoke {made.name} --input FILE")
     return 0
 
@@ -73,7 +79,7 @@ def apply(command: str, argv: Sequence[str]) -> int:
 def ls(command: str, argv: Sequence[str]) -> int:
     """List services."""
     parser = parser_for(command, "List the services of a cluster that you may see.", words="[KEY=VALUE]")
-    parser.add_argument("--json", action="store_true", help="print as JSON, without tokens")
+    parser.add_argument("--json", action="store_true", help="print as JSON, without tokens and secrets")
     request = read(command, parser, argv, names=[])
     services = cluster_of(request).services()
     if request.args.json:
@@ -121,7 +127,12 @@ def _write(made: Definition, folder: Path) -> None:
 
 
 def _public(service: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in service.items() if name not in ("token", "storage_providers")}
+    """Return a service without what lets in: older clusters show more of it than they should."""
+    shown = {name: value for name, value in service.items() if name not in _NOT_SHOWN}
+    if environment := shown.get("environment"):
+        hidden = [name for name in environment if name.lower() == "secrets"]
+        shown["environment"] = {**environment, **{name: dict.fromkeys(environment[name] or (), "") for name in hidden}}
+    return shown
 
 
 def _row(service: dict[str, Any]) -> tuple[str, ...]:

@@ -222,6 +222,60 @@ def test_which_files_of_an_input_are_meant_is_changed_in_place(stand_in: Cluster
     assert done.did == "updated"
 
 
+def as_oscar_4_shows_it(service: dict[str, Any]) -> dict[str, Any]:
+    """What a cluster answers: every field of its own type of services, those that were not said with their zeros."""
+    labels = {
+        **service["labels"],
+        "oscar.grycap/user-service": "true",
+        "oscar_service": service["name"],
+        "applicationId": service["name"],
+        "queue": f"root.oscar-queue.{service['name']}",
+        "owner_name": "Ana",
+        "vo": "vo.example.org",
+    }
+    expose = {"min_scale": 0, "max_scale": 0, "cpu_threshold": 0, "rewrite_target": False, "default_command": False}
+    environment = service.get("environment") or {}
+    secrets = dict.fromkeys(environment["secrets"], "") if "secrets" in environment else None
+    volume = {"name": service["name"], "lifecycle_policy": "delete", **service["volume"]} if "volume" in service else {}
+    return {
+        **dict.fromkeys(("total_memory", "total_cpu", "ephemeral_storage_request", "interlink_node_name", "vo"), ""),
+        **dict.fromkeys(("enable_gpu", "enable_sgx", "image_prefetch", "alpine", "file_stage_in"), False),
+        **dict.fromkeys(("input", "output", "allowed_users", "bucket_list")),
+        "expose": {**expose, "set_auth": False, "health_path": ""},
+        "mount": {"storage_provider": "", "path": ""},
+        **service,
+        "environment": {"variables": environment.get("variables"), "secrets": secrets},
+        "labels": labels,
+        "storage_providers": {"minio": {"default": {"access_key": "hidden", "secret_key": "hidden"}}},
+        **({"volume": volume} if volume else {}),
+        "volume_status": {"enabled": bool(volume)},
+        "token": "0" * 64,
+        "owner": "ana@example.org",
+        "namespace": "oscar-svc-ana",
+    }
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        BOTH,
+        {"expose": {"max_scale": 2}, "mount": {"path": "models"}, "enable_gpu": True, "total_cpu": 3},
+        {"environment": {"secrets": {"TOKEN": "${secret:T}"}}, "volume": {"mount_path": "/data", "size": "1GiB"}},
+        {"visibility": "restricted", "allowed_users": ["bo"], "synchronous": {"min_scale": 1}, "cpu": 0.5},
+    ],
+)
+def test_what_oscar_4_shows_of_a_service_is_no_difference(
+    defined: Any, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("T", "sesame")
+    cluster: Any = Recorded()
+    cluster.there = as_oscar_4_shows_it(defined(**values).service)
+    assert apply(cluster, defined(**values)).did == "left as it is"
+    done = apply(cluster, defined(**values, log_level="DEBUG"))
+    assert (done.did, done.changed) == ("updated", ("log_level",))
+
+
 def test_a_list_of_buckets_that_the_cluster_makes_anew_is_not_sent_twice(defined: Any) -> None:
     there = {"bucket_list": ["fish-ana"], "labels": {"vo": "vo.example.org"}}
     users = {"visibility": "restricted", "allowed_users": ["ana"], "isolation_level": "USER"}
