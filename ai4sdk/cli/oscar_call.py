@@ -37,13 +37,14 @@ def invoke(command: str, argv: Sequence[str]) -> int:
     if args.upload:
         if args.input == "-":
             raise UsageError("a file has a name in a bucket", hint="--input FILE")
-        _content(args.input)
+        _content(args.input, 0)
         print(f"{upload(cluster, name, Path(args.input))} is there\n  → ai4sdk oscar jobs {name}")
     elif args.detached:
         job = start(cluster, name, _content(args.input))
         print(f"{job or 'a job'} is started\n  → ai4sdk oscar jobs {name}")
     else:
-        _give(call(cluster, name, _content(args.input), request.options.timeout), args.output)
+        answer = call(cluster, name, _content(args.input), request.options.timeout, file=args.input)
+        _give(answer, args.output)
     return 0
 
 
@@ -81,11 +82,12 @@ def logs(command: str, argv: Sequence[str]) -> int:
     return 0
 
 
-def _content(name: str) -> bytes:
+def _content(name: str, most: int = -1) -> bytes:
     if name == "-":
         return sys.stdin.buffer.read()
     try:
-        return Path(name).read_bytes()
+        with open(name, "rb") as file:
+            return file.read(most)
     except OSError as error:
         raise NotFound(f"{name} cannot be read: {error.strerror or error}", hint="--input FILE") from error
 
