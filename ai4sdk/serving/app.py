@@ -65,6 +65,13 @@ class _Heads:
     parameters: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Size:
+    """Bytes of a body, as far as they came."""
+
+    bytes: int = 0
+
+
 class App:
     """Answers HTTP.
 
@@ -134,7 +141,7 @@ class App:
         route = self._route(path)
         heads = _heads(scope["headers"])
         request_id = heads.request_id or f"{self._id_prefix}-{next(self._ids)}".encode()
-        size = 0
+        size = _Size()
         self._open += 1
         try:
             try:
@@ -143,12 +150,12 @@ class App:
                 elif route is not None and route.kind == "infer" and scope["method"] == "POST":
                     self._check(route)
                     body = await self._body(heads, receive)
-                    size = len(body)
+                    size.bytes = len(body)
                     request = Request(route.protocol, "infer", heads.content_type, body, heads.parameters)
                     # Who answers is told now, not before: while the body came, another may have taken over.
                     answer = await self._pool(route).ask(request)
                 elif route is not None and route.kind == "deepaas" and self._deepaas is not None:
-                    answer = await self._deepaas.handle(self._http(scope, heads, receive))
+                    answer = await self._deepaas.handle(self._http(scope, heads, receive, size))
                 else:
                     if route is not None and route.kind in ("drift", "metrics"):
                         self._drift = await self._told()
@@ -173,7 +180,7 @@ class App:
                 "path": path,
                 "status": answer.status,
                 "ms": round(seconds * 1000, 3),
-                "in": size,
+                "in": size.bytes,
                 "out": len(answer.body),
             }
             self._log.add(now, line)
@@ -265,21 +272,21 @@ class App:
             raise _Ended(404, f"{name} has no version {route.version[:64]!r}; there are {every}")
         return found
 
-    def _http(self, scope: Scope, heads: _Heads, receive: Receive) -> HttpRequest:
+    def _http(self, scope: Scope, heads: _Heads, receive: Receive, size: _Size) -> HttpRequest:
         """Return a request as it came, for an API that reads bodies by itself."""
         if scope["method"] == "POST":
             self._admit()
         self._check_size(heads)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         query = scope["query_string"].decode("latin-1")
-        return HttpRequest(scope["method"], scope["path"], query, headers, self._parts(receive))
+        return HttpRequest(scope["method"], scope["path"], query, headers, self._parts(receive, size))
 
-    async def _parts(self, receive: Receive) -> AsyncIterator[bytes]:
-        size, until = 0, time.monotonic() + self._limits.slow
+    async def _parts(self, receive: Receive, size: _Size) -> AsyncIterator[bytes]:
+        until = time.monotonic() + self._limits.slow
         while True:
             message = await self._part(receive, until)
-            size += len(message.get("body", b""))
-            if size > self._limits.body:
+            size.bytes += len(message.get("body", b""))
+            if size.bytes > self._limits.body:
                 raise _Ended(413, f"the body has more than the {self._limits.body} bytes that are taken")
             yield message.get("body", b"")
             if not message.get("more_body"):

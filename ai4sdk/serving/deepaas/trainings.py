@@ -4,6 +4,7 @@
 
     UUID/
       training.json   when it was asked for, and with what
+      body.json       what of that was JSON
       files/          files it was given
       lock            held by its process while that runs
       log.txt         what it prints
@@ -22,6 +23,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from typing import Any
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.processes import signal_group
 from ai4sdk.runs.files import read_json, write_json, write_text
-from ai4sdk.serving.deepaas.calls import tagged
+from ai4sdk.serving.deepaas.calls import Found
 from ai4sdk.serving.deepaas.forms import Upload
 from ai4sdk.serving.deepaas.worker import AGENT, module_environment
 
@@ -59,12 +61,12 @@ class Trainings:
         self.name = name
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def start(self, values: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
+    def start(self, found: Found, args: Mapping[str, Any]) -> dict[str, Any]:
         """Start a training; return its record.
 
         Parameters
         ----------
-        values
+        found
             Arguments as the request has them. Files among them are moved into the training's folder.
         args
             Arguments as they are shown.
@@ -78,9 +80,11 @@ class Trainings:
         place, scratch = self.folder / name, self.folder / f".{name}"
         (scratch / "files").mkdir(parents=True)
         try:
-            kept = {key: tagged(_moved(value, scratch / "files", place / "files")) for key, value in values.items()}
+            moved = {key: _moved(value, scratch / "files", place / "files") for key, value in found.values.items()}
+            kept = replace(found, values=moved).to_json()
             date = datetime.now().strftime(_DATE)
-            write_json(scratch / "training.json", {"date": date, "args": dict(args), "values": kept})
+            write_json(scratch / "training.json", {"date": date, "args": dict(args), **kept})
+            (scratch / "body.json").write_bytes(found.json)
             with open(scratch / "lock", "wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 scratch.rename(place)

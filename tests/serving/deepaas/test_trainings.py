@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from ai4sdk.errors import EnvironmentFault
+from ai4sdk.serving.deepaas.calls import Found
 from ai4sdk.serving.deepaas.trainings import Trainings, _holders
 from ai4sdk.testing.helpers import wait_for
 
@@ -31,7 +32,7 @@ def again(trainings):
 
 def start(trainings, **values):
     values = {"epochs": 2, **values}
-    return trainings.start(values, values)["uuid"]
+    return trainings.start(Found(values), values)["uuid"]
 
 
 def test_a_server_that_was_killed_finds_its_training_running_and_then_done(environment, trainings, tmp_path):
@@ -39,9 +40,10 @@ def test_a_server_that_was_killed_finds_its_training_running_and_then_done(envir
         f"""
         import os, signal
         from pathlib import Path
+        from ai4sdk.serving.deepaas.calls import Found
         from ai4sdk.serving.deepaas.trainings import Trainings
         trainings = Trainings(Path({str(trainings.folder)!r}), Path({str(trainings.python)!r}), "pond")
-        trainings.start({{"epochs": 7, "seconds": 2.0}}, {{}})
+        trainings.start(Found({{"epochs": 7, "seconds": 2.0}}), {{}})
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
