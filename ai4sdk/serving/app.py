@@ -106,6 +106,7 @@ class App:
         self.draining = False
         self._limits = serving.limits
         self._protocols = frozenset(serving.protocols)
+        self._expected = frozenset(serving.models) | frozenset(serving.modules)
         self._metrics = metrics
         self._guard = guard
         self._log = log
@@ -155,6 +156,8 @@ class App:
                     # Who answers is told now, not before: while the body came, another may have taken over.
                     answer = await self._pool(route).ask(request)
                 elif route is not None and route.kind == "deepaas" and self._deepaas is not None:
+                    if route.model in self._expected and route.model not in self._deepaas.models:
+                        raise _Ended(503, f"{route.model} is being loaded")
                     answer = await self._deepaas.handle(self._http(scope, heads, receive, size))
                 else:
                     if route is not None and route.kind in ("drift", "metrics"):

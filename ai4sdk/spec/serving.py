@@ -100,7 +100,8 @@ class Module(Section):
     """A module written for DEEPaaS, served as it is: by its own Python, in processes of its own."""
 
     environment: str | None = Field(default=None, min_length=1)
-    """The virtual environment it is installed in (its folder), or an interpreter."""
+    """The virtual environment it is installed in (its folder), or an interpreter. Relative paths of modules start at
+    the project."""
 
     source: str | None = Field(default=None, min_length=1)
     """Or what to install: a folder with ``pyproject.toml`` or ``setup.py``, or a file of requirements. The environment

@@ -233,7 +233,11 @@ class Module:
         if len(self._broken) == len(self.workers):
             raise ModuleFailed(503, f"{self.name} cannot be started again: {next(iter(self._broken.values()))}")
         try:
-            return await asyncio.wait_for(self._free.get(), self.timeout)
+            async with asyncio.timeout(self.timeout):
+                # one that ended while nobody asked it has begun nothing
+                while not (worker := await self._free.get()).is_alive:
+                    self._restart(worker)
+                return worker
         except TimeoutError:
             raise ModuleFailed(503, f"no worker of {self.name} became free within {self.timeout:g} s") from None
 
@@ -257,10 +261,14 @@ class Module:
         finally:
             if is_usable:
                 self._free.put_nowait(worker)
-            elif not self._is_closed:
-                revival = asyncio.create_task(self._revive(worker))
-                self._revivals.add(revival)
-                revival.add_done_callback(self._revivals.discard)
+            else:
+                self._restart(worker)
+
+    def _restart(self, worker: Worker) -> None:
+        if not self._is_closed:
+            revival = asyncio.create_task(self._revive(worker))
+            self._revivals.add(revival)
+            revival.add_done_callback(self._revivals.discard)
 
     async def _revive(self, worker: Worker) -> None:
         """Start a worker again, with growing pauses while that fails."""

@@ -48,6 +48,11 @@ def environment_python(environment: Path) -> Path:
     for candidate in (environment / "bin" / "python", environment / "bin" / "python3", environment):
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate.absolute()
+        if candidate.is_symlink() and not candidate.exists():
+            raise EnvironmentFault(
+                f"{candidate} leads to {candidate.readlink()}, which is not there",
+                hint="make the environment again; the Python it was made with is gone",
+            )
     raise EnvironmentFault(
         f"{environment} is no Python environment: it has no bin/python",
         hint="name the folder of a virtual environment, or an interpreter",
