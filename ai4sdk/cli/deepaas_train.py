@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ai4sdk.cli.answers import content_of
 from ai4sdk.cli.deepaas_options import Request, copied, find_given, parser_for, read, with_module
-from ai4sdk.errors import NotFound, RunCancelled, RunFailed, RunInterrupted, UsageError
+from ai4sdk.errors import EnvironmentFault, NotFound, RunCancelled, RunFailed, RunInterrupted, UsageError
 
 if TYPE_CHECKING:
     from ai4sdk.serving.deepaas.calls import Found
@@ -36,6 +36,7 @@ def train(command: str, argv: Sequence[str]) -> int:
     parser.add_argument("-d", "--detach", action="store_true", help="return at once; see `ai4sdk deepaas trainings`")
     request = read(command, parser, argv)
     body = content_of(request.args.input) if request.args.input else b""
+    from ai4sdk.serving.deepaas.trainings import TooMany
 
     async def check(module: Module) -> tuple[Found, dict[str, Any], Path]:
         if "train" not in module.description.functions:
@@ -45,9 +46,12 @@ def train(command: str, argv: Sequence[str]) -> int:
 
     found, args, python = with_module(request, check)
     trainings = _trainings(request, python)
-    with tempfile.TemporaryDirectory(prefix="ai4sdk-") as scratch:
-        uuid = str(trainings.start(copied(found, Path(scratch)), args)["uuid"])
     see = f"ai4sdk deepaas trainings {request.name} config={request.config}"
+    with tempfile.TemporaryDirectory(prefix="ai4sdk-") as scratch:
+        try:
+            uuid = str(trainings.start(copied(found, Path(scratch)), args)["uuid"])
+        except TooMany as error:
+            raise EnvironmentFault(str(error), hint=see) from None
     print(f"training {uuid}: {trainings.folder / uuid}", file=sys.stderr, flush=True)
     if request.args.detach:
         print(f"{uuid}\n  → {see}")
@@ -100,7 +104,8 @@ def _trainings(request: Request, python: Path | None = None) -> Trainings:
 
     folder = Path(request.serving.trainings) / request.name
     # an interpreter is for starting one
-    return Trainings(folder, python or Path(sys.executable), request.wanted.module or request.name)
+    module = request.wanted.module or request.name
+    return Trainings(folder, python or Path(sys.executable), module, request.wanted.workers)
 
 
 def _watch(trainings: Trainings, uuid: str) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Module(Section):
     """Name of its entry point in the group ``deepaas.v2.model``; by default the name it is served as."""
 
     workers: int = Field(default=1, ge=1, le=256)
-    """Processes, each of which answers one request after the other."""
+    """Processes, each of which answers one request after the other; and how many trainings run at once."""
 
     timeout: Span = Field(default=600.0, gt=0)
     """How long a prediction may wait for a process, and how long it may compute; then it is answered 503 or 504, and a

@@ -1,7 +1,8 @@
 """A module that was written for DEEPaaS, asked from another process; run by the Python of the module's own environment.
 
     python -I agent.py serve FD NAME       answer frames on a socket
-    python -I agent.py train FOLDER NAME   train as FOLDER/training.json says, and leave FOLDER/outcome.json
+    python -I agent.py train FOLDER NAME N train as FOLDER/training.json says, with at most N at once beside each other,
+                                           and leave FOLDER/outcome.json
     python -I agent.py names FD            say which modules there are
 
 It has to run with any Python since 3.6, with nothing but the standard library and what the module brings along:
@@ -11,6 +12,7 @@ marshmallow 2 or 3, webargs of any age. It imports nothing of ours.
 import collections
 import contextlib
 import datetime
+import fcntl
 import importlib
 import io
 import json
@@ -19,6 +21,7 @@ import re
 import socket
 import struct
 import sys
+import time
 import traceback
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
@@ -657,8 +660,27 @@ def serve(channel: socket.socket, name: str) -> None:
 # -- training --------------------------------------------------------------------------------------------------------
 
 
-def train(folder: str, name: str) -> None:
+def wait_for_turn(folder: str, most: int) -> Any:
+    """Wait until fewer than so many trainings run; return what holds the place of this one until the process ends."""
+    paths = [os.path.join(folder, f".turn-{number}") for number in range(most)]
+    is_told = False
+    while True:
+        for path in paths:
+            place = open(path, "wb")  # noqa: SIM115 - held to the end
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return place
+            except OSError:
+                place.close()
+        if not is_told:
+            note("waiting until another training has ended\n")
+            is_told = True
+        time.sleep(0.2)
+
+
+def train(folder: str, name: str, most: int) -> None:
     """Train, and write down what came of it."""
+    turn = wait_for_turn(os.path.dirname(folder), most)  # noqa: F841 - it is held as long as there is this name
     with open(os.path.join(folder, "training.json"), encoding="utf-8") as file:
         request = json.load(file)
     with open(os.path.join(folder, "body.json"), "rb") as file:
@@ -690,9 +712,9 @@ def main() -> None:
     doing, where = sys.argv[1:3]
     os.dup2(2, 1)  # what a module prints goes into the log, also what its libraries write to descriptor 1
     if doing == "train":
-        name = sys.argv[3]
+        name, most = sys.argv[3], int(sys.argv[4])
         del sys.argv[1:]
-        train(where, name)
+        train(where, name, most)
         return
     channel = socket.socket(fileno=int(where))
     channel.set_inheritable(False)

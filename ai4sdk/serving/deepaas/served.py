@@ -14,7 +14,7 @@ from ai4sdk.serving.deepaas.calls import Call, Found, find_values, parse_query
 from ai4sdk.serving.deepaas.forms import BodyReader, Limits, Scratch
 from ai4sdk.serving.deepaas.messages import JSON_TEXT, HttpRequest, answer_json, complaint
 from ai4sdk.serving.deepaas.module import Module, ModuleFailed
-from ai4sdk.serving.deepaas.trainings import Trainings
+from ai4sdk.serving.deepaas.trainings import TooMany, Trainings
 from ai4sdk.serving.messages import Response
 
 __all__ = ["Served", "ServedModule", "read_call"]
@@ -85,7 +85,7 @@ class ServedModule:
     def __init__(self, module: Module, folder: Path, limits: Limits | None = None) -> None:
         self.module = module
         self._limits = limits or Limits()
-        self._trainings = Trainings(folder, module.python, module.name)
+        self._trainings = Trainings(folder, module.python, module.name, len(module.workers))
 
     @property
     def description(self) -> Description:
@@ -104,6 +104,8 @@ class ServedModule:
             args = await self.module.check("train", found)
             try:
                 record = await asyncio.to_thread(self._trainings.start, found, args)
+            except TooMany as error:
+                raise ModuleFailed(503, str(error)) from error
             except (EnvironmentFault, OSError) as error:
                 raise ModuleFailed(500, f"the training cannot be started: {error}") from error
         return answer_json(record)

@@ -10,6 +10,8 @@
       log.txt         what it prints
       outcome.json    what came of it; written by its process
       cancelled       somebody has cancelled it
+
+Beside these folders are files ``.turn-N``. A process holds one while it trains, so that not more train at once.
 """
 
 from __future__ import annotations
@@ -35,11 +37,17 @@ from ai4sdk.serving.deepaas.calls import Found
 from ai4sdk.serving.deepaas.forms import Upload
 from ai4sdk.serving.deepaas.worker import AGENT, module_environment
 
-__all__ = ["Trainings"]
+__all__ = ["TooMany", "Trainings"]
 
 _DATE = "%Y-%m-%d %H:%M:%S.%f"
+_MOST_WAITING = 100
+"""Trainings that run or wait, each of which is a process."""
 _GRACE = 5.0
 """Seconds a training has to end by itself once it is cancelled."""
+
+
+class TooMany(Exception):
+    """More trainings are waiting than anybody can want."""
 
 
 class Trainings:
@@ -53,12 +61,15 @@ class Trainings:
         Interpreter of the module's environment.
     name
         Name of its entry point.
+    at_once
+        How many train at once; others wait for their turn, as in DEEPaaS.
     """
 
-    def __init__(self, folder: Path, python: Path, name: str) -> None:
+    def __init__(self, folder: Path, python: Path, name: str, at_once: int = 1) -> None:
         self.folder = folder
         self.python = python
         self.name = name
+        self.at_once = at_once
         self._children: list[subprocess.Popen[bytes]] = []
 
     def start(self, found: Found, args: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,9 +84,14 @@ class Trainings:
 
         Raises
         ------
+        TooMany
+            If too many wait already.
         EnvironmentFault
             If no process can be started.
         """
+        going = sum(_is_held(place / "lock") for place in self._places())
+        if going >= _MOST_WAITING:
+            raise TooMany(f"{going} trainings of {self.name} run or wait already")
         name = uuid.uuid4().hex
         place, scratch = self.folder / name, self.folder / f".{name}"
         (scratch / "files").mkdir(parents=True)
@@ -99,7 +115,7 @@ class Trainings:
         try:
             with open(place / "log.txt", "wb") as log:
                 child = subprocess.Popen(
-                    [str(self.python), "-I", "-u", str(AGENT), "train", str(place), self.name],
+                    [str(self.python), "-I", "-u", str(AGENT), "train", str(place), self.name, str(self.at_once)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -115,8 +131,7 @@ class Trainings:
     def list(self) -> list[dict[str, Any]]:
         """Return the records of all trainings, oldest first."""
         self._reap()
-        places = self.folder.iterdir() if self.folder.is_dir() else ()
-        found = [self._record(place) for place in places if not place.name.startswith(".")]
+        found = [self._record(place) for place in self._places()]
         return sorted(found, key=lambda record: str(record["date"]))
 
     def get(self, name: str) -> dict[str, Any] | None:
@@ -151,6 +166,10 @@ class Trainings:
                 _signal(lock, signal.SIGKILL)
             self._reap()
             time.sleep(0.02)
+
+    def _places(self) -> Iterator[Path]:
+        places = self.folder.iterdir() if self.folder.is_dir() else ()
+        return (place for place in places if not place.name.startswith("."))
 
     def _place(self, name: str) -> Path | None:
         is_uuid = len(name) == 32 and all(letter in "0123456789abcdef" for letter in name)

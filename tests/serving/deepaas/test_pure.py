@@ -58,8 +58,8 @@ def test_the_agent_is_python_3_6_and_imports_the_standard_library_alone():
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not [name for name in imported if name.partition(".")[0] == "ai4sdk"]
     assert imported <= {
-        "collections", "contextlib", "datetime", "importlib", "io", "json", "os", "re", "socket", "struct", "sys",
-        "traceback", "typing",
+        "collections", "contextlib", "datetime", "fcntl", "importlib", "io", "json", "os", "re", "socket", "struct", "sys",
+        "time", "traceback", "typing",
     }  # fmt: skip
 
 
@@ -409,9 +409,11 @@ def test_the_page_has_a_form_for_each_operation_and_breaks_out_of_none():
         Argument("n", {"type": "integer", "default": 3, "description": evil}),
         Argument("mode", {"type": "string", "enum": ["a", evil]}),
         Argument("data", {"type": "file"}, location="form"),
+        Argument("size", {"type": "string", "format": "number"}),
     )
     page = render_page(render_swagger({"pond": model}, version="1"))
     assert page.count("<form ") == 10
     assert page.count("<script>") == 1
     assert '<input type="file" name="data"' in page
+    assert '<input type="number" step="any" value="" name="size"' in page
     assert 'value="3"' in page
