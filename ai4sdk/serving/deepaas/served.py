@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,11 +14,13 @@ from ai4sdk.serving.deepaas.arguments import Argument, Description
 from ai4sdk.serving.deepaas.calls import Call, Found, find_values, parse_query
 from ai4sdk.serving.deepaas.forms import BodyReader, Limits, Scratch
 from ai4sdk.serving.deepaas.messages import JSON_TEXT, HttpRequest, answer_json, complaint
-from ai4sdk.serving.deepaas.module import Module, ModuleFailed
+from ai4sdk.serving.deepaas.module import Invalid, Module, ModuleFailed
 from ai4sdk.serving.deepaas.trainings import TooMany, Trainings
 from ai4sdk.serving.messages import Response
 
 __all__ = ["Served", "ServedModule", "read_call"]
+
+_MEDIA_TYPE = re.compile(r"[\w.+*-]+/[\w.+*-]+( *;[ -~]*)?", re.ASCII)
 
 
 class Served(Protocol):
@@ -96,6 +99,8 @@ class ServedModule:
         """Answer a request to predict."""
         async with read_call(request, self.description.predict, self._limits) as found:
             content_type, body = await self.module.predict(found)
+        if not _MEDIA_TYPE.fullmatch(content_type):  # a module may take whatever a client asks for
+            raise Invalid({"accept": ["Not a media type."]})
         return Response(200, JSON_TEXT if content_type == "application/json" else content_type, body)
 
     async def train(self, request: HttpRequest) -> Response:

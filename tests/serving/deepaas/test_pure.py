@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import contextlib
 import io
 import json
@@ -18,11 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai4sdk.serving.deepaas import agent
+from ai4sdk.serving.deepaas.api import Api
 from ai4sdk.serving.deepaas.arguments import Answer, Argument, Description
 from ai4sdk.serving.deepaas.calls import Call, Found, find_values, parse_query
 from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Scratch, Upload
+from ai4sdk.serving.deepaas.messages import HttpRequest
 from ai4sdk.serving.deepaas.page import render_page
 from ai4sdk.serving.deepaas.routes import NotAllowed, Redirect, Route, find_route, takes
+from ai4sdk.serving.deepaas.served import ServedModule
 from ai4sdk.serving.deepaas.swagger import render_swagger
 
 FORM = "multipart/form-data; boundary=edge"
@@ -304,6 +308,17 @@ def test_values_are_told_from_files_by_what_stands_beside_them(tmp_path):
     body = Body(json=b'{"n": %s, "lst": [%s], "cfg": %s}' % ((as_text.encode(),) * 3))
     in_json = {"n": {"file": file}, "lst": [{"file": file}], "cfg": {"file": file}}
     assert values_of(Call(body=body), [N, LST, CFG]) == in_json
+
+
+@pytest.mark.parametrize("kind", ["text/plain\r\nx-evil: 1", "image/é", "html", "text/html,*/*;q=0.8"])
+def test_a_type_that_a_client_has_made_up_is_no_header(kind, tmp_path):
+    async def predict(_):
+        return kind, b"fish"
+
+    module = SimpleNamespace(description=described(), predict=predict, python=Path("python"), name="pond", workers=[])
+    api = Api({"pond": ServedModule(module, tmp_path)})
+    answer = asyncio.run(api.handle(HttpRequest("POST", "/v2/models/pond/predict/")))
+    assert (answer.status, json.loads(answer.body)) == (422, {"accept": ["Not a media type."]})
 
 
 # -- routes ------------------------------------------------------------------------------------------------------------
