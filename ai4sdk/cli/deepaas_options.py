@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import difflib
+import json
 import shutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -117,7 +118,6 @@ def with_module(request: Request, do: Callable[[Module], Awaitable[T]], *, warm:
     RunFailed
         If it fails.
     """
-    from ai4sdk.serving.deepaas.agent import BrokenJson
     from ai4sdk.serving.deepaas.module import Invalid, ModuleFailed
     from ai4sdk.serving.deepaas.modules import environment_of, module_of
 
@@ -138,8 +138,6 @@ def with_module(request: Request, do: Callable[[Module], Awaitable[T]], *, warm:
         lines = [f"  {argument}: {_joined(why)}" for argument, why in error.messages.items()]
         hint = f"ai4sdk deepaas show {request.name} config={request.config}"
         raise UsageError("\n".join([f"{request.name} does not take these arguments:", *lines]), hint=hint) from None
-    except BrokenJson:
-        raise UsageError("--input is no JSON", hint='a mapping, such as {"length": 60}') from None
     except ModuleFailed as error:
         raise RunFailed(error.message, hint="what it printed stands above") from None
 
@@ -166,12 +164,13 @@ def find_given(request: Request, arguments: Sequence[Argument], body: bytes = b"
     from ai4sdk.serving.deepaas.calls import Found
 
     known = {argument.name: argument for argument in arguments}
-    values: dict[str, Any] = {}
-    for key, text in request.given:
+    for key in [*dict(request.given), *_held(body)]:
         if key not in known:
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known) or 'none'}"
             raise UsageError(f"{request.name} takes no argument {key!r}", hint=hint)
+    values: dict[str, Any] = {}
+    for key, text in request.given:
         argument = known[key]
         value = _file(key, text) if argument.is_file else text
         if argument.many:
@@ -199,6 +198,17 @@ def copied(found: Found, scratch: Path) -> Found:
         return replace(value, path=path)
 
     return replace(found, values={name: copy(value) for name, value in found.values.items()})
+
+
+def _held(body: bytes) -> dict[str, Any]:
+    """Return what ``--input`` has."""
+    try:
+        held = json.loads(body) if body else {}
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--input is no JSON: {error}", hint='a mapping, such as {"length": 60}') from None
+    if not isinstance(held, dict):
+        raise UsageError("--input is JSON, and no mapping", hint='{"length": 60}')
+    return held
 
 
 def _file(key: str, text: str) -> Any:

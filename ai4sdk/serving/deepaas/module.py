@@ -96,7 +96,7 @@ class Module:
         self.most = most
         self._warm = warm
         self._description: Description | None = None
-        self._free: asyncio.Queue[Worker] = asyncio.Queue()
+        self._free: asyncio.Queue[Worker | None] = asyncio.Queue()  # None: there is nobody to wait for
         self._asked: set[asyncio.Task[Any]] = set()
         self._revivals: set[asyncio.Task[None]] = set()
         self._broken: dict[Worker, str] = {}
@@ -111,7 +111,7 @@ class Module:
     @property
     def is_ready(self) -> bool:
         """Whether it can answer: at least one of its processes is not beyond help."""
-        return self._description is not None and len(self._broken) < len(self.workers)
+        return self._description is not None and not self._is_beyond_help
 
     async def start(self) -> None:
         """Start its processes, and warm them up.
@@ -230,16 +230,25 @@ class Module:
         return head, body
 
     async def _free_worker(self) -> Worker:
-        if len(self._broken) == len(self.workers):
-            raise ModuleFailed(503, f"{self.name} cannot be started again: {next(iter(self._broken.values()))}")
         try:
             async with asyncio.timeout(self.timeout):
-                # one that ended while nobody asked it has begun nothing
-                while not (worker := await self._free.get()).is_alive:
-                    self._restart(worker)
-                return worker
+                while True:
+                    if self._is_beyond_help:
+                        if self._free.empty():  # for the next one that waits
+                            self._free.put_nowait(None)
+                        why = next(iter(self._broken.values()))
+                        raise ModuleFailed(503, f"{self.name} cannot be started again: {why}")
+                    worker = await self._free.get()
+                    if worker is not None and worker.is_alive:
+                        return worker
+                    if worker is not None:  # it ended while nobody asked it, and has begun nothing
+                        self._restart(worker)
         except TimeoutError:
             raise ModuleFailed(503, f"no worker of {self.name} became free within {self.timeout:g} s") from None
+
+    @property
+    def _is_beyond_help(self) -> bool:
+        return len(self._broken) == len(self.workers)
 
     async def _exchange(
         self, worker: Worker, question: Mapping[str, Any], asked: bytes
@@ -280,6 +289,8 @@ class Module:
                 await self._ready(worker)
             except Ai4Error as error:
                 self._broken[worker] = error.message
+                if self._is_beyond_help and self._free.empty():
+                    self._free.put_nowait(None)
                 log.error("%s", error)
                 pause = min(max(1.0, 2 * pause), _LONGEST_PAUSE)
                 continue

@@ -58,9 +58,14 @@ def test_arguments_come_in_json_and_answers_go_into_files(ask, tmp_path):
     given.write_text('{"n": 4, "lst": 7, "accept": "image/png"}')
     assert ask("predict", "pond", "n=5", "--input", str(given), "--output", str(kept))[:2] == (0, "")
     assert kept.read_bytes() == b"\x89PNG of 5"
-    given.write_text("{")
-    status, _, err = ask("predict", "pond", "--input", str(given))
-    assert (status, "--input is no JSON" in err) == (2, True)
+    for text, told in (
+        ("{", "--input is no JSON"),
+        ("[1]", "--input is JSON, and no mapping"),
+        ('{"rati": 1}', "did you mean 'ratio'?"),
+    ):
+        given.write_text(text)
+        status, _, err = ask("predict", "pond", "--input", str(given))
+        assert (status, told in err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from ai4sdk.serving.deepaas.modules import with_paths
 from ai4sdk.serving.deepaas.worker import environment_python
 from ai4sdk.spec.serving import Module, Serving
 
+POND = Path(__file__).parent / "pond"
+REQUIREMENTS = ["deepaas==2.5.2", "numpy<2"]
 SETUP = "from setuptools import setup\nsetup(name='brook', version='1', py_modules=['brook'])\n"
 
 
@@ -47,16 +49,15 @@ def commands(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_folder_becomes_an_environment_with_its_module(source, tmp_path):
-    made = make_environment(source, tmp_path / "kept")
+@pytest.mark.engine
+def test_a_folder_becomes_an_environment_with_its_module(environment, monkeypatch):
+    imports = "import lake, webargs; print(webargs.__version__)"
     told = subprocess.run(
-        [made / "bin" / "python", "-I", "-c", "import brook; print(brook.FISH)"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [environment / "bin" / "python", "-I", "-c", imports], capture_output=True, text=True, check=True
     )
-    assert told.stdout == "1\n"
-    assert make_environment(source, tmp_path / "kept") == made
+    assert told.stdout.startswith("5.")
+    monkeypatch.setattr("ai4sdk.serving.deepaas.environment.subprocess.run", None)  # nothing is done again
+    assert make_environment(POND, environment.parent, requirements=REQUIREMENTS) == environment
 
 
 def test_it_is_found_again_by_what_it_is_made_of(source, tmp_path, commands):
