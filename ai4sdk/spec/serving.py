@@ -100,7 +100,8 @@ class Module(Section):
     """A module written for DEEPaaS, served as it is: by its own Python, in processes of its own."""
 
     environment: str | None = Field(default=None, min_length=1)
-    """The virtual environment it is installed in (its folder), or an interpreter."""
+    """The virtual environment it is installed in (its folder), or an interpreter. Relative paths of modules start at
+    the project."""
 
     source: str | None = Field(default=None, min_length=1)
     """Or what to install: a folder with ``pyproject.toml`` or ``setup.py``, or a file of requirements. The environment
@@ -116,7 +117,7 @@ class Module(Section):
     """Name of its entry point in the group ``deepaas.v2.model``; by default the name it is served as."""
 
     workers: int = Field(default=1, ge=1, le=256)
-    """Processes, each of which answers one request after the other."""
+    """Processes, each of which answers one request after the other; and how many trainings run at once."""
 
     timeout: Span = Field(default=600.0, gt=0)
     """How long a prediction may wait for a process, and how long it may compute; then it is answered 503 or 504, and a
