@@ -124,7 +124,7 @@ def load_model(source: str | Path | Run, *, project: str | Path | None = None, *
     Returns
     -------
     Model
-        A callable: give it records, arrays or pictures, get a prediction.
+        A callable: give it records, arrays, pictures or recordings, get a prediction.
     """
     from ai4sdk.worker.model import load_model as load
 

@@ -19,7 +19,7 @@ examples:
 
 def main(command: str, argv: Sequence[str]) -> int:
     """Let a trained model predict."""
-    parser = Parser(command, "Let a trained model predict. Reads JSON, CSV, NPY, NPZ or pictures.", EPILOG)
+    parser = Parser(command, "Let a trained model predict. Reads JSON, CSV, NPY, NPZ, pictures or recordings.", EPILOG)
     parser.add_argument(
         "run", nargs="?", default="latest", metavar="RUN", help="run (id, prefix, name, latest) or package folder"
     )

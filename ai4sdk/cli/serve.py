@@ -64,6 +64,7 @@ def main(command: str, argv: Sequence[str]) -> int:
             f"{own} says what to serve, but it belongs to no config", hint=f"ai4sdk serve config=NAME {own}"
         )
 
+    from ai4sdk.serving.deepaas.modules import with_paths
     from ai4sdk.serving.link import spawn
     from ai4sdk.serving.server import open_socket, serve
     from ai4sdk.serving.sources import Sources
@@ -78,7 +79,7 @@ def main(command: str, argv: Sequence[str]) -> int:
             models = job.serving.models
             if not models and not job.serving.modules:
                 models = {job.name: ServedModel(source=job.name)}
-        serving = job.serving.model_copy(update={"models": models})
+        serving = with_paths(job.serving.model_copy(update={"models": models}), project.root)
         tracking = job.tracking.model_dump(mode="json")
         beside = None
         if serving.events is not None:

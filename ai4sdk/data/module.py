@@ -19,10 +19,10 @@ from ai4sdk.data.columns import Column
 from ai4sdk.data.fetch import local_source
 from ai4sdk.data.fingerprint import fingerprint_source, require
 from ai4sdk.data.loaders import RAW_BYTES, RAW_SAMPLES, Data, SplitData, check_batches, label_tensor, prepared
-from ai4sdk.data.preprocessing import Preprocessing, fit_array, fit_table
-from ai4sdk.data.readers import Pictures, Samples, chosen, encoded, read_arrays, some_cells
+from ai4sdk.data.preprocessing import Preprocessing, files_rules, fit_array, fit_table
+from ai4sdk.data.readers import Files, Samples, chosen, encoded, read_arrays, some_cells
 from ai4sdk.data.source import Source, find_source
-from ai4sdk.data.study import ArrayStudy, PictureStudy, Study, TableStudy, study
+from ai4sdk.data.study import ArrayStudy, FilesStudy, Study, TableStudy, study
 from ai4sdk.data.targets import from_target
 from ai4sdk.spec import FileDataset, Storage, TargetDataset
 
@@ -65,7 +65,7 @@ def load_data(
     Returns
     -------
     Data
-        Datasets are read on this machine; pictures when they are asked for.
+        Datasets are read on this machine; pictures and recordings when they are asked for.
 
     Raises
     ------
@@ -109,8 +109,8 @@ def _from_files(
     found = study(source, dataset, task, site=site)
     raw: Mapping[str, Column] | NDArray[Any] | None = None
     decided = _decided(task, found)
-    if isinstance(found, PictureStudy):
-        preprocessing, inputs = preprocessing or _pictures_rules(dataset, found, decided), None
+    if isinstance(found, FilesStudy):
+        preprocessing, inputs = preprocessing or files_rules(found.how, decided, found.files.names), None
     elif isinstance(found, TableStudy):
         preprocessing = preprocessing or fit_table(
             found, standardize=dataset.standardize, missing=dataset.missing, task=decided, label=dataset.label
@@ -125,9 +125,9 @@ def _from_files(
     for name, positions in found.splits.items():
         chosen = torch.tensor(positions)
         picked = None if targets is None else targets[chosen]
-        if isinstance(found, PictureStudy):
-            names = [found.pictures.entries[position].name for position in positions]
-            parts[name] = Pictures(Path(source.location.path), names, picked, dataset.images)
+        if isinstance(found, FilesStudy):
+            names = [found.files.entries[position].name for position in positions]
+            parts[name] = Files(Path(source.location.path), names, picked, found.how)
         else:
             assert inputs is not None
             parts[name] = Samples(inputs[chosen], picked)
@@ -147,11 +147,6 @@ def _decided(task: str, found: Study) -> str:
     if not found.is_labelled:
         return "other"
     return "classification" if found.labels is not None and found.labels.kind == "class" else "regression"
-
-
-def _pictures_rules(dataset: FileDataset, found: PictureStudy, task: str) -> Preprocessing:
-    shape = (3 if dataset.images.mode == "RGB" else 1, *dataset.images.size)
-    return Preprocessing("images", shape, task, images=dataset.images, class_names=found.pictures.names)
 
 
 def _arrays(

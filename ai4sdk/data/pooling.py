@@ -77,7 +77,7 @@ def _difference(one: Preprocessing, other: Preprocessing) -> tuple[str, str, str
     for a, b in zip(one.columns, other.columns, strict=False):
         pairs.append((f"the kind of column {a.name}", a.kind, b.kind))
         pairs.append((f"the texts of column {a.name}", a.categories, b.categories))
-    pairs += [("the shape of a sample", one.shape, other.shape), ("how pictures are read", one.images, other.images)]
+    pairs += [("how files are read", one.media, other.media), ("the shape of a sample", one.shape, other.shape)]
     pairs.append(("whether numbers are scaled", one.mean is None, other.mean is None))
     return next(((what, _text(a), _text(b)) for what, a, b in pairs if a != b), None)
 

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from ai4sdk.data.columns import Column, number_name
 from ai4sdk.data.csvfile import EMPTY, parse_number
-from ai4sdk.data.images import read_picture
+from ai4sdk.data.media import read_samples
 from ai4sdk.data.source import nearest
 from ai4sdk.data.study import TableStudy
 from ai4sdk.errors import DataError
-from ai4sdk.spec import Images
+from ai4sdk.spec import Audio, Images
 
-__all__ = ["ColumnRule", "Preprocessing", "fit_array", "fit_table"]
+__all__ = ["ColumnRule", "Preprocessing", "files_rules", "fit_array", "fit_table"]
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Preprocessing:
     Parameters
     ----------
     kind
-        ``table`` (records), ``array`` or ``images``.
+        ``table`` (records), ``array``, ``images`` (pictures) or ``audio`` (recordings).
     shape
         Shape of a sample as the module takes it.
     task
@@ -84,13 +84,15 @@ class Preprocessing:
         For arrays of one axis a sample, what is done to each place; nothing leaves them as they are.
     images
         For pictures, size and mode.
+    audio
+        For recordings, rate and length.
     label
         Name of what is predicted.
     class_names
         Names of the classes, in the order of their numbers.
     """
 
-    kind: Literal["table", "array", "images"]
+    kind: Literal["table", "array", "images", "audio"]
     shape: tuple[int, ...]
     task: str = "other"
     columns: tuple[ColumnRule, ...] = ()
@@ -98,6 +100,7 @@ class Preprocessing:
     std: tuple[float, ...] | None = None
     fill: tuple[float, ...] | None = None
     images: Images | None = None
+    audio: Audio | None = None
     label: str | None = None
     class_names: tuple[str, ...] | None = None
     _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
@@ -112,6 +115,11 @@ class Preprocessing:
         """Names of the module's inputs, for tables."""
         return [name for column in self.columns for name in column.inputs] if self.kind == "table" else None
 
+    @property
+    def media(self) -> Images | Audio | None:
+        """How pictures or recordings are read; nothing for other samples."""
+        return self.images or self.audio
+
     def transform(self, inputs: Any) -> Array32:
         """Turn raw samples into what the module takes.
 
@@ -119,8 +127,8 @@ class Preprocessing:
         ----------
         inputs
             For tables: records, rows in the order of the columns, a 2-D array, a mapping of columns, or a DataFrame;
-            also a single record or row. For arrays: an array of samples, or one sample. For pictures: paths, bytes,
-            Pillow images or arrays, one or several.
+            also a single record or row. For arrays: an array of samples, or one sample. For pictures and
+            recordings: paths, bytes, Pillow images or arrays, one or several.
 
         Returns
         -------
@@ -136,11 +144,8 @@ class Preprocessing:
             return self.encode(self._cells(inputs))
         if self.kind == "array":
             return self._scaled(inputs)
-        assert self.images is not None
-        single = isinstance(inputs, str | bytes) or not isinstance(inputs, Sequence | np.ndarray)
-        pictures = [inputs] if single or (isinstance(inputs, np.ndarray) and inputs.ndim == 2) else inputs
-        read = [read_picture(each, self.images, f"picture {place}") for place, each in enumerate(pictures, start=1)]
-        return np.stack(read) if read else np.empty((0, *self.shape), np.float32)
+        assert self.media is not None
+        return read_samples(inputs, self.media)
 
     def encode(self, cells: Mapping[str, Column]) -> Array32:
         """Turn columns of cells into inputs; see `transform`."""
@@ -169,8 +174,8 @@ class Preprocessing:
         for name in ("mean", "std", "fill", "class_names"):
             if (value := getattr(self, name)) is not None:
                 made[name] = list(value)
-        if self.images is not None:
-            made["images"] = self.images.model_dump()
+        if self.media is not None:
+            made[self.kind] = self.media.model_dump()
         if self.label is not None:
             made["label"] = self.label
         return made
@@ -203,6 +208,7 @@ class Preprocessing:
                     for rule in value.get("columns", ())
                 ),
                 images=Images.model_validate(value["images"]) if "images" in value else None,
+                audio=Audio.model_validate(value["audio"]) if "audio" in value else None,
                 label=value.get("label"),
                 **lists,
             )
@@ -309,6 +315,13 @@ class Preprocessing:
                 hint="rescale it",
             )
         return scaled
+
+
+def files_rules(how: Images | Audio, task: str, class_names: tuple[str, ...] | None) -> Preprocessing:
+    """Return what is done to pictures or recordings, which nothing is measured for."""
+    if isinstance(how, Images):
+        return Preprocessing("images", how.shape, task, images=how, class_names=class_names)
+    return Preprocessing("audio", how.shape, task, audio=how, class_names=class_names)
 
 
 def fit_table(found: TableStudy, *, standardize: bool, missing: str, task: str, label: str | None) -> Preprocessing:

@@ -1,4 +1,4 @@
-"""Files to arrays and tensors: one small function a format, pictures only when they are asked for."""
+"""Files to arrays and tensors: one small function a format, pictures and recordings only when they are asked for."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ai4sdk.data.arrays import Array
+from ai4sdk.data.audio import decoder
 from ai4sdk.data.columns import Column
-from ai4sdk.data.images import read_picture
+from ai4sdk.data.media import read_sample
 from ai4sdk.data.preprocessing import Preprocessing
 from ai4sdk.data.source import Source
 from ai4sdk.data.study import TableStudy
 from ai4sdk.errors import DataError
-from ai4sdk.spec import Images
+from ai4sdk.spec import Audio, Images
 
-__all__ = ["Pictures", "Samples", "UnreadableSample", "chosen", "encoded", "read_arrays", "some_cells", "together"]
+__all__ = ["Files", "Samples", "UnreadableSample", "chosen", "encoded", "read_arrays", "some_cells", "together"]
 
 Sample = Tensor | tuple[Tensor, Tensor]
 
@@ -66,8 +67,8 @@ class Samples(Dataset[Sample]):
         return self.inputs[index] if self.targets is None else (self.inputs[index], self.targets[index])
 
 
-class Pictures(Dataset[Sample]):
-    """Pictures that are read when they are asked for.
+class Files(Dataset[Sample]):
+    """Pictures or recordings that are read when they are asked for.
 
     Parameters
     ----------
@@ -78,10 +79,12 @@ class Pictures(Dataset[Sample]):
     targets
         Their classes, int64, or nothing.
     how
-        Size and mode of the arrays.
+        What arrays they become.
     """
 
-    def __init__(self, root: Path, names: Sequence[str], targets: Tensor | None, how: Images) -> None:
+    def __init__(self, root: Path, names: Sequence[str], targets: Tensor | None, how: Images | Audio) -> None:
+        if isinstance(how, Audio):
+            decoder()  # told now, rather than by a loading process in the midst of training
         self.root = root
         # One array of bytes rather than a list of texts: small, and not copied by loading processes that only count
         # references.
@@ -94,10 +97,10 @@ class Pictures(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         try:
-            picture = torch.from_numpy(read_picture(self.root / os.fsdecode(self.names[index]), self.how))
+            sample = torch.from_numpy(read_sample(self.root / os.fsdecode(self.names[index]), self.how))
         except DataError as error:
             raise UnreadableSample(error.message, hint=error.hint) from None
-        return picture if self.targets is None else (picture, self.targets[index])
+        return sample if self.targets is None else (sample, self.targets[index])
 
 
 def together(samples: Sequence[Sample]) -> Sample:

@@ -7,18 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ai4sdk.data.formats import PICTURES, RECORDINGS
 from ai4sdk.data.storage import Entry, Location, locate
 from ai4sdk.errors import DataError
 from ai4sdk.spec import FileDataset, Storage
 from ai4sdk.spec.dataset import Format
 
-__all__ = ["PICTURES", "SPLITS", "Source", "find_source", "format_of", "nearest"]
+__all__ = ["SPLITS", "Source", "find_source", "format_of", "nearest"]
 
 SPLITS = ("train", "val", "test")
 """Names of the splits, in the order they are reported."""
-
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-"""Suffixes of pictures."""
 
 _SUFFIXES: dict[str, Format] = {
     ".csv": "csv",
@@ -30,6 +28,7 @@ _SUFFIXES: dict[str, Format] = {
     ".npy": "npy",
     ".npz": "npz",
     **dict.fromkeys(PICTURES, "images"),
+    **dict.fromkeys(RECORDINGS, "audio"),
 }
 
 
@@ -149,7 +148,7 @@ def _is_data(entry: Entry, location: Location, format_: Format) -> bool:
 
 
 def _told_format(location: Location, entries: list[Entry]) -> Format:
-    hint = "set dataset.format to csv, parquet, npy, npz or images"
+    hint = "set dataset.format to csv, parquet, npy, npz, images or audio"
     names = [entry.name or location.name for entry in entries]
     found = {told for name in names if (told := format_of(name))}
     if len(found) == 1:

@@ -14,16 +14,20 @@ from typing import Any
 from ai4sdk.data.arrays import Array, find_array, read_column, read_headers, rows_with_nan
 from ai4sdk.data.columns import Column, Labels, Roles, Table, assign_roles, check_feature, read_labels, usable_rows
 from ai4sdk.data.csvfile import read_csv_names, read_csv_table
-from ai4sdk.data.pictures import Pictures, list_pictures
+from ai4sdk.data.folders import FilesByClass, files_by_class
+from ai4sdk.data.formats import NOUNS
 from ai4sdk.data.source import SPLITS, Source
 from ai4sdk.data.splits import divide
 from ai4sdk.errors import DataError
-from ai4sdk.spec import FileDataset
+from ai4sdk.spec import Audio, FileDataset, Images
 from ai4sdk.spec.dataset import CsvOptions
 
-__all__ = ["ArrayStudy", "Feature", "PictureStudy", "Study", "TableStudy", "study"]
+__all__ = ["ArrayStudy", "Feature", "FilesStudy", "Study", "TableStudy", "study"]
 
 Indices = dict[str, list[int]]
+
+_NO_COLUMNS = ("npy", *NOUNS)
+"""Formats that have neither columns nor names of arrays."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Study:
     Parameters
     ----------
     rows
-        The usable samples, as numbers of rows, arrays' first axis or pictures.
+        The usable samples, as numbers of rows, arrays' first axis or files.
     labels
         What is to be predicted, one value for each of ``rows``.
     splits
@@ -113,10 +117,19 @@ class ArrayStudy(Study):
 
 
 @dataclass(frozen=True)
-class PictureStudy(Study):
-    """Pictures."""
+class FilesStudy(Study):
+    """Files that are a sample each.
 
-    pictures: Pictures
+    Parameters
+    ----------
+    files
+        The files and their classes.
+    how
+        How they are read.
+    """
+
+    files: FilesByClass
+    how: Images | Audio
 
 
 def study(
@@ -141,7 +154,7 @@ def study(
     Returns
     -------
     Study
-        `TableStudy`, `ArrayStudy` or `PictureStudy`.
+        `TableStudy`, `ArrayStudy` or `FilesStudy`.
 
     Raises
     ------
@@ -149,7 +162,7 @@ def study(
         If the data cannot be learnt from as the user says; with file, and row and column where there are such.
     """
     _refuse_unused(source, dataset)
-    if site is not None and source.format in ("npy", "images"):
+    if site is not None and source.format in _NO_COLUMNS:
         raise DataError(
             f"federation.partition.column: {source.format} data have no column {site!r}",
             hint="set federation.partition.method to another, or bring tables or npz files",
@@ -157,13 +170,13 @@ def study(
     found: Study
     if source.format in ("csv", "parquet"):
         found = _study_table(source, dataset, task, limit, site)
-    elif source.format == "images":
-        found = _study_pictures(source, dataset, task)
+    elif source.format in NOUNS:
+        found = _study_files(source, dataset, task)
     else:
         found = _study_arrays(source, dataset, task, limit, site)
     if task in ("classification", "regression") and not found.is_labelled:
         how = {
-            "images": "put the pictures of each class into a folder of its own",
+            **{name: f"put the {noun}s of each class into a folder of its own" for name, noun in NOUNS.items()},
             "npy": "save x and y in one npz",
             "npz": "save an array y, or name another in dataset.label",
         }.get(source.format, "name the column to predict in dataset.label")
@@ -176,14 +189,14 @@ def _refuse_unused(source: Source, dataset: FileDataset) -> None:
     unused = {
         "options": source.format != "csv" and dataset.options != CsvOptions(),
         "drop": source.format not in ("csv", "parquet") and bool(dataset.drop),
-        "features": source.format in ("npy", "images") and dataset.features is not None,
-        "label": source.format in ("npy", "images") and dataset.label is not None,
-        "splits.column": source.format in ("npy", "images") and dataset.splits.column is not None,
+        "features": source.format in _NO_COLUMNS and dataset.features is not None,
+        "label": source.format in _NO_COLUMNS and dataset.label is not None,
+        "splits.column": source.format in _NO_COLUMNS and dataset.splits.column is not None,
     }
     for key, is_unused in unused.items():
         if is_unused:
             why = {
-                "images": "the folder of a picture is its class",
+                **{name: f"the folder of a {noun} is its class" for name, noun in NOUNS.items()},
                 "npy": "an npy file holds one array; put x and y into one npz",
             }.get(source.format, "it is for other formats")
             raise DataError(f"dataset.{key} means nothing for format {source.format}", hint=f"{why}; remove it")
@@ -371,18 +384,19 @@ def _usable_samples(
     return rows
 
 
-def _study_pictures(source: Source, dataset: FileDataset, task: str) -> PictureStudy:
-    pictures = list_pictures(source)
-    rows = range(len(pictures.entries))
+def _study_files(source: Source, dataset: FileDataset, task: str) -> FilesStudy:
+    files = files_by_class(source)
+    rows = range(len(files.entries))
     labels = None
-    if pictures.classes is not None:
+    if files.classes is not None:
         if task == "regression":
             raise DataError(
                 f"{source.location.address} holds folders of classes, but task is regression",
                 hint="set task: classification, or bring the numbers with a dataset of your own (_target_)",
             )
-        labels = Labels("class", pictures.names, pictures.classes)
-    return PictureStudy(rows, labels, _divide(dataset, rows, labels, None, pictures.parts), None, pictures)
+        labels = Labels("class", files.names, files.classes)
+    how = dataset.audio if source.format == "audio" else dataset.images
+    return FilesStudy(rows, labels, _divide(dataset, rows, labels, None, files.parts), None, files, how)
 
 
 def _divide(

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.data.fetch import local_source
-from ai4sdk.data.pictures import check_picture
+from ai4sdk.data.formats import NOUNS
 from ai4sdk.data.source import Source, find_source
-from ai4sdk.data.study import ArrayStudy, PictureStudy, Study, TableStudy, study
+from ai4sdk.data.study import ArrayStudy, FilesStudy, Study, TableStudy, study
+from ai4sdk.data.whole import check_whole
 from ai4sdk.spec import FileDataset, Storage
 
 __all__ = ["Summary", "summarize", "summarize_source"]
@@ -23,7 +24,7 @@ _PART = 4 * 2**20
 """Bytes that are read of larger data."""
 
 _LOOKED_AT = 64
-"""Pictures that are looked into."""
+"""Pictures and recordings that are looked into."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Summary:
     Parameters
     ----------
     format
-        ``csv``, ``parquet``, ``npy``, ``npz`` or ``images``.
+        ``csv``, ``parquet``, ``npy``, ``npz``, ``images`` or ``audio``.
     rows
         Samples that can be used; an estimate where not all were read.
     features
@@ -83,7 +84,7 @@ def summarize(dataset: FileDataset, storage: Storage, project: Path, task: str, 
     """Look into a dataset as training will, but for what is too large.
 
     Up to 64 MiB are read whole, and fetched first where they are remote. Of larger tables the first part is read,
-    of larger arrays the headers and labels, of larger folders of remote pictures the names.
+    of larger arrays the headers and labels, of larger folders of remote pictures and recordings the names.
 
     Parameters
     ----------
@@ -114,9 +115,9 @@ def summarize_source(
     small = source.size <= _WHOLE and all(entry.size >= 0 for entry in source.entries)
     if small:
         source = local_source(source, storage)
-    found = study(source, dataset, task, limit=None if small or source.format == "images" else _PART, site=site)
-    if isinstance(found, PictureStudy) and source.location.is_local:
-        _look_into_pictures(source, found)
+    found = study(source, dataset, task, limit=None if small or source.format in NOUNS else _PART, site=site)
+    if isinstance(found, FilesStudy) and source.location.is_local:
+        _look_into_files(source, found)
     return _summary(source, dataset, found)
 
 
@@ -135,8 +136,8 @@ def _summary(source: Source, dataset: FileDataset, found: Study) -> Summary:
         label = label or ("y" if found.labels or found.targets else None)
         targets = math.prod(found.targets[0].shape[1:]) if found.targets else None
     else:
-        size = dataset.images.size
-        shape = (3 if dataset.images.mode == "RGB" else 1, *size)
+        assert isinstance(found, FilesStudy)
+        shape = found.how.shape
     kind = found.labels.kind if found.labels else "number" if targets else None
     classes = found.labels.names if found.labels else None
     counts = Counter(map(int, found.labels.values)) if found.labels and classes else None
@@ -168,9 +169,9 @@ def _estimate(source: Source, found: TableStudy) -> int | None:
     return round(len(found.rows) * source.size / found.table.read)
 
 
-def _look_into_pictures(source: Source, found: PictureStudy) -> None:
-    """Look for files that are cut short among pictures evenly taken from all."""
-    entries = found.pictures.entries
+def _look_into_files(source: Source, found: FilesStudy) -> None:
+    """Look for files that are cut short among some evenly taken from all."""
+    entries = found.files.entries
     for entry in entries[:: max(1, len(entries) // _LOOKED_AT)]:
         with source.location.open(entry) as file:
-            check_picture(file, source.shown(entry))
+            check_whole(file, source.shown(entry))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ai4sdk.data.columns import Column
+from ai4sdk.data.csvfile import EMPTY
+from ai4sdk.data.formats import NOUNS
 from ai4sdk.data.loaders import Data, SplitData
-from ai4sdk.data.readers import Pictures, Samples, UnreadableSample, chosen
+from ai4sdk.data.readers import Files, Samples, UnreadableSample, chosen
 from ai4sdk.drift.features import MOST_PLACES, Features, Form, features_of_inputs, features_of_outputs, joined
 from ai4sdk.drift.reference import Reference, make_reference
 from ai4sdk.errors import DataError
@@ -22,15 +25,16 @@ from ai4sdk.worker.calling import Undecided, split_batch
 if TYPE_CHECKING:
     from ai4sdk.worker.prediction import Prediction
 
-__all__ = ["MOST_PICTURES", "MOST_SAMPLES", "Measured", "measure"]
+__all__ = ["MOST_FILES", "MOST_SAMPLES", "Measured", "measure"]
 
 log = logging.getLogger(__name__)
 
 MOST_SAMPLES = 10_000
 """A reference is of at most so many samples, chosen by a fixed seed."""
-MOST_PICTURES = 1_000
-"""Pictures have to be read once more."""
+MOST_FILES = 1_000
+"""Pictures and recordings have to be read once more."""
 _AT_ONCE = 64
+_NUMBERS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,19 @@ def _inputs(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[Form
     rules, training = data.preprocessing, _training_part(data)
     if isinstance(data.raw, Mapping):
         return _of_columns(data.raw, training)
-    if rules is not None and rules.kind == "images" and isinstance(training, Pictures):
-        form = Form("images", images=rules.images)
-        places = chosen(len(training), MOST_PICTURES)
+    if rules is not None and rules.kind in NOUNS and isinstance(training, Files):
+        form = Form(rules.kind, images=rules.images, audio=rules.audio)
+        places = chosen(len(training), MOST_FILES)
         parts = []
-        for start in range(0, len(places), _AT_ONCE):
-            pixels = [_picture(training, int(place)) for place in places[start : start + _AT_ONCE]]
-            parts.append(features_of_inputs(np.stack(pixels), form))
-        return form, joined(parts), f"The pictures are {_some(len(places), len(training))} of the training split."
+        at_once = max(1, min(_AT_ONCE, _NUMBERS_AT_ONCE // math.prod(rules.shape)))
+        for start in range(0, len(places), at_once):
+            read = [_of_file(training, int(place)) for place in places[start : start + at_once]]
+            parts.append(features_of_inputs(np.stack(read), form))
+        return (
+            form,
+            joined(parts),
+            f"The {NOUNS[rules.kind]}s are {_some(len(places), len(training))} of the training split.",
+        )
     if isinstance(data.raw, np.ndarray):
         total = len(training) if training is not None else len(data.raw)
         form = Form("array", shape=tuple(data.raw.shape[1:]))
@@ -134,7 +143,10 @@ def _inputs(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[Form
 
 
 def _of_columns(columns: Mapping[str, Column], training: Any) -> tuple[Form, Features, str]:
-    form = Form("table", tuple((column.name, _kind(column)) for column in columns.values()))
+    words = sorted(
+        {text for column in columns.values() if column.kind == "text" for text in EMPTY.intersection(column.texts)}
+    )
+    form = Form("table", tuple((column.name, _kind(column)) for column in columns.values()), tuple(words))
     inputs: Features = {}
     for column in columns.values():
         if column.kind == "text":
@@ -161,7 +173,7 @@ def _of_batches(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[
         # Only features are kept: samples may be large.
         gathered.append(features_of_inputs(values[: MOST_SAMPLES - count], form))
         count = min(count + len(values), MOST_SAMPLES)
-        if count >= (MOST_SAMPLES if inputs.shape[1:].numel() <= MOST_PLACES else MOST_PICTURES):
+        if count >= (MOST_SAMPLES if inputs.shape[1:].numel() <= MOST_PLACES else MOST_FILES):
             break
     if form is None:
         raise DataError(f"there is no sample in the {_name(split)} split")
@@ -173,13 +185,13 @@ def _training_part(data: Data) -> Any:
     return data.datamodule.parts.get("train") if isinstance(data.datamodule, SplitData) else None
 
 
-def _picture(training: Pictures, place: int) -> NDArray[np.float32]:
+def _of_file(training: Files, place: int) -> NDArray[np.float32]:
     try:
         sample = training[place]
     except UnreadableSample as error:
         raise DataError(error.message, hint=error.hint) from error
-    picture: NDArray[np.float32] = (sample[0] if isinstance(sample, tuple) else sample).numpy()
-    return picture
+    read: NDArray[np.float32] = (sample[0] if isinstance(sample, tuple) else sample).numpy()
+    return read
 
 
 def _kind(column: Column) -> str:

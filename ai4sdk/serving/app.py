@@ -56,6 +56,13 @@ class _Heads:
     parameters: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Size:
+    """Bytes of a body, as far as they came."""
+
+    bytes: int = 0
+
+
 class App:
     """Answers HTTP.
 
@@ -90,6 +97,7 @@ class App:
         self.draining = False
         self._limits = serving.limits
         self._protocols = frozenset(serving.protocols)
+        self._expected = frozenset(serving.models) | frozenset(serving.modules)
         self._metrics = metrics
         self._guard = guard
         self._log = log
@@ -125,7 +133,7 @@ class App:
         route = self._route(path)
         heads = _heads(scope["headers"])
         request_id = heads.request_id or self._new_id().encode()
-        size = 0
+        size = _Size()
         self._open += 1
         try:
             try:
@@ -134,12 +142,14 @@ class App:
                 elif route is not None and route.kind == "infer" and scope["method"] == "POST":
                     self._check(route)
                     body = await self._body(heads, receive)
-                    size = len(body)
+                    size.bytes = len(body)
                     request = Request(route.protocol, "infer", heads.content_type, body, heads.parameters)
                     # Who answers is told now, not before: while the body came, another may have taken over.
                     answer = await self._pool(route).ask(request)
                 elif route is not None and route.kind == "deepaas" and self._deepaas is not None:
-                    answer = await self._deepaas.handle(self._http(scope, heads, receive))
+                    if route.model in self._expected and route.model not in self._deepaas.models:
+                        raise Refused(503, f"{route.model} is being loaded")
+                    answer = await self._deepaas.handle(self._http(scope, heads, receive, size))
                 else:
                     if route is not None and route.kind in ("drift", "metrics"):
                         self._drift = await self._told()
@@ -159,18 +169,18 @@ class App:
         if self._log is not None:
             client = scope["client"][0] if scope.get("client") else None
             asked = {"id": request_id.decode(), "client": client, "method": scope["method"], "path": path}
-            self._log.add(now, asked | _outcome(answer, seconds, size))
+            self._log.add(now, asked | _outcome(answer, seconds, size.bytes))
 
     def _new_id(self) -> str:
         return f"{self._id_prefix}-{next(self._ids)}"
 
     async def _told(self) -> Drift:
-        """Return what every model's processes say of drift."""
+        """Return what is known of the drift of every model."""
         pools = list(self.models.pools())
         told = await asyncio.gather(*(pool.drift() for pool in pools))
         found: Drift = {}
-        for pool, snapshots in zip(pools, told, strict=True):
-            found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshots
+        for pool, snapshot in zip(pools, told, strict=True):
+            found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshot
         return found
 
     async def infer(
@@ -270,21 +280,21 @@ class App:
             raise Refused(404, f"{name} has no version {route.version[:64]!r}; there are {every}")
         return found
 
-    def _http(self, scope: Scope, heads: _Heads, receive: Receive) -> HttpRequest:
+    def _http(self, scope: Scope, heads: _Heads, receive: Receive, size: _Size) -> HttpRequest:
         """Return a request as it came, for an API that reads bodies by itself."""
         if scope["method"] == "POST":
             self._admit()
         self._check_size(heads)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         query = scope["query_string"].decode("latin-1")
-        return HttpRequest(scope["method"], scope["path"], query, headers, self._parts(receive))
+        return HttpRequest(scope["method"], scope["path"], query, headers, self._parts(receive, size))
 
-    async def _parts(self, receive: Receive) -> AsyncIterator[bytes]:
-        size, until = 0, time.monotonic() + self._limits.slow
+    async def _parts(self, receive: Receive, size: _Size) -> AsyncIterator[bytes]:
+        until = time.monotonic() + self._limits.slow
         while True:
             message = await self._part(receive, until)
-            size += len(message.get("body", b""))
-            if size > self._limits.body:
+            size.bytes += len(message.get("body", b""))
+            if size.bytes > self._limits.body:
                 raise Refused(413, f"the body has more than the {self._limits.body} bytes that are taken")
             yield message.get("body", b"")
             if not message.get("more_body"):
@@ -397,6 +407,7 @@ class App:
         if route.protocol == "natural":
             known = pool.facts["description"]
             body |= {"task": contract["task"], "class_names": contract["class_names"], "form": contract["form"]}
+            body |= {"rate": contract["rate"]} if contract["form"] == "audio" else {}
             body |= {name: known[name] for name in ("run", "plan", "scores", "weights_sha256")}
         return _json(body)
 

@@ -7,11 +7,14 @@ from typing import Any, Literal
 
 from ai4sdk.worker.description import Description
 
-__all__ = ["LABEL", "PICTURE", "PROBABILITIES", "Contract", "TensorSpec", "contract_of"]
+__all__ = ["LABEL", "MEDIA", "PROBABILITIES", "Contract", "Form", "TensorSpec", "contract_of"]
 
 LABEL = "label"
 PROBABILITIES = "probabilities"
-PICTURE = "image"
+MEDIA: dict[str, str] = {"images": "image", "audio": "audio"}
+"""Forms whose samples are a file each, and the name of their tensor."""
+
+Form = Literal["table", "array", "images", "audio"]
 
 _DATATYPES = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
@@ -53,21 +56,25 @@ class Contract:
         ``classification``, ``regression`` or ``other``.
     form
         ``table``: a tensor a column, one value a sample; ``array``: one tensor; ``images``: encoded pictures.
+        ``audio``: encoded recordings.
     inputs, outputs
         The tensors.
     sample_shape
         Shape of one sample of an array.
     class_names
         Names of a classifier's classes, in the order of the columns of its probabilities.
+    rate
+        Samples a second of recordings, which those that come as numbers must have.
     """
 
     name: str
     task: str
-    form: Literal["table", "array", "images"]
+    form: Form
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     sample_shape: tuple[int, ...] = ()
     class_names: tuple[str, ...] = ()
+    rate: int = 0
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -90,13 +97,14 @@ def contract_of(known: Description) -> Contract:
         outputs=_outputs_of(known),
         sample_shape=tuple(known.input_shape) if form == "array" else (),
         class_names=tuple(known.class_names or ()),
+        rate=int((known.preprocessing or {}).get("audio", {}).get("rate", 0)),
     )
 
 
-def _inputs_of(known: Description) -> tuple[Literal["table", "array", "images"], tuple[TensorSpec, ...]]:
+def _inputs_of(known: Description) -> tuple[Form, tuple[TensorSpec, ...]]:
     steps = known.preprocessing or {}
-    if steps.get("kind") == "images":
-        return "images", (TensorSpec(PICTURE, "BYTES", (-1,)),)
+    if steps.get("kind") in MEDIA:
+        return steps["kind"], (TensorSpec(MEDIA[steps["kind"]], "BYTES", (-1,)),)
     if steps.get("kind") == "table":
         columns = {str(column["name"]): str(column["kind"]) for column in steps["columns"]}
         return "table", tuple(TensorSpec(name, _CELLS[kind], (-1,)) for name, kind in columns.items())

@@ -90,8 +90,15 @@ class Link(asyncio.Protocol):
         self._told: asyncio.Future[Any] | None = None
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
-    async def load(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    async def load(self, settings: Mapping[str, Any], shared: socket.socket | None = None) -> dict[str, Any]:
         """Have a model loaded; return what its process says of it.
+
+        Parameters
+        ----------
+        settings
+            What, and how.
+        shared
+            A socket that the process is to have, too.
 
         Raises
         ------
@@ -99,9 +106,12 @@ class Link(asyncio.Protocol):
             If the process ended instead.
         """
         self._line.setblocking(False)
+        frame = b"".join(pack(["load", dict(settings)]))
+        if shared is not None:
+            frame = frame[socket.send_fds(self._line, [frame], [shared.fileno()]) :]
         await asyncio.get_running_loop().create_connection(lambda: self, sock=self._line)
         assert self._transport is not None
-        self._transport.writelines(pack(["load", dict(settings)]))
+        self._transport.write(frame)
         return await self._ready
 
     def ask(self, number: int, requests: Sequence[Request]) -> None:

@@ -18,6 +18,16 @@ _NUMBERS = {
 }
 _NUMBERS["FP64"] = {"type": "number"}
 _JSON = "application/json"
+_FILES = {
+    "images": ("image/png", "image/jpeg"),
+    "audio": ("audio/wav", "audio/flac", "audio/ogg", "audio/mpeg"),
+}
+"""Types of the files that are a sample."""
+_ITEMS = {
+    "images": {"type": "integer", "minimum": 0, "maximum": 255},
+    "audio": {"type": "integer", "minimum": -32768, "maximum": 32767},
+}
+"""What files hold, where they come as lists of numbers."""
 
 Schema = dict[str, Any]
 
@@ -78,8 +88,8 @@ def _paths_of(name: str, version: str, contract: Mapping[str, Any], protocols: C
 
 def _natural_body(contract: Mapping[str, Any]) -> dict[str, Schema]:
     bodies = _mlflow_body(contract)
-    if contract["form"] == "images":
-        bodies["image/png"] = bodies["image/jpeg"] = {"type": "string", "format": "binary"}
+    for kind in _FILES.get(contract["form"], ()):
+        bodies[kind] = {"type": "string", "format": "binary"}
     return bodies
 
 
@@ -96,10 +106,9 @@ def _mlflow_body(contract: Mapping[str, Any]) -> dict[str, Schema]:
             "required": ["dataframe_records"],
         }
         return {_JSON: body, "text/csv": {"type": "string"}}
-    shape = contract["sample_shape"] if contract["form"] == "array" else [-1, -1]
-    item: Schema = (
-        {"type": "number"} if contract["form"] == "array" else {"type": "integer", "minimum": 0, "maximum": 255}
-    )
+    shape: list[int] = {"images": [-1, -1], "audio": [-1]}.get(contract["form"], contract["sample_shape"])
+    item: Schema = _ITEMS.get(contract["form"], {"type": "number"})
+    told = {"description": f"Recordings, {contract['rate']} numbers a second"} if contract["form"] == "audio" else {}
     for length in reversed(shape):
         item = {
             "type": "array",
@@ -108,7 +117,7 @@ def _mlflow_body(contract: Mapping[str, Any]) -> dict[str, Schema]:
         }
     body = {
         "type": "object",
-        "properties": {"inputs": {"type": "array", "minItems": 1, "items": item}},
+        "properties": {"inputs": {"type": "array", "minItems": 1, "items": item, **told}},
         "required": ["inputs"],
     }
     return {_JSON: body}

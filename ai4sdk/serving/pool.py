@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -99,6 +101,8 @@ class _Member:
 
     device: str
     link: Link
+    watches: bool
+    """Whether it watches for drift, also what the others hand over to it."""
     batches: dict[int, list[_Waiting]] = field(default_factory=dict)
     since: float = 0.0
     """When it began with the oldest of them."""
@@ -123,6 +127,9 @@ class Pool:
         """What the model's process said of it when it was ready."""
         self._observer = observer
         self._members: list[_Member] = []
+        # One process watches for drift. While it is being started again, what is handed over waits in the socket.
+        several = settings.drift is not None and len(settings.devices) > 1
+        self._handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) if several else None
         self._waiting: deque[_Waiting] = deque()
         self._retried: deque[_Waiting] = deque()
         self._open = 0
@@ -159,7 +166,7 @@ class Pool:
         early = list(spawned)
         # One first: what is wrong with a model is said once.
         for number, device in enumerate(self.settings.devices):
-            members = [self._begin(device, early.pop(0) if early else None)]
+            members = [self._begin(device, number == 0, early.pop(0) if early else None)]
             if number == 0:
                 await self._load(members[0])
         await asyncio.gather(*(self._load(member) for member in self._members[1:]))
@@ -179,15 +186,15 @@ class Pool:
         finally:
             self._open -= 1
 
-    async def drift(self) -> list[dict[str, Any]]:
-        """Return what each process that is not busy for long says of drift; see `ai4sdk.drift.watch.DriftWatch`."""
-        asked = [asyncio.ensure_future(member.link.tell()) for member in self._members if member.ready]
-        if not asked:
-            return []
-        done, late = await asyncio.wait(asked, timeout=_TOLD_WITHIN)
-        for task in late:
-            task.cancel()
-        return [told for task in asked if task in done and (told := task.result()) is not None]
+    async def drift(self) -> dict[str, Any]:
+        """Return what is known of drift, see `ai4sdk.drift.watch.DriftWatch.snapshot`; else why nothing is."""
+        if (why := self.facts.get("unwatched")) is not None:
+            return {"state": "unwatched", "why": why}
+        told = None
+        if (member := next((each for each in self._members if each.watches and each.ready), None)) is not None:
+            with contextlib.suppress(TimeoutError):  # it computes, and is not to be disturbed
+                told = await asyncio.wait_for(member.link.tell(), _TOLD_WITHIN)
+        return told or {"state": "unknown", "why": "the process that watches is busy or being started"}
 
     async def close(self) -> None:
         """Answer what there is, and end the processes."""
@@ -207,10 +214,12 @@ class Pool:
             except TimeoutError:
                 member.link.kill()
                 await member.link.ended()
+        for line in self._handover or ():
+            line.close()
 
-    def _begin(self, device: str, spawned: Spawned | None = None) -> _Member:
+    def _begin(self, device: str, watches: bool, spawned: Spawned | None = None) -> _Member:
         link = Link(spawned or spawn(), self._answered, self._gone)
-        member = _Member(device, link)
+        member = _Member(device, link, watches)
         self._members.append(member)
         return member
 
@@ -231,7 +240,9 @@ class Pool:
                         "pixels": settings.pixels,
                         "drift": None if settings.drift is None else dict(settings.drift),
                         "drift_events": settings.drift_events,
-                    }
+                        "watches": member.watches,
+                    },
+                    None if self._handover is None else self._handover[0 if member.watches else 1],
                 ),
                 settings.start,
             )
@@ -360,7 +371,7 @@ class Pool:
             self._deaths += 1
             new = None
             try:
-                new = self._begin(member.device)
+                new = self._begin(member.device, member.watches)
                 await self._load(new)
             except Ai4Error as error:
                 log.error("%s cannot be loaded again: %s", self.settings.name, error)

@@ -31,7 +31,7 @@ class Question:
     Parameters
     ----------
     samples
-        An array with samples along the first axis, or a list of records, rows or encoded pictures.
+        An array with samples along the first axis, or a list of records, rows, or encoded pictures or recordings.
     wanted
         What the protocol has to know to write the answer.
     """

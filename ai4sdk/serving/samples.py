@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ai4sdk.data.formats import NOUNS
 from ai4sdk.errors import DataError
 from ai4sdk.serving.contract import Contract
 from ai4sdk.serving.question import Refused, refused_data
@@ -30,6 +31,8 @@ def from_json(value: Any, contract: Contract) -> Any:
         raise refused_data(error) from None
     if contract.form == "table":
         return samples
+    if contract.form == "audio":
+        return [_recording(one, place, contract.rate) for place, one in enumerate(samples, start=1)]
     array = _as_array(samples)
     return _pictures(array) if contract.form == "images" else array
 
@@ -42,8 +45,8 @@ def from_csv(body: bytes | memoryview, contract: Contract) -> Any:
     Refused
         If it is none, or the model takes no rows.
     """
-    if contract.form == "images":
-        raise Refused(415, "the model takes pictures, not CSV")
+    if contract.form in NOUNS:
+        raise Refused(415, f"the model takes {NOUNS[contract.form]}s, not CSV")
     try:
         text = bytes(body).decode("utf-8-sig")
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
@@ -88,3 +91,18 @@ def _pictures(array: Any) -> list[Any]:
     if array.size and (array.min() < 0 or array.max() > 255):
         raise Refused(400, "brightnesses of pictures are whole numbers from 0 to 255")
     return list(array.astype(np.uint8))
+
+
+def _recording(values: Any, place: int, rate: int) -> Any:
+    """Return a recording that came as a list of numbers; they may be of different lengths."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.empty(0, object)
+    if array.dtype.kind not in "iuf" or not array.size:
+        raise Refused(
+            400,
+            f"sample {place} is no recording: send one as the body with its type, such as audio/wav, or lists of "
+            f"numbers, {rate} a second, whole ones of 16 bits or fractions from -1 to 1",
+        )
+    return array

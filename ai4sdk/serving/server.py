@@ -18,16 +18,14 @@ from typing import Any, Protocol
 import uvicorn
 import uvloop
 
-from ai4sdk.data.hashes import cache_folder
 from ai4sdk.data.secrets import resolve_secret
 from ai4sdk.errors import Ai4Error, EnvironmentFault
 from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.app import App
 from ai4sdk.serving.deepaas.api import Api
-from ai4sdk.serving.deepaas.environment import make_environment
 from ai4sdk.serving.deepaas.forms import Limits
 from ai4sdk.serving.deepaas.front import Front
-from ai4sdk.serving.deepaas.module import Module
+from ai4sdk.serving.deepaas.modules import environment_of, module_of
 from ai4sdk.serving.deepaas.served import ServedModule
 from ai4sdk.serving.guard import Guard, Provider
 from ai4sdk.serving.http import HttpProtocol
@@ -37,7 +35,6 @@ from ai4sdk.serving.metrics import Metrics, PoolMetrics
 from ai4sdk.serving.models import Models
 from ai4sdk.serving.pool import Pool, PoolSettings
 from ai4sdk.serving.sources import Located, Sources
-from ai4sdk.spec import serving as spec
 from ai4sdk.spec.serving import Serving
 
 __all__ = ["Beside", "Wanted", "open_socket", "pool_settings", "serve", "threads_of", "wanted_of"]
@@ -305,6 +302,7 @@ class _Server:
         self._models.modules = dict.fromkeys(self._serving.modules, lambda: False)
         for wanted in wanted_of(self._serving):
             await self._put(wanted, await self._find(wanted))
+        self._end_spawned()  # there is none left, except where modules alone are served
         for name in self._serving.modules:
             await self._put_module(name)
         self._loaded.set()
@@ -360,21 +358,21 @@ class _Server:
     async def _put_module(self, name: str) -> None:
         """Start a module in its own environment."""
         serving, wanted = self._serving, self._serving.modules[name]
-        environment = await asyncio.get_running_loop().run_in_executor(None, _environment_of, wanted)
-        module = Module(
-            wanted.module or name,
-            environment,
-            workers=wanted.workers,
-            timeout=wanted.timeout,
-            load_timeout=serving.start,
-            warm=wanted.warm,
-            said=self._tell,
-        )
+        environment = await asyncio.get_running_loop().run_in_executor(None, environment_of, wanted)
+        module = module_of(name, wanted, environment, load_timeout=serving.start, said=self._tell)
         await module.start()
         limits = Limits(body=serving.limits.body, text=serving.limits.body)
         self._front.modules[name] = ServedModule(module, Path(serving.trainings) / name, limits)
         self._models.modules[name] = lambda: module.is_ready
         self._tell(f"{name} is ready (Python {module.description.python}, {environment})")
+
+    def _end_spawned(self) -> None:
+        """End processes that have no model to load."""
+        for spawned in self._spawned:
+            spawned.line.close()
+            spawned.process.kill()
+            spawned.process.wait()
+        self._spawned = []
 
     def _asked_to_stop(self) -> None:
         if self._stopping.is_set():
@@ -387,9 +385,7 @@ class _Server:
     async def _drain(self) -> None:
         """Answer what is here, at most ``serving.grace``, and end the processes."""
         self._app.draining = True
-        for spawned in self._spawned:
-            spawned.line.close()
-            spawned.process.kill()
+        self._end_spawned()
         try:
             modules = [served.module for served in self._front.modules.values()]
             closing = asyncio.gather(
@@ -427,16 +423,6 @@ def _devices(serving: Serving) -> Iterator[str]:
         return
     gpus = [f"cuda:{number}" for number, _ in enumerate(_GPUS.iterdir())] if _GPUS.is_dir() else []
     yield from gpus or ["cpu"] * serving.workers
-
-
-def _environment_of(wanted: spec.Module) -> Path:
-    """Return a module's environment, which may have to be made first."""
-    if wanted.environment is not None:
-        return Path(wanted.environment)
-    assert wanted.source is not None, "the spec has one of the two"
-    python = Path(wanted.python) if wanted.python else None
-    kept = cache_folder() / "environments"
-    return make_environment(Path(wanted.source), kept, python=python, requirements=wanted.requirements)
 
 
 def _guard_of(serving: Serving) -> Guard | None:

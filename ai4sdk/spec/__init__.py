@@ -2,7 +2,7 @@
 
 from ai4sdk.spec.backend import Backend, LocalBackend, SlurmBackend
 from ai4sdk.spec.base import Section
-from ai4sdk.spec.dataset import CsvOptions, Dataset, FileDataset, Images, Loader, Splits, TargetDataset
+from ai4sdk.spec.dataset import Audio, CsvOptions, Dataset, FileDataset, Images, Loader, Splits, TargetDataset
 from ai4sdk.spec.evaluation import Evaluation
 from ai4sdk.spec.federation import Federation
 from ai4sdk.spec.hardware import Hardware
@@ -18,6 +18,7 @@ from ai4sdk.spec.tracking import Tracking
 from ai4sdk.spec.training import Checkpoint, EarlyStopping, Training
 
 __all__ = [
+    "Audio",
     "Axis",
     "Backend",
     "Checkpoint",

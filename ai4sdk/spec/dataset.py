@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from ai4sdk.spec.base import Section, field_that_changes_nothing
 from ai4sdk.spec.target import Target
 
-Format = Literal["csv", "parquet", "npy", "npz", "images"]
+Format = Literal["csv", "parquet", "npy", "npz", "images", "audio"]
 SplitMethod = Literal["fraction", "stratified", "group", "time", "given"]
 
 
@@ -92,6 +92,33 @@ class Images(Section):
     mode: Literal["RGB", "L"] = "RGB"
     """``RGB`` for colour (3 channels), ``L`` for grey (1 channel)."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of a picture as modules take it."""
+        height, width = self.size
+        return 3 if self.mode == "RGB" else 1, height, width
+
+
+class Audio(Section):
+    """How recordings are turned into arrays of shape (1, rate times seconds), float32 in -1..1."""
+
+    rate: int = Field(default=16_000, ge=100, le=768_000)
+    """Samples a second that every recording is brought to. Several channels become their mean."""
+
+    seconds: float = Field(default=1.0, gt=0, le=3600)
+    """Length; of longer recordings the beginning is taken, shorter ones are filled up with silence."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of a recording as modules take it."""
+        return 1, round(self.rate * self.seconds)
+
+    @model_validator(mode="after")
+    def _something_is_heard(self) -> Self:
+        if self.shape[1] < 1:
+            raise ValueError(f"{self.seconds} seconds at {self.rate} samples a second are not a single sample")
+        return self
+
 
 class CsvOptions(Section):
     """How a CSV file is written. Blanks around a cell never count."""
@@ -133,10 +160,11 @@ class FileDataset(Section):
     format in a folder are read one after another, by name."""
 
     format: Format | None = None
-    """``csv``, ``parquet``, ``npy``, ``npz`` or ``images``; by default told from the name."""
+    """``csv``, ``parquet``, ``npy``, ``npz``, ``images`` or ``audio``; by default told from the name."""
 
     label: str | None = None
-    """Column or array to predict; by default ``y`` in an npz. Folders of pictures are named after their class."""
+    """Column or array to predict; by default ``y`` in an npz. Folders of pictures or recordings
+    are named after their class."""
 
     features: list[str] | None = None
     """Columns or array to learn from; by default all but the label and the split column (``x`` in an npz).
@@ -146,8 +174,8 @@ class FileDataset(Section):
     """Columns to leave out."""
 
     standardize: bool = True
-    """Whether numeric columns are scaled to mean 0 and deviation 1, measured on the training split. Pictures and
-    arrays of more than one axis a sample are left as they are."""
+    """Whether numeric columns are scaled to mean 0 and deviation 1, measured on the training split. Pictures,
+    recordings, and arrays of more than one axis a sample are left as they are."""
 
     missing: Literal["refuse", "mean", "drop"] = "refuse"
     """What an empty cell does: end the run with its place, become the column's training mean (or the most
@@ -155,6 +183,9 @@ class FileDataset(Section):
 
     images: Images = Field(default_factory=Images)
     """How pictures are read; for ``format: images``."""
+
+    audio: Audio = Field(default_factory=Audio)
+    """How recordings are read; for ``format: audio``."""
 
     options: CsvOptions = Field(default_factory=CsvOptions)
     """How the file is written, such as ``sep: ';'``; for ``format: csv``."""

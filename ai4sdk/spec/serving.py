@@ -100,7 +100,8 @@ class Module(Section):
     """A module written for DEEPaaS, served as it is: by its own Python, in processes of its own."""
 
     environment: str | None = Field(default=None, min_length=1)
-    """The virtual environment it is installed in (its folder), or an interpreter."""
+    """The virtual environment it is installed in (its folder), or an interpreter. Relative paths of modules start at
+    the project."""
 
     source: str | None = Field(default=None, min_length=1)
     """Or what to install: a folder with ``pyproject.toml`` or ``setup.py``, or a file of requirements. The environment
@@ -116,7 +117,7 @@ class Module(Section):
     """Name of its entry point in the group ``deepaas.v2.model``; by default the name it is served as."""
 
     workers: int = Field(default=1, ge=1, le=256)
-    """Processes, each of which answers one request after the other."""
+    """Processes, each of which answers one request after the other; and how many trainings run at once."""
 
     timeout: Span = Field(default=600.0, gt=0)
     """How long a prediction may wait for a process, and how long it may compute; then it is answered 503 or 504, and a
@@ -179,8 +180,9 @@ class Serving(Section):
     protocols: list[Literal["v2", "mlflow", "natural", "deepaas"]] = Field(
         default=["v2", "mlflow", "natural", "deepaas"], min_length=1
     )
-    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``), ``natural`` (pictures, CSV
-    and JSON as they are) and ``deepaas`` (DEEPaaS V2; a slash at the end of a path tells it from ``v2``)."""
+    """What is spoken: ``v2`` (Open Inference Protocol), ``mlflow`` (``/invocations``), ``natural`` (pictures,
+    recordings, CSV and JSON as they are) and ``deepaas`` (DEEPaaS V2; a slash at the end of a path tells it from
+    ``v2``)."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen at. Others than this machine reach ``0.0.0.0``."""
@@ -220,7 +222,7 @@ class Serving(Section):
 
     drift: DriftWatching | None = Field(default_factory=DriftWatching)
     """Detectors that look at what is asked and answered, beside the answering, where the package has a drift reference;
-    null for none. Each process watches what it answers."""
+    null for none. One of the processes of a version watches what all of them answer."""
 
     drift_events: str | None = Field(default=None, min_length=1)
     """File that each change of a detector's state is appended to, as a line of JSON."""

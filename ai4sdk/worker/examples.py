@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from ai4sdk.data.preprocessing import ColumnRule, Preprocessing
 
-__all__ = ["Samples", "raw_samples"]
+__all__ = ["LONGEST", "Samples", "raw_samples"]
+
+LONGEST = 100_000
+"""Numbers of a recording in an example; the preprocessing fills up what is short."""
 
 Samples = Sequence[Mapping[str, Any]] | NDArray[Any]
 """Records, or an array whose first axis counts the samples."""
@@ -31,13 +34,17 @@ def raw_samples(inputs: NDArray[Any], preprocessing: Preprocessing | None) -> Sa
     -------
     list of dict or array
         For tables records, with numbers rounded to six digits; for pictures whole numbers in 0..255 of shape
-        ``(N, height, width)`` or ``(N, height, width, 3)``; else an array like the inputs.
+        ``(N, height, width)`` or ``(N, height, width, 3)``; for recordings whole numbers of 16 bits of shape
+        ``(N, samples)``, of long ones the beginning; else an array like the inputs.
     """
     if preprocessing is None:
         return inputs
     if preprocessing.kind == "images":
         pixels = np.clip(inputs * 255, 0, 255).round().astype(np.uint8)
         return pixels[:, 0] if pixels.shape[1] == 1 else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    if preprocessing.kind == "audio":
+        sounds: NDArray[np.int16] = np.clip(inputs[:, 0, :LONGEST] * 32768, -32768, 32767).round().astype(np.int16)
+        return sounds
     if preprocessing.kind == "array":
         if preprocessing.mean is None or preprocessing.std is None:
             return inputs

@@ -1,4 +1,4 @@
-"""Read what `ai4sdk predict --input` names: JSON, JSON lines, CSV, arrays or pictures, a batch at a time."""
+"""Read what `ai4sdk predict --input` names: JSON, CSV, arrays, pictures or recordings, a batch at a time."""
 
 from __future__ import annotations
 
@@ -16,26 +16,17 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
+from ai4sdk.data.formats import PICTURES, RECORDINGS, told_by_content, told_by_name
 from ai4sdk.errors import DataError, NotFound
 
 __all__ = ["Batch", "read_inputs", "samples_of_json"]
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 TABLES = frozenset({".csv", ".tsv"})
 ARRAYS = frozenset({".npy", ".npz"})
 LINES = frozenset({".jsonl", ".ndjson"})
 
-_BEGINNINGS = {
-    b"\x93NUMPY": ".npy",
-    b"PK\x03\x04": ".npz",
-    b"\x89PNG": ".png",
-    b"\xff\xd8": ".jpg",
-    b"GIF8": ".gif",
-    b"II*\0": ".tif",
-    b"MM\0*": ".tif",
-    b"RIFF": ".webp",
-}
-"""What files of a kind begin with."""
+_BEGINNINGS = {b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz"}
+"""What arrays begin with."""
 
 FORMS = "a list of records or rows, or one of inputs, instances, dataframe_split, dataframe_records"
 
@@ -52,13 +43,13 @@ class Batch:
     Parameters
     ----------
     samples
-        Records, rows, an array, or paths of pictures.
+        Records, rows, an array, or paths of pictures or recordings.
     source
         What they come from, as the user named it.
     start
         Number of samples of that source before these.
     names
-        For pictures their paths, one a sample; they are repeated in the answer.
+        For pictures and recordings their paths, one a sample; they are repeated in the answer.
     """
 
     samples: Any
@@ -73,7 +64,8 @@ def read_inputs(inputs: Sequence[str], *, stdin: IO[bytes], batch_size: int) -> 
     Parameters
     ----------
     inputs
-        Files, folders of pictures, or ``-`` for ``stdin``, which may carry JSON, JSON lines or CSV with a header.
+        Files, folders of pictures or recordings, or ``-`` for ``stdin``, which may carry JSON, JSON lines or CSV with
+        a header.
     stdin
         What ``-`` reads.
     batch_size
@@ -92,12 +84,13 @@ def read_inputs(inputs: Sequence[str], *, stdin: IO[bytes], batch_size: int) -> 
             continue
         path = Path(name)
         if path.is_dir():
-            yield from _read_pictures(_pictures_in(path), batch_size)
+            yield from _read_media(_media_in(path), batch_size)
             continue
         if not path.is_file():
-            raise NotFound(
-                f"there is no file {name}", hint="give a file, a folder of pictures, or - for standard input"
-            )
+            hint = "give a file, a folder of pictures or recordings, or - for standard input"
+            if "://" in name:
+                raise NotFound(f"{name} is an address, and only files of this machine are read", hint="copy it first")
+            raise NotFound(f"there is no file {name}", hint=hint)
         yield from _read_file(path, batch_size)
 
 
@@ -140,9 +133,11 @@ def samples_of_json(value: Any, source: str) -> Any:
 
 
 def _read_file(path: Path, batch_size: int) -> Iterator[Batch]:
-    suffix = path.suffix.lower() or _suffix_by_content(path)
-    if suffix in PICTURES:
-        yield from _read_pictures([path], batch_size)
+    suffix = path.suffix.lower()
+    head = b"" if suffix else _head(path)  # services are handed files without names
+    suffix = suffix or _suffix_by_content(head)
+    if told_by_name(path.name) or told_by_content(head):
+        yield from _read_media([path], batch_size)
     elif suffix in ARRAYS:
         yield from _read_arrays(path, batch_size)
     else:
@@ -151,10 +146,13 @@ def _read_file(path: Path, batch_size: int) -> Iterator[Batch]:
             yield from _read_text(file, form, str(path), batch_size, "\t" if suffix == ".tsv" else None)
 
 
-def _suffix_by_content(path: Path) -> str:
-    """Return what a file without a suffix could end in: services are handed files without names."""
+def _head(path: Path) -> bytes:
     with _reported(path), path.open("rb") as file:
-        head = file.read(64)
+        return file.read(64)
+
+
+def _suffix_by_content(head: bytes) -> str:
+    """Return what a file that is no picture and no recording could end in."""
     for beginning, suffix in _BEGINNINGS.items():
         if head.startswith(beginning):
             return suffix
@@ -167,8 +165,9 @@ def _read_stream(stream: IO[bytes], batch_size: int) -> Iterator[Batch]:
     first = content.getvalue().lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     if not first:
         raise DataError("standard input is empty", hint=f"pipe in CSV with a header, or JSON: {FORMS}")
-    if content.getvalue().startswith((b"\x93NUMPY", b"PK\x03\x04", b"\x89PNG", b"\xff\xd8")):
-        raise DataError("standard input holds no text", hint="give arrays and pictures as files")
+    head = content.getvalue()[:64]
+    if told_by_content(head) or head.startswith(tuple(_BEGINNINGS)):
+        raise DataError("standard input holds no text", hint="give arrays, pictures and recordings as files")
     yield from _read_text(content, "json" if first in b"[{" else "csv", "standard input", batch_size, None)
 
 
@@ -273,14 +272,20 @@ def _read_arrays(path: Path, batch_size: int) -> Iterator[Batch]:
         yield Batch(np.asarray(array[start : start + batch_size]), str(path), start)
 
 
-def _pictures_in(folder: Path) -> list[Path]:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+def _media_in(folder: Path) -> list[Path]:
+    found = sorted(path for path in folder.rglob("*") if told_by_name(path.name) and path.is_file())
+    kinds = {told_by_name(path.name) for path in found}
     if not found:
-        raise DataError(f"there is no picture in {folder}", hint=f"pictures end in {', '.join(sorted(PICTURES))}")
+        raise DataError(
+            f"there is no picture or recording in {folder}",
+            hint=f"pictures end in {', '.join(PICTURES)}; recordings in {', '.join(RECORDINGS)}",
+        )
+    if len(kinds) > 1:
+        raise DataError(f"{folder} holds pictures and recordings", hint="give the files, or a folder of one of them")
     return found
 
 
-def _read_pictures(paths: Sequence[Path], batch_size: int) -> Iterator[Batch]:
+def _read_media(paths: Sequence[Path], batch_size: int) -> Iterator[Batch]:
     for start in range(0, len(paths), batch_size):
         names = [str(path) for path in paths[start : start + batch_size]]
         yield Batch(names, names[0], start, names)

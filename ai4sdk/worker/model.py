@@ -80,8 +80,8 @@ class Model:
         Parameters
         ----------
         inputs
-            Samples as the training data has them: records, rows, a DataFrame, an array, pictures or their paths. One
-            record, one path, or one array of a sample's shape counts as one sample.
+            Samples as the training data has them: records, rows, a DataFrame, an array, pictures or
+            recordings or their paths. One record, one path, or one array of a sample's shape counts as one sample.
         batch_size
             Samples that are computed at once.
 
@@ -104,29 +104,21 @@ class Model:
         return np.concatenate(list(self._arrays(inputs, BATCH_SIZE)))
 
     def _arrays(self, inputs: Any, batch_size: int) -> Iterator[Array]:
-        """Turn raw samples into arrays the module takes; pictures, which are many files, a batch at a time."""
+        """Turn raw samples into arrays the module takes; what may be many files, a batch at a time."""
         if isinstance(inputs, Tensor):
             inputs = as_array(inputs)
         elif isinstance(inputs, Iterator):
             inputs = list(inputs)
         if self.preprocessing is None:
             yield self._fitting(_stacked(_several(inputs, self.description), self.description))
-        elif self.preprocessing.kind != "images":
+        elif self.preprocessing.media is None:
             yield self._fitting(self.preprocessing.transform(inputs))
         else:
-            pictures = self._pictures(inputs)
-            for start in range(0, len(pictures), batch_size):
-                yield self._fitting(self.preprocessing.transform(pictures[start : start + batch_size]))
+            from ai4sdk.data.media import several
 
-    def _pictures(self, inputs: Any) -> Any:
-        """Bring one picture or several into a sequence."""
-        if isinstance(inputs, np.ndarray):
-            # (height, width), (height, width, 3) and, of the size asked for, (3, height, width) are one picture
-            is_colour = inputs.ndim == 3 and (
-                inputs.shape[2] in (3, 4) or inputs.shape == tuple(self.description.input_shape)
-            )
-            return inputs[None] if inputs.ndim == 2 or is_colour else inputs
-        return inputs if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes) else [inputs]
+            samples = several(inputs, self.preprocessing.media)
+            for start in range(0, len(samples), batch_size):
+                yield self._fitting(self.preprocessing.transform(samples[start : start + batch_size]))
 
     def _fitting(self, array: Array) -> Array:
         """Refuse arrays of a shape that the module does not take."""

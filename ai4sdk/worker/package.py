@@ -136,7 +136,7 @@ def write_package(
             output_names=list(output_names) if output_names is not None else None,
             plan=plan_digest,
             run=run_id,
-            packages=dict(packages),
+            packages={**packages, **_decoders(preprocessing)},
             scores={key: figures[key] for key in HEADLINES if figures.get(key) is not None},
             code_paths=list(code_paths) if code is not None else [],
             code_sha256=code_digest(code) if code is not None else None,
@@ -323,9 +323,9 @@ def _equal(value: Any, read: Any) -> bool:
 def _write_for_mlflow(folder: Path, known: Description, samples: Samples, *, has_code: bool) -> None:
     is_array = isinstance(samples, np.ndarray)
     if isinstance(samples, np.ndarray):
-        # pictures are brought to size by the preprocessing, so any height and width goes
-        is_picture = (known.preprocessing or {}).get("kind") == "images"
-        shape = [-1, -1, *samples.shape[3:]] if is_picture else list(samples.shape[1:])
+        # pictures and recordings are brought to size by the preprocessing, so any height, width and length goes
+        free = {"images": 2, "audio": 1}.get((known.preprocessing or {}).get("kind", ""), 0)
+        shape = [*[-1] * free, *samples.shape[1 + free :]]
         schema = tensor_schema(shape, str(samples.dtype))
     else:
         rules = (known.preprocessing or {}).get("columns", ())
@@ -349,6 +349,16 @@ def _write_for_mlflow(folder: Path, known: Description, samples: Samples, *, has
     write_text(folder / "serving_input_example.json", json.dumps(request_body(samples)))
 
 
+def _decoders(preprocessing: Preprocessing | None) -> dict[str, str]:
+    """Return what whoever loads the package needs for its samples, and ai4sdk does not bring by itself."""
+    if preprocessing is None or preprocessing.kind != "audio":
+        return {}
+    try:
+        return {"soundfile": version_of("soundfile")}
+    except PackageNotFoundError:  # installed by other means than pip's
+        return {}
+
+
 def _mlflow_version() -> str:
     try:
         return version_of("mlflow")
@@ -364,8 +374,9 @@ def _readme(known: Description, description: str, scores: Mapping[str, Any], dri
     if known.column_names:
         lines.append(f"- In: records with the columns {', '.join(f'`{name}`' for name in known.column_names)}.")
     else:
+        what = {"images": "pictures", "audio": "recordings"}.get((known.preprocessing or {}).get("kind", ""), "arrays")
         lines.append(
-            f"- In: arrays; the module takes {known.input_dtype} of shape {tuple(known.input_shape)} a sample."
+            f"- In: {what}; the module takes {known.input_dtype} of shape {tuple(known.input_shape)} a sample."
         )
     if known.class_names:
         lines.append(f"- Out: one of {len(known.class_names)} classes: {', '.join(map(str, known.class_names))}.")

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from ai4sdk.data.formats import NOUNS, told_by_name
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.worker.inputs import Batch, read_inputs
 from ai4sdk.worker.model import BATCH_SIZE, Model, load_model
@@ -41,7 +42,7 @@ def predict(
     source
         A run directory or a package folder.
     inputs
-        Files, folders of pictures, or ``-``; see `ai4sdk.worker.inputs.read_inputs`.
+        Files, folders of pictures or recordings, or ``-``; see `ai4sdk.worker.inputs.read_inputs`.
     output
         File to write, which appears once it is whole; standard output without it.
     format
@@ -129,12 +130,16 @@ def located(model: Model, batch: Batch, error: DataError) -> DataError:
     """Find the first sample of a batch that is wrong, and name it by its number in the file."""
     if batch.names is not None:  # the samples are paths; most errors name theirs
         named = any(name in error.message for name in batch.names)
-        return error if named else DataError(f"{batch.names[0]} is a picture: {error.message}", hint=error.hint)
+        noun = NOUNS.get(told_by_name(batch.names[0]) or "", "file")
+        return error if named else DataError(f"{batch.names[0]} is a {noun}: {error.message}", hint=error.hint)
     for index in range(len(batch.samples)):
         try:
             model(batch.samples[index : index + 1])
         except DataError as single:
-            message = single.message.removeprefix("sample 1").removeprefix("picture 1").removeprefix(",").strip()
+            message = single.message
+            for one in ("sample 1", *(f"{noun} 1" for noun in NOUNS.values()), ","):
+                message = message.removeprefix(one)
+            message = message.strip()
             return DataError(f"{batch.source}, record {batch.start + index + 1}: {message}", hint=single.hint)
     return error
 

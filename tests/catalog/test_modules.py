@@ -34,7 +34,7 @@ def test_a_module_is_found_with_its_packages_and_options(fish):
 
 def test_the_shipped_modules_are_there_without_problems():
     modules = find_modules([shipped_modules()])
-    assert {"digits", "heart", "images", "tabular"} <= {module.name for module in modules}
+    assert {"digits", "heart", "images", "sounds", "tabular"} <= {module.name for module in modules}
     assert {module.source for module in modules} == {"shipped"}
     assert [module for module in modules if module.problems] == []
 

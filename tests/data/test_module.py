@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
+from sounds import folders_of_tones
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ai4sdk.data.fingerprint import fingerprint
 from ai4sdk.data.module import Data, load_data
 from ai4sdk.data.readers import UnreadableSample
-from ai4sdk.errors import DataError
+from ai4sdk.errors import DataError, EnvironmentFault
 from ai4sdk.spec import FileDataset, Storage, TargetDataset
 
 Write = Callable[..., FileDataset]
@@ -170,8 +172,8 @@ def test_pictures_are_read_only_when_needed(
     read = []
     from ai4sdk.data import readers
 
-    whole = readers.read_picture
-    monkeypatch.setattr(readers, "read_picture", lambda path, how: read.append(path) or whole(path, how))
+    whole = readers.read_sample
+    monkeypatch.setattr(readers, "read_sample", lambda path, how: read.append(path) or whole(path, how))
     data = load(pictures, tmp_path)
     assert read == []
     (x, _), *_ = batches(data, "val")
@@ -189,6 +191,50 @@ def test_a_damaged_picture_is_named_without_a_traceback(pictures: FileDataset, t
     assert caught.value.message.startswith(str(tmp_path / "pictures" / "dark"))
     assert "Traceback" not in str(caught.value)
     assert caught.value.hint == "fetch it again, or delete it"
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> FileDataset:
+    folders_of_tones(tmp_path / "tones", each=10)
+    how = {"rate": 8000, "seconds": 0.1}
+    return FileDataset.model_validate(
+        {"uri": "tones", "audio": how, "splits": {"method": "stratified"}, "loader": {"batch_size": 7}}
+    )
+
+
+def test_recordings(recordings: FileDataset, tmp_path: Path) -> None:
+    data = load(recordings, tmp_path)
+    assert (data.task, data.class_names, data.column_names) == ("classification", ["high", "low"], None)
+    x, y = batches(data)[0]
+    assert (x.shape, x.dtype, y.dtype) == ((7, 1, 800), torch.float32, torch.int64)
+    crossings = (x[:, 0, 1:].sign() != x[:, 0, :-1].sign()).sum(dim=1)
+    assert torch.equal((crossings < 150).long(), y)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_recording_that_is_none_is_named_without_a_traceback(
+    recordings: FileDataset, tmp_path: Path, workers: int
+) -> None:
+    data = load(
+        recordings.model_copy(update={"loader": recordings.loader.model_copy(update={"num_workers": workers})}),
+        tmp_path,
+    )
+    for path in (tmp_path / "tones" / "low").iterdir():
+        path.write_text("notes")
+    with pytest.raises(UnreadableSample) as caught:
+        batches(data)
+    assert str(caught.value).startswith(str(tmp_path / "tones" / "low"))
+    assert "is no recording" in str(caught.value)
+    assert caught.value.hint == "give a WAV, FLAC, OGG or MP3 file"
+
+
+def test_without_the_decoder_no_training_starts(
+    recordings: FileDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(EnvironmentFault) as caught:
+        load(recordings, tmp_path)
+    assert caught.value.hint == "pip install 'ai4sdk[audio]'"
 
 
 class Net(LightningModule):

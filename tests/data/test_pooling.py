@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sounds import folders_of_tones
 
 from ai4sdk.data.module import Data, load_data
 from ai4sdk.data.pooling import pooled
@@ -131,6 +132,15 @@ def test_what_cannot_be_put_together_is_named(
     one = measured(table("a,b,y\n1,2,no\n2,3,yes\n", "one.csv", **WHOLE), tmp_path)
     with pytest.raises(DataError, match=expected):
         pooled({"one": one, "other": measured(table(other, "other.csv", **WHOLE), tmp_path)})
+
+
+def test_recordings_that_are_read_otherwise_are_named(tmp_path: Path) -> None:
+    folders_of_tones(tmp_path / "tones", each=3)
+    datasets = [FileDataset.model_validate({"uri": "tones", "audio": {"rate": rate}}) for rate in (8000, 4000)]
+    one, other = ((load(dataset, tmp_path).preprocessing, np.empty(0)) for dataset in datasets)
+    assert pooled({"one": one, "other": one}) is one[0]
+    with pytest.raises(DataError, match=r"differ in how files are read: rate=4000 .* and rate=8000 "):
+        pooled({"one": one, "other": other})
 
 
 def test_other_texts_of_a_column_are_named(tmp_path: Path, table: Callable[..., FileDataset]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sounds import folders_of_tones
 
 from ai4sdk.data.summary import Summary, summarize
 from ai4sdk.errors import DataError
@@ -563,6 +564,47 @@ def test_a_jpeg_cut_short(tmp_path: Path) -> None:
     content = (root / "dog" / "2.jpg").read_bytes()
     (root / "dog" / "2.jpg").write_bytes(content[:-10])
     assert "dog/2.jpg is cut short" in refused(FileDataset(uri="x"), tmp_path).message
+
+
+# Recordings --------------------------------------------------------------------------------------------------------
+
+
+def test_folders_of_recordings_are_classes_and_few_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ai4sdk.data.storage import Location
+
+    folders_of_tones(tmp_path / "x", each=100)
+    opened: list[str] = []
+    whole = Location.open
+    monkeypatch.setattr(Location, "open", lambda self, entry: opened.append(entry.name) or whole(self, entry))
+    dataset = FileDataset.model_validate({"uri": "x", "audio": {"rate": 8000, "seconds": 0.25}})
+    found = look(dataset, tmp_path)
+    assert (found.format, found.rows, found.shape, found.features) == ("audio", 200, (1, 2000), 2000)
+    assert (found.class_names, found.class_counts) == (("high", "low"), {"high": 100, "low": 100})
+    assert 0 < len(opened) <= 100
+
+
+def test_what_is_wrong_with_recordings(tmp_path: Path) -> None:
+    folders_of_tones(tmp_path / "x", each=2)
+    (tmp_path / "x" / "stray.flac").write_bytes(b"fLaC")
+    assert "stray.flac lies beside the folders" in refused(FileDataset(uri="x"), tmp_path).message
+    (tmp_path / "x" / "stray.flac").unlink()
+    error = refused(FileDataset(uri="x", label="y"), tmp_path)
+    assert (error.message, error.hint) == (
+        "dataset.label means nothing for format audio",
+        "the folder of a recording is its class; remove it",
+    )
+    whole = (tmp_path / "x" / "low" / "1.wav").read_bytes()
+    (tmp_path / "x" / "low" / "1.wav").write_bytes(whole[:-1])
+    assert "low/1.wav is cut short" in refused(FileDataset(uri="x"), tmp_path).message
+    (tmp_path / "x" / "low" / "1.wav").write_bytes(whole)
+    (tmp_path / "x" / "cover.png").write_bytes(png())
+    assert "several formats: audio, images" in refused(FileDataset(uri="x"), tmp_path).message
+
+
+def test_recordings_without_classes(tmp_path: Path) -> None:
+    folders_of_tones(tmp_path, each=3, pitches={"x": 440.0})
+    assert look(FileDataset(uri="x"), tmp_path).label_kind is None
+    assert "recordings of each class" in (refused(FileDataset(uri="x"), tmp_path, "classification").hint or "")
 
 
 # Addresses ---------------------------------------------------------------------------------------------------------

@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from sounds import sound_file, tone
 
 from ai4sdk.drift.compare import compare
 from ai4sdk.drift.features import MOST_PLACES, Form, features_of_inputs, features_of_outputs, joined
 from ai4sdk.drift.sketch import sketch
 from ai4sdk.errors import DataError
-from ai4sdk.spec import Images
+from ai4sdk.spec import Audio, Images
 from ai4sdk.worker.prediction import Prediction, predict_classes, predict_values
 
 TABLE = Form("table", (("age", "number"), ("smokes", "bool"), ("colour", "text")))
@@ -30,6 +31,36 @@ def test_cells_that_are_empty_or_no_numbers_are_missing():
     assert np.isnan(made["age"][1:]).all()
     assert made["smokes"].tolist() == [1, 0, 1]
     assert made["colour"] == ["red", None, "3"]
+
+
+def test_cells_of_pandas_numpy_and_strangers_are_values_or_missing():
+    frame = pd.DataFrame(
+        {
+            "age": pd.array([1, None, 3], dtype="Int64"),
+            "smokes": pd.array([True, None, False], dtype="boolean"),
+            "colour": pd.array(["red", None, "blue"], dtype="string[python]"),
+        }
+    )
+    made = features_of_inputs(frame, TABLE)
+    assert np.isnan(made["age"]).tolist() == np.isnan(made["smokes"]).tolist() == [False, True, False]
+    assert made["colour"] == ["red", None, "blue"]
+    strange = [np.array([1, 2]), 10**5000, np.float32(3), np.int8(3), float("inf"), b"red"]
+    made = features_of_inputs([{"age": cell, "smokes": cell, "colour": cell} for cell in strange], TABLE)
+    assert made["colour"] == [None, None, "3", "3", "inf", "b'red'"]
+    assert np.isfinite(made["age"]).tolist() == [False, False, True, True, False, False]
+
+
+def test_words_that_are_values_of_the_training_are_no_empty_cells():
+    assert features_of_inputs([{"colour": "None"}], Form("table", (("colour", "text"),)))["colour"] == [None]
+    known = Form("table", (("colour", "text"),), words=("None",))
+    assert features_of_inputs([{"colour": "None"}, {"colour": ""}], known)["colour"] == ["None", None]
+
+
+def test_no_sample_has_no_values():
+    for shape in ((2,), (3, 10, 10)):
+        made = features_of_inputs(np.zeros((0, *shape)), Form("array", shape=shape))
+        assert {len(values) for values in made.values()} == {0}
+    assert len(features_of_outputs(Prediction("other", np.zeros((0, 2))))["output[0]"]) == 0
 
 
 def test_records_rows_columns_and_frames_are_read_alike():
@@ -49,6 +80,7 @@ def test_records_rows_columns_and_frames_are_read_alike():
     [
         ([{"age": 1, "smokes": 1, "color": "red"}], "no column 'colour'"),
         ({"age": [1], "colour": ["red"]}, "no column 'smokes'"),
+        ({"age": [1, 2], "smokes": [1], "colour": ["red"]}, "not of one length"),
         ([[1, 2]], "3 cells"),
         ("text", "no table"),
     ],
@@ -75,9 +107,18 @@ def test_a_large_array_is_described_by_statistics():
     assert made["mean of channel 2"] == pytest.approx(values[:, 2].mean(axis=(1, 2)))
 
 
-@pytest.mark.parametrize("samples", [np.zeros((2, 3)), [["a", "b"]], [[1], [1, 2]]])
-def test_an_array_of_another_form_is_told(samples):
-    with pytest.raises(DataError):
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        (np.zeros((2, 3)), r"shape \(3,\) do not fit"),
+        ([["a", "b"]], "no array of numbers"),
+        ([[1], [1, 2]], "no array of numbers"),
+        ([{"a": 1, "b": 2}], "records, the reference is of arrays"),
+        (["picture.png"], "texts or pictures, the reference is of arrays"),
+    ],
+)
+def test_an_array_of_another_form_is_told(samples, told):
+    with pytest.raises(DataError, match=told):
         features_of_inputs(samples, Form("array", shape=(2,)))
 
 
@@ -100,6 +141,23 @@ def test_pictures_are_described_by_brightness_contrast_and_colour(tmp_path):
     stripes[..., ::2] = 1  # as the module takes it
     assert features_of_inputs(stripes, form)["sharpness"].tolist() == [1]
     assert len(features_of_inputs(picture((0, 0, 0)), form)["brightness"]) == 1
+
+
+def test_recordings_are_described_by_loudness_and_tone(tmp_path):
+    form = Form("audio", audio=Audio(rate=8000, seconds=0.1))
+    (tmp_path / "low.wav").write_bytes(sound_file(tone(300, loud=0.5)))
+    loud = sound_file(np.clip(tone(1000, loud=2.0), -1, 1))
+    made = features_of_inputs([str(tmp_path / "low.wav"), loud, sound_file(np.zeros(800)), tone(seconds=0.05)], form)
+    assert list(made) == ["level", "clipped", "silence", "spectral centre", "spectral width"]
+    assert made["level"].tolist() == pytest.approx([-9.03, -1.25, -100, -12.04], abs=0.01)
+    assert made["clipped"].tolist() == pytest.approx([0, 0.75, 0, 0], abs=0.01)
+    assert made["silence"].tolist() == pytest.approx([0, 0, 1, 0.5])
+    assert made["spectral centre"][0] == pytest.approx(300, abs=1)
+    assert made["spectral width"][0] < 5 < made["spectral width"][1]
+    assert np.isnan([made["spectral centre"][2], made["spectral width"][2]]).all()
+    ready = np.stack([tone(300), tone(600)])[:, None].astype(np.float32)  # as the module takes it
+    assert features_of_inputs(ready, form)["spectral centre"].tolist() == pytest.approx([300, 600], abs=1)
+    assert len(features_of_inputs(loud, form)["level"]) == 1
 
 
 def test_answers_of_a_classifier_are_its_class_and_confidence():
@@ -130,13 +188,22 @@ def test_batches_are_put_together():
 
 
 @pytest.mark.parametrize(
-    "form", [TABLE, Form("array", shape=(2, 3)), Form("images", images=Images(size=[4, 6], mode="L"))]
+    "form",
+    [
+        TABLE,
+        Form("array", shape=(2, 3)),
+        Form("images", images=Images(size=[4, 6], mode="L")),
+        Form("audio", audio=Audio(rate=8000, seconds=0.1)),
+        Form("table", (("a", "text"),), words=("NA",)),
+    ],
 )
 def test_json_gives_a_form_back(form):
     assert Form.from_json(form.to_json()) == form
 
 
-@pytest.mark.parametrize("broken", [{}, {"kind": "sound"}, {"kind": "images"}, {"kind": "table", "columns": [1]}])
+@pytest.mark.parametrize(
+    "broken", [{}, {"kind": "sound"}, {"kind": "images"}, {"kind": "audio"}, {"kind": "table", "columns": [1]}]
+)
 def test_a_damaged_form_is_told(broken):
     with pytest.raises(DataError, match="damaged"):
         Form.from_json(broken)

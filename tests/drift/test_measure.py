@@ -1,13 +1,17 @@
 """What a reference is measured on: samples as people have them, of the training split; the same ones every time."""
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
+from sounds import folders_of_tones
 from torch.utils.data import DataLoader, TensorDataset
 
 from ai4sdk.data.module import Data, SplitData, load_data
 from ai4sdk.drift import measure as room
+from ai4sdk.drift.features import features_of_inputs
 from ai4sdk.drift.measure import measure
 from ai4sdk.spec import FileDataset, Loader, Storage, TargetDataset
 from ai4sdk.worker.prediction import predict_classes
@@ -73,6 +77,15 @@ def test_a_column_that_is_text_at_its_end_is_text_as_the_model_takes_it(tmp_path
     assert measured(data).reference(read).inputs["a"].texts == ("0", "1", "2", "x")
 
 
+def test_a_word_for_nothing_that_is_a_value_of_the_training_stays_one(tmp_path):
+    rows = [{"a": "None" if i % 2 else "some", "y": i % 2} for i in range(100)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data.parquet")
+    data = of_file(tmp_path, uri="data.parquet", label="y")
+    made = measured(data).reference(read)
+    assert made.inputs["a"].texts == ("None", "some")
+    assert features_of_inputs(rows[:2], made.form)["a"] == ["some", "None"]
+
+
 def test_only_so_many_samples_are_kept_while_training_and_the_rest_is_not_looked_at(tmp_path, monkeypatch):
     import ai4sdk.data.module as loading
 
@@ -97,7 +110,7 @@ def test_arrays_are_measured_before_they_are_scaled_and_filled(tmp_path):
 
 
 def test_pictures_are_read_once_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "MOST_PICTURES", 10)
+    monkeypatch.setattr(room, "MOST_FILES", 10)
     for name, grey in (("dark", 20), ("light", 220)):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for number in range(20):
@@ -108,6 +121,17 @@ def test_pictures_are_read_once_more(tmp_path, monkeypatch):
     assert list(made.inputs) == ["brightness", "contrast", "sharpness"]
     assert made.inputs["brightness"].samples == 10
     assert made.notes[0].startswith("The pictures are 10 of the")
+
+
+def test_recordings_are_read_once_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(room, "MOST_FILES", 10)
+    folders_of_tones(tmp_path / "tones", each=20)
+    data = of_file(tmp_path, uri="tones", audio={"rate": 8000, "seconds": 0.1})
+    made = measured(data).reference(read)
+    assert made.form.audio.rate == 8000
+    assert list(made.inputs) == ["level", "clipped", "silence", "spectral centre", "spectral width"]
+    assert made.inputs["level"].samples == 10
+    assert made.notes[0].startswith("The recordings are 10 of the")
 
 
 def test_arrays_made_by_code_are_measured_as_they_are(tmp_path):
@@ -157,7 +181,7 @@ def test_of_large_arrays_only_some_are_kept_while_training(tmp_path, monkeypatch
 
 
 def test_of_large_samples_made_by_code_the_first_are_enough(tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "MOST_PICTURES", 20)
+    monkeypatch.setattr(room, "MOST_FILES", 20)
     parts = [TensorDataset(torch.rand(100, 1, 20, 20), torch.zeros(100)) for _ in range(3)]
     data = of_target(tmp_path, tuple(parts))
     made = measured(data).reference(read)

@@ -17,6 +17,7 @@ TABLE = Contract(
     "t", "classification", "table", (TensorSpec("p", "FP64", (-1,)), TensorSpec("q", "FP64", (-1,))), LABEL
 )
 PICTURES = Contract("t", "classification", "images", (TensorSpec("image", "BYTES", (-1,)),), LABEL)
+RECORDINGS = Contract("t", "classification", "audio", (TensorSpec("audio", "BYTES", (-1,)),), LABEL)
 ROWS = [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]
 
 
@@ -74,6 +75,12 @@ def test_csv_has_a_header(protocol):
         (asked(b"a\n1", "text/csv"), PICTURES, 415, "takes pictures"),
         (asked({"inputs": [[[0.5]]]}), PICTURES, 400, "takes pictures"),
         (asked({"inputs": [[[256]]]}), PICTURES, 400, "from 0 to 255"),
+        (asked(b"a\n1", "text/csv"), RECORDINGS, 415, "takes recordings"),
+        (asked({"inputs": [[1, 2], ["a"]]}), RECORDINGS, 400, "sample 2 is no recording"),
+        (asked({"inputs": [[]]}), RECORDINGS, 400, "sample 1 is no recording"),
+        (asked({"inputs": [[[1], [2, 3]]]}), RECORDINGS, 400, "sample 1 is no recording"),
+        (asked({"inputs": [[True, False]]}), RECORDINGS, 400, "sample 1 is no recording"),
+        (asked({"rate": 8000}), RECORDINGS, 400, "sample 1 is no recording"),
     ],
 )
 def test_a_mistake_is_named(request_, contract, status, words):
@@ -92,9 +99,18 @@ def test_other_types_are_not_understood():
 @pytest.mark.parametrize(
     ("kind", "name", "start", "expected"),
     [
-        ("image/png", "", b"", "image"),
-        ("application/octet-stream", "fish.JPG", b"", "image"),
-        ("", "", b"\x89PNG\r\n", "image"),
+        ("image/png", "", b"", "images"),
+        ("application/octet-stream", "fish.JPG", b"", "images"),
+        ("", "", b"\x89PNG\r\n", "images"),
+        ("", "", b"BM\xf6\0\0\0\0\0\0\0\x36\0", "images"),
+        ("", "", b"RIFF\x10\0\0\0WEBPVP8 ", "images"),
+        ("audio/x-wav", "", b"", "audio"),
+        ("application/ogg", "", b"", "audio"),
+        ("", "deep/call.FLAC", b"", "audio"),
+        ("", "", b"RIFF\x10\0\0\0WAVEfmt ", "audio"),
+        ("application/x-www-form-urlencoded", "", b"OggS\0\2", "audio"),
+        ("", "", b"ID3\4", "audio"),
+        ("", "", b"\xff\xfb\x90\xc4", "audio"),
         ("", "a/b.npy", b"", "npy"),
         ("application/octet-stream", "", b"\x93NUMPY", "npy"),
         ("", "rows.csv", b"p,q", "csv"),
@@ -142,6 +158,45 @@ def test_a_picture_is_a_body():
     assert natural.decode(asked(b"\x89PNG...", "image/png"), PICTURES).samples == [b"\x89PNG..."]
     with pytest.raises(Refused, match="takes no pictures"):
         natural.decode(asked(b"\x89PNG", "image/png"), ARRAY)
+
+
+def test_a_recording_is_a_body():
+    assert natural.decode(asked(b"fLaC...", "audio/flac"), RECORDINGS).samples == [b"fLaC..."]
+    for contract in (ARRAY, PICTURES):
+        with pytest.raises(Refused, match="takes no recordings"):
+            natural.decode(asked(b"RIFF....WAVEfmt", ""), contract)
+    with pytest.raises(Refused, match="takes no pictures"):
+        natural.decode(asked(b"\x89PNG", "image/png"), RECORDINGS)
+
+
+def test_recordings_are_lists_of_numbers_of_any_length_too():
+    one, other = natural.decode(asked({"inputs": [[1, -2, 3], [0.5, 0.25]]}), RECORDINGS).samples
+    assert (one.tolist(), one.dtype.kind, other.tolist(), other.dtype.kind) == ([1, -2, 3], "i", [0.5, 0.25], "f")
+    (alone,) = natural.decode(asked({"inputs": [1, 2, 3]}), RECORDINGS).samples
+    assert alone.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("contract", "axes"), [(PICTURES, 2), (RECORDINGS, 1)])
+def test_an_array_is_one_sample_or_several(contract, axes):
+    one = np.ones((2, 3, 4)[:axes], np.int16)
+    (found,) = natural.decode(asked(npy(one), "application/x-npy"), contract).samples
+    assert found.shape == one.shape
+    assert len(natural.decode(asked(npy(np.stack([one, one])), "application/x-npy"), contract).samples) == 2
+
+
+@pytest.mark.parametrize("contract", [ARRAY, PICTURES, RECORDINGS])
+@pytest.mark.parametrize("texts", [["/etc/passwd"], [["/etc/passwd"]], [b"/etc/passwd"]])
+def test_an_array_of_texts_names_no_files_of_the_server(contract, texts):
+    with pytest.raises(Refused, match="takes numbers") as refused:
+        natural.decode(asked(npy(np.array(texts)), "application/x-npy"), contract)
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize("contract", [ARRAY, TABLE, PICTURES, RECORDINGS])
+def test_a_single_number_is_no_array_of_samples(contract):
+    with pytest.raises(Refused, match="single number") as refused:
+        natural.decode(asked(npy(np.float32(1)), "application/x-npy"), contract)
+    assert refused.value.status == 400
 
 
 def test_pictures_that_are_bombs_are_refused_unread(make_package):

@@ -296,7 +296,7 @@ def project(tmp_path):
 
 def test_a_look_for_a_new_model_that_fails_in_any_way_changes_nothing(monkeypatch, caplog):
     told = []
-    served = room._Server(Serving(models={"a": "b"}), None, None, (), told.append)
+    served = room._Server(Serving(models={"a": "b"}), None, None, None, (), told.append)
     wanted = room.Wanted("a", "1", "b", 1.0, False)
     served._served["a", "1"] = None
     for error, words in (

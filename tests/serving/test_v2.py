@@ -35,6 +35,7 @@ TABLE = Contract(
     (TensorSpec("output", "FP32", (-1,)),),
 )  # fmt: skip
 PICTURES = Contract("t", "classification", "images", (TensorSpec("image", "BYTES", (-1,)),), OUTPUTS)
+RECORDINGS = Contract("t", "classification", "audio", (TensorSpec("audio", "BYTES", (-1,)),), OUTPUTS)
 
 
 def asking(inputs, binary=None, **rest):
@@ -94,6 +95,18 @@ def test_columns_become_rows_in_the_models_order():
     assert decode(asking(inputs), TABLE).samples == [[1.5, "cod", True], [2.0, "båt", False]]
 
 
+def test_recordings_come_as_files_or_as_numbers():
+    elements = [b"fLaC", b"OggS..."]
+    raw = b"".join(struct.pack("<I", len(one)) + one for one in elements)
+    head = {"name": "audio", "datatype": "BYTES", "shape": [2]}
+    assert decode(asking([{**head, "parameters": {"binary_data_size": len(raw)}}], raw), RECORDINGS).samples == elements
+    for shape in ([2, 3], [2, 1, 3]):
+        given = {"name": "audio", "datatype": "INT16", "shape": shape, "data": [1, 2, 3, 4, 5, 6]}
+        one, other = decode(asking([given]), RECORDINGS).samples
+        assert (one.reshape(-1).tolist(), other.reshape(-1).tolist()) == ([1, 2, 3], [4, 5, 6])
+    assert decode(asking([{**given, "datatype": "FP32"}]), RECORDINGS).samples[0].dtype == np.float32
+
+
 def test_pixels_become_pictures():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     (one, other) = decode(asking([tensor(pixels.tolist(), "UINT8", "image")]), PICTURES).samples
@@ -136,6 +149,8 @@ def test_pixels_become_pictures():
         (asking([tensor(["a"], "BYTES", "kin")]), TABLE, "no input 'kin'"),
         (asking([tensor([[1.0, 2.0]], "FP64", "length")]), TABLE, "missing"),
         (asking([tensor([1], name="image")]), PICTURES, "give BYTES"),
+        (asking([tensor([1], name="audio")]), RECORDINGS, "give BYTES"),
+        (asking([tensor([[[1, 2]] * 2], "FP32", "audio")]), RECORDINGS, "give BYTES"),
         (asking([{**tensor(["?"], "BYTES", "image"), "parameters": {"content_type": "base64"}}]), PICTURES, "no base64"),
         (asking([{**tensor([[1] * 4]), "parameters": 3}]), taking(), "no mapping"),
         (asking([tensor([[1] * 4])], outputs=[{"name": "labels"}]), taking(), "no output 'labels'; there are label"),

@@ -196,8 +196,11 @@ def test_pictures_alone_and_in_folders(tmp_path):
     ]
     assert read(tmp_path / "b" / "1.png")[0].names == [str(tmp_path / "b" / "1.png")]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no picture in"):
+    with pytest.raises(DataError, match="no picture or recording in"):
         read(tmp_path / "empty")
+    (tmp_path / "b" / "1.wav").touch()
+    with pytest.raises(DataError, match="b holds pictures and recordings"):
+        read(tmp_path / "b")
 
 
 def test_a_missing_file_is_told(tmp_path):

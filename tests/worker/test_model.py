@@ -12,11 +12,12 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sounds import sound_file, tone
 from torch import nn
 
 from ai4sdk.data.preprocessing import ColumnRule, Preprocessing
 from ai4sdk.errors import DataError, NotFound, RunFailed
-from ai4sdk.spec import Images
+from ai4sdk.spec import Audio, Images
 from ai4sdk.worker.model import load_model
 
 X = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
@@ -325,6 +326,26 @@ def test_pictures(make_package, tmp_path):
     assert np.allclose(model([Image.open(path) for path in paths]).outputs, expected)
     with pytest.raises(DataError, match=r"no picture .*nowhere\.png"):
         model([paths[0], tmp_path / "nowhere.png"])
+
+
+def test_recordings(make_package, tmp_path):
+    how = Audio(rate=8000, seconds=0.1)
+    rules = Preprocessing("audio", how.shape, "classification", audio=how)
+    example = np.random.default_rng(0).uniform(-1, 1, (3, 1, 800)).astype(np.float32)
+    model = load_model(make_package(net="Sounds", preprocessing=rules, example_input=example), trust_code=True)
+    sounds = [np.round(tone(pitch) * 32767).astype(np.int16) for pitch in (200, 400, 900, 1500, 3000)]
+    expected = model(sounds).outputs
+    assert expected.shape == (5, 3)
+    paths = [tmp_path / f"{number}.wav" for number in range(5)]
+    for path, each in zip(paths, sounds, strict=True):
+        path.write_bytes(sound_file(each))
+    assert np.allclose(model(paths, batch_size=2).outputs, expected)
+    assert np.allclose(model([path.read_bytes() for path in paths], batch_size=3).outputs, expected)
+    assert np.allclose(model(np.stack(sounds)).outputs, expected)
+    for one in (str(paths[0]), paths[0], paths[0].read_bytes(), sounds[0], sounds[0][None]):
+        assert np.allclose(model(one).outputs, expected[:1])
+    with pytest.raises(DataError, match=r"no recording .*nowhere\.wav"):
+        model([paths[0], tmp_path / "nowhere.wav"])
 
 
 def test_colour_pictures_of_any_size(make_package):

@@ -12,7 +12,7 @@ from torch import nn
 
 from ai4sdk.data.preprocessing import ColumnRule, Preprocessing
 from ai4sdk.errors import RunFailed
-from ai4sdk.spec import Images
+from ai4sdk.spec import Audio, Images
 from ai4sdk.worker.model import load_model
 from ai4sdk.worker.package import write_package
 
@@ -107,6 +107,30 @@ def test_examples_of_pictures_are_whole_numbers(make_package):
     assert json.loads((package / "input_example.json").read_text()) == pixels[:3, 0].tolist()
     schema = json.loads(yaml.safe_load((package / "MLmodel").read_text())["signature"]["inputs"])
     assert schema == [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, -1, -1]}}]
+
+
+def test_examples_of_recordings_are_whole_numbers(make_package):
+    how = Audio(rate=100, seconds=0.5)
+    rules = Preprocessing("audio", how.shape, "classification", audio=how)
+    whole = np.random.default_rng(0).integers(-32768, 32768, (4, 1, 50))
+    package = make_package(net="Sounds", preprocessing=rules, example_input=torch.from_numpy(whole / 32768).float())
+    assert json.loads((package / "input_example.json").read_text()) == whole[:3, 0].tolist()
+    schema = json.loads(yaml.safe_load((package / "MLmodel").read_text())["signature"]["inputs"])
+    assert schema == [{"type": "tensor", "tensor-spec": {"dtype": "int16", "shape": [-1, -1]}}]
+    known = json.loads((package / "model.json").read_text())
+    assert known["preprocessing"]["kind"] == "audio"
+    assert known["preprocessing"]["audio"] == {"rate": 100, "seconds": 0.5}
+    assert "soundfile==" in (package / "requirements.txt").read_text()
+    assert "- In: recordings;" in (package / "README.md").read_text()
+
+
+def test_examples_of_long_recordings_are_their_beginning(make_package):
+    how = Audio(rate=16_000, seconds=60)
+    rules = Preprocessing("audio", how.shape, "classification", audio=how)
+    package = make_package(net="Sounds", preprocessing=rules, example_input=np.full((3, *how.shape), 0.5, np.float32))
+    golden = json.loads((package / "golden" / "requests.json").read_text())
+    assert [len(request["inputs"][0]) for request in golden] == [100_000] * 3
+    assert load_model(package, trust_code=True).description.input_shape == [1, 960_000]
 
 
 def test_examples_of_scaled_arrays_are_scaled_back(make_package):

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sounds import folders_of_tones, sound_file
 
 from ai4sdk.data.preprocessing import ColumnRule, Preprocessing
 from ai4sdk.errors import DataError, EnvironmentFault
-from ai4sdk.spec import Images
+from ai4sdk.spec import Audio, Images
 from ai4sdk.worker.predict import main, predict
 
 RULES = Preprocessing(
@@ -111,6 +112,29 @@ def test_pictures_are_answered_with_their_names(make_package, tmp_path):
     (folder / "1.png").write_text("no picture")
     with pytest.raises(DataError, match=r"1\.png is no picture"):
         answers(package, folder)
+
+
+def test_recordings_are_answered_with_their_names(make_package, tmp_path):
+    how = Audio(rate=8000, seconds=0.1)
+    rules = Preprocessing("audio", how.shape, "classification", audio=how)
+    package = make_package(net="Sounds", preprocessing=rules, example_input=np.zeros((1, 1, 800), np.float32))
+    folder = folders_of_tones(tmp_path / "tones", each=2)
+    found = json.loads(answers(package, folder, batch_size=3))
+    assert [Path(record["input"]).name for record in found] == ["0.wav", "1.wav", "0.wav", "1.wav"]
+    bare = tmp_path / "as_services_get_it"
+    bare.write_bytes(sound_file())
+    assert len(json.loads(answers(package, bare))) == 1
+    (folder / "low" / "1.wav").write_text("no recording")
+    with pytest.raises(DataError, match=r"low/1\.wav is no recording"):
+        answers(package, folder)
+    with pytest.raises(DataError, match=r"standard input holds no text"):
+        answers(package, "-", stdin=io.BytesIO(sound_file()))
+
+
+def test_a_recording_for_a_model_of_tables_is_told(package, tmp_path):
+    (tmp_path / "x.wav").write_bytes(sound_file())
+    with pytest.raises(DataError, match=r"x\.wav is a recording: .* takes 3 columns"):
+        answers(package, tmp_path / "x.wav")
 
 
 def test_a_picture_for_a_model_of_tables_is_told(package, tmp_path):

@@ -17,7 +17,12 @@ DATA = "data"
 MOST_COLUMNS = 100
 """Columns up to which each is an argument of its own."""
 
-_KINDS = {"number": "number", "bool": "boolean", "text": "string"}
+_KINDS = {
+    # a text, as deepaas_ui leaves out a number that is 0 and would have nobody ask about one
+    "number": {"type": "string", "format": "number"},
+    "bool": {"type": "boolean"},
+    "text": {"type": "string"},
+}
 _ANSWER = {
     "status": {"type": "string", "description": "OK"},
     "predictions": {"type": "array", "items": {"type": "object"}, "description": "A record a sample"},
@@ -119,6 +124,7 @@ def describe_package(name: str, facts: Mapping[str, Any]) -> Description:
 def _told(contract: Mapping[str, Any], known: Mapping[str, Any]) -> str:
     takes = {
         "images": "pictures",
+        "audio": "recordings",
         "table": f"records with {len(contract['inputs'])} columns",
         "array": f"arrays of the shape {list(contract['sample_shape'])}",
     }[contract["form"]]
@@ -128,9 +134,11 @@ def _told(contract: Mapping[str, Any], known: Mapping[str, Any]) -> str:
 
 
 def _arguments(contract: Mapping[str, Any], known: Mapping[str, Any]) -> list[Argument]:
-    # deepaas_ui makes an element for pictures of a file whose description has the word "image", and of no other
+    # deepaas_ui makes elements for pictures and sounds by the words "image" and "audio" in a description, and no other
     if contract["form"] == "images":
         return [_data("An image: PNG, JPEG and the like. Several may be sent by repeating it.", required=True)]
+    if contract["form"] == "audio":
+        return [_data("An audio file: WAV, FLAC, OGG or MP3. Several may be sent by repeating it.", required=True)]
     if contract["form"] == "array":
         shape = list(contract["sample_shape"])
         return [_data(f"Samples of the shape {shape}: NPY or CSV as a file, or lists in JSON.", required=True)]
@@ -148,7 +156,7 @@ def _data(told: str, *, required: bool) -> Argument:
 
 
 def _column(rule: Mapping[str, Any]) -> Argument:
-    schema: dict[str, Any] = {"type": _KINDS[rule["kind"]]}
+    schema: dict[str, Any] = dict(_KINDS[rule["kind"]])
     if rule.get("categories"):
         schema["enum"] = list(rule["categories"])
     schema["description"] = f"Column {rule['name']}"

@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from ai4sdk.serving.contract import LABEL, PROBABILITIES, Contract, TensorSpec
+from ai4sdk.serving.contract import LABEL, MEDIA, PROBABILITIES, Contract, TensorSpec
 from ai4sdk.serving.messages import HEADER_LENGTH, JSON, Request, Response
 from ai4sdk.serving.question import Question, Refused, Served, loads
 from ai4sdk.worker.prediction import Prediction
@@ -228,8 +228,10 @@ def _samples(arrays: Mapping[str, NDArray[Any]], contract: Contract) -> Any:
     (name, array) = next(iter(arrays.items()))
     if name != contract.inputs[0].name:
         raise Refused(400, f"there is no input {name!r}; the model takes {contract.inputs[0].name!r}")
-    if contract.form == "images":
-        return list(array.reshape(-1)) if array.dtype == object else _pictures(array, name)
+    if contract.form in MEDIA:
+        if array.dtype == object:
+            return list(array.reshape(-1))
+        return _pictures(array, name) if contract.form == "images" else _recordings(array, name)
     if array.dtype == object:
         raise Refused(400, f"input {name!r} is of BYTES; the model takes {contract.inputs[0].datatype}")
     return array
@@ -241,6 +243,16 @@ def _pictures(array: NDArray[Any], name: str) -> list[NDArray[Any]]:
             400,
             f"input {name!r} is of {array.dtype} and {array.ndim} axes; give BYTES (encoded pictures), or UINT8 of the "
             "shape (samples, height, width) or (samples, height, width, 3)",
+        )
+    return list(array)
+
+
+def _recordings(array: NDArray[Any], name: str) -> list[NDArray[Any]]:
+    if array.dtype not in (np.int16, np.float32) or not (array.ndim == 2 or (array.ndim == 3 and array.shape[1] == 1)):
+        raise Refused(
+            400,
+            f"input {name!r} is of {array.dtype} and {array.ndim} axes; give BYTES (encoded recordings), or INT16 or "
+            "FP32 (from -1 to 1) of the shape (recordings, samples) or (recordings, 1, samples)",
         )
     return list(array)
 

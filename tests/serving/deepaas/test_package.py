@@ -30,6 +30,7 @@ TABLE = Contract(
 )
 ARRAY = Contract("t", "regression", "array", (TensorSpec("input", "FP32", (-1, 2)),), NUMBERS, (2,))
 PICTURES = Contract("t", "classification", "images", (TensorSpec("image", "BYTES", (-1,)),), LABELS, (), ("a", "b"))
+RECORDINGS = Contract("t", "classification", "audio", (TensorSpec("audio", "BYTES", (-1,)),), LABELS, (), ("a", "b"))
 COLUMNS = [
     {"name": "p", "kind": "number", "mean": 0, "std": 1},
     {"name": "q", "kind": "text", "categories": ["x", "y"]},
@@ -113,6 +114,13 @@ def test_pictures_come_as_files_one_or_several():
     assert deepaas.decode(form(file("a", PNG), file("b.jpg", b"\xff\xd8")), PICTURES).samples == [PNG, b"\xff\xd8"]
 
 
+def test_recordings_come_as_files_too():
+    assert deepaas.decode(form(file("a.wav", b"RIFF", "audio/wav"), file("b", b"fLaC")), RECORDINGS).samples == [
+        b"RIFF",
+        b"fLaC",
+    ]
+
+
 @pytest.mark.parametrize(
     ("request_", "contract", "status", "words"),
     [
@@ -174,20 +182,24 @@ def test_a_table_is_described_with_an_argument_a_column():
     found, swagger = parameters(TABLE, COLUMNS)
     assert [(one["name"], one["in"], one["required"], one["type"]) for one in found] == [
         ("data", "formData", False, "file"),
-        ("p", "query", False, "number"),
+        ("p", "query", False, "string"),
         ("q", "query", False, "string"),
     ]
+    assert found[1]["format"] == "number"  # a text box: the UI leaves out a number that is 0, and sends the text "0"
     assert found[2]["enum"] == ["x", "y"]
     assert list(swagger["definitions"]["ModelPredictionResponse"]["properties"]) == [
         "status", "predictions", "labels", "probabilities",
     ]  # fmt: skip
 
 
-def test_a_ui_is_told_pictures_from_other_files_by_the_word_image():
+def test_a_ui_is_told_pictures_and_sounds_from_other_files_by_a_word():
     (picture,), _ = parameters(PICTURES)
+    (recording,), _ = parameters(RECORDINGS)
     (array,), swagger = parameters(ARRAY)
     assert picture["required"]
     assert "image" in picture["description"].lower()
+    assert "audio" in recording["description"].lower()
+    assert "image" not in recording["description"].lower()
     assert not any(word in array["description"].lower() for word in ("image", "audio", "video"))
     assert "ModelPredictionResponse" not in swagger["definitions"]
 

@@ -1,26 +1,20 @@
-"""Folders of pictures: which class each is of, and whether files are whole, without a library for pictures."""
+"""Files that are a sample each, such as pictures, in folders that say which class they are of."""
 
 from __future__ import annotations
 
-import struct
 from array import array
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from ai4sdk.data.source import SPLITS, Source
 from ai4sdk.data.storage import Entry
 from ai4sdk.errors import DataError
 
-__all__ = ["Pictures", "check_picture", "list_pictures"]
-
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8"
-_TAIL = 65536
+__all__ = ["FilesByClass", "files_by_class"]
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures and their classes.
+class FilesByClass:
+    """Files and their classes.
 
     Parameters
     ----------
@@ -40,8 +34,8 @@ class Pictures:
     parts: array[int] | None
 
 
-def list_pictures(source: Source) -> Pictures:
-    """Tell the class of each picture from the folder it is in.
+def files_by_class(source: Source) -> FilesByClass:
+    """Tell the class of each file from the folder it is in.
 
     Parameters
     ----------
@@ -51,13 +45,13 @@ def list_pictures(source: Source) -> Pictures:
 
     Returns
     -------
-    Pictures
-        Pictures and classes; no file is opened.
+    FilesByClass
+        Files and classes; none is opened.
 
     Raises
     ------
     DataError
-        If some pictures lie in class folders and some beside them, or a file is empty.
+        If some files lie in class folders and some beside them, or a file is empty.
     """
     entries: list[Entry] = []
     folders: list[str] = []
@@ -74,7 +68,7 @@ def list_pictures(source: Source) -> Pictures:
     found = sorted(set(folders))
     told = parts if source.parts is not None else None
     if found == [""]:
-        return Pictures(entries, None, None, told)
+        return FilesByClass(entries, None, None, told)
     if found[0] == "":
         stray = entries[folders.index("")]
         raise DataError(
@@ -82,34 +76,4 @@ def list_pictures(source: Source) -> Pictures:
             hint="move it into the folder of its class",
         )
     number = {name: index for index, name in enumerate(found)}
-    return Pictures(entries, array("l", (number[folder] for folder in folders)), tuple(found), told)
-
-
-def check_picture(file: BinaryIO, shown: str) -> None:
-    """Refuse a PNG or JPEG file that is cut short; pictures of other formats are not looked into.
-
-    Raises
-    ------
-    DataError
-        If the file ends too early.
-    """
-    start = file.read(8)
-    whole = True
-    if start == _PNG:
-        whole = _png_ends(file)
-    elif start[:2] == _JPEG:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - _TAIL))
-        whole = b"\xff\xd9" in file.read()
-    if not whole or len(start) < 2:
-        raise DataError(f"{shown} is cut short", hint="fetch it again, or delete it")
-
-
-def _png_ends(file: BinaryIO) -> bool:
-    """Step from chunk to chunk until the one that ends a PNG file."""
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        if kind == b"IEND":
-            return len(file.read(4)) == 4
-        file.seek(length + 4, 1)
-    return False
+    return FilesByClass(entries, array("l", (number[folder] for folder in folders)), tuple(found), told)
