@@ -41,6 +41,7 @@ def apply(ledger: Ledger, steps: list) -> list[dict]:
     return history
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_what_was_recorded_is_known_in_the_next_life(steps):
     with tempfile.TemporaryDirectory() as folder:
@@ -54,6 +55,7 @@ def test_what_was_recorded_is_known_in_the_next_life(steps):
         again.close()
 
 
+@settings(deadline=None)
 @given(STEPS, st.floats(0, 1))
 def test_a_file_cut_off_anywhere_is_read_up_to_its_last_whole_line_and_written_on(steps, share):
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +75,7 @@ def test_a_file_cut_off_anywhere_is_read_up_to_its_last_whole_line_and_written_o
         last.close()
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(STEPS.filter(lambda steps: len(steps) > 2), st.floats(0, 1), st.integers(1, 255))
 def test_damage_before_the_last_line_is_refused_whatever_it_is(steps, share, flip):
     with tempfile.TemporaryDirectory() as folder:

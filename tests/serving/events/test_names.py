@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai4sdk.serving.events.names import (
@@ -23,6 +23,7 @@ KEYS = st.text(st.sampled_from("ab./%~\\\0\n é海"), min_size=1, max_size=30) |
 LONG_KEYS = st.lists(KEYS, min_size=1, max_size=8).map("/".join)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(KEYS, st.sampled_from(["1", "2"])), min_size=2, max_size=2, unique=True))
 def test_different_versions_have_different_names(pairs):
     (key, version), (other, another) = pairs
@@ -30,6 +31,7 @@ def test_different_versions_have_different_names(pairs):
         assert name(key, version) != name(other, another)
 
 
+@settings(deadline=None)
 @given(KEYS | LONG_KEYS)
 def test_names_stay_below_where_they_are_put_and_fit_on_disks(key):
     for name in (result_name(key, "v"), copy_name(key, "v"), error_name(key, "v")):
@@ -107,6 +109,7 @@ def test_folders_that_lead_nowhere_are_not_looked_into():
     assert may_lead_to_wanted("b/", [])
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("ab/", max_size=4)), st.text("ab/", max_size=6))
 def test_bare_prefixes_cover_the_same_and_nothing_twice(prefixes, key):
     bare = bare_prefixes(prefixes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai4sdk.serving.events.notices import arrivals
@@ -98,6 +98,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(JSON)
 def test_nothing_makes_it_fail_in_another_way(value):
     try:
@@ -107,6 +108,7 @@ def test_nothing_makes_it_fail_in_another_way(value):
     assert all(isinstance(key, str) and key for key in found)
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=200))
 def test_a_key_is_among_the_readings_quoted_or_not(key):
     from urllib.parse import quote, quote_plus

@@ -7,7 +7,7 @@ import contextlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai4sdk.serving.events.names import claim_name, digest_of, mark_name, result_name
@@ -59,6 +59,7 @@ def test_names_in_a_folder_of_claims_are_read_and_others_left_out():
     }
 
 
+@settings(deadline=None)
 @given(st.lists(st.text("0123456789abcdef.missed-s", max_size=60)))
 def test_no_name_makes_it_fail(names):
     traces_of(names)
