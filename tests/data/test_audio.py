@@ -152,6 +152,7 @@ def wave(data: bytes, *, channels: int = 1, rate: int = 8000, bits: int = 16, sa
         (b"fLaC and nothing of the kind", "cannot be read"),
         (b"OggS and nothing of the kind", "cannot be read"),
         (b"ID3 and nothing of the kind", "cannot be read"),
+        (FILES["mp3"][:50], "cannot be read: it is damaged"),
         (FILES["wav"][:-7], "cut short"),
         (FILES["wav"][:40], "cut short"),
         (FILES["flac"][: len(FILES["flac"]) // 4], "cannot be read"),
