@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "study": ("study", "show, list, resume and cancel studies (`run -m` starts one)"),
     "predict": ("predict", "let a trained model predict"),
     "serve": ("serve", "serve trained models over HTTP"),
+    "deepaas": ("deepaas", "call and train modules written for DEEPaaS, in their own environments"),
     "drift": ("drift", "say whether data are still what a model was trained on"),
     "fetch": ("runs", "bring what a run left elsewhere"),
     "sync": ("runs", "send to MLflow what could not be sent yet"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ai4sdk.backends.oscar.calls import call, start, upload
+from ai4sdk.cli.answers import content_of, give
 from ai4sdk.cli.oscar_options import cluster_of, parser_for, read
-from ai4sdk.errors import EnvironmentFault, NotFound, UsageError
+from ai4sdk.errors import NotFound, UsageError
 
 EPILOG = """\
 examples:
@@ -37,13 +37,14 @@ def invoke(command: str, argv: Sequence[str]) -> int:
     if args.upload:
         if args.input == "-":
             raise UsageError("a file has a name in a bucket", hint="--input FILE")
-        _content(args.input)
+        content_of(args.input, 0)
         print(f"{upload(cluster, name, Path(args.input))} is there\n  → ai4sdk oscar jobs {name}")
     elif args.detached:
-        job = start(cluster, name, _content(args.input))
+        job = start(cluster, name, content_of(args.input))
         print(f"{job or 'a job'} is started\n  → ai4sdk oscar jobs {name}")
     else:
-        _give(call(cluster, name, _content(args.input), request.options.timeout), args.output)
+        answer = call(cluster, name, content_of(args.input), request.options.timeout, file=args.input)
+        give(answer, args.output)
     return 0
 
 
@@ -79,30 +80,6 @@ def logs(command: str, argv: Sequence[str]) -> int:
             raise NotFound(f"{name} has no jobs", hint=f"ai4sdk oscar invoke {name} --input FILE --async")
     print(cluster.log(name, job[0]), end="")
     return 0
-
-
-def _content(name: str) -> bytes:
-    if name == "-":
-        return sys.stdin.buffer.read()
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        raise NotFound(f"{name} cannot be read: {error.strerror or error}", hint="--input FILE") from error
-
-
-def _give(content: bytes, output: str | None) -> None:
-    if output is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(content)
-        if not content.endswith(b"\n"):
-            sys.stdout.buffer.write(b"\n")
-        return
-    try:
-        Path(output).write_bytes(content)
-    except OSError as error:
-        raise EnvironmentFault(
-            f"{output} cannot be written: {error.strerror or error}", hint="--output FILE"
-        ) from error
 
 
 def _in_order(jobs: dict[str, dict[str, Any]]) -> list[str]:

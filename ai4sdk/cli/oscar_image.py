@@ -56,5 +56,7 @@ def image(command: str, argv: Sequence[str]) -> int:
     trusted = package.served.trusted
     for path in write_context(Path(args.out), package.folder, request.options, base=base, wheel=wheel, trusted=trusted):
         print(path)
+    if "@sha256:" not in base:
+        print("note: a tag may be another image tomorrow; --base NAME@sha256:… builds the same then", file=sys.stderr)
     print(f"  → buildah build --timestamp 0 --tag NAME {args.out}")
     return 0

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.backends.oscar.apply import apply as apply_definition
+from ai4sdk.backends.oscar.apply import remove
 from ai4sdk.backends.oscar.definition import FDL_NAME, MANAGED, Definition
 from ai4sdk.backends.oscar.script import SCRIPT_NAME
 from ai4sdk.cli.oscar_options import cluster_of, definition_of, parser_for, read
 from ai4sdk.errors import EnvironmentFault
+
+_WITH_BUCKETS = "OSCAR removes the buckets of the service, too, and all that is in them: let it"
+
+_NOT_SHOWN = ("token", "storage_providers", "clusters")
 
 EPILOG = """\
 examples:
@@ -46,12 +51,16 @@ def apply(command: str, argv: Sequence[str]) -> int:
         EPILOG,
         words="[RUN] [KEY=VALUE]",
     )
-    parser.add_argument("--force", action="store_true", help="send it though nothing differs: secrets may have")
+    parser.add_argument(
+        "--force", action="store_true", help="send it though nothing differs (secrets may have), or it is not by ai4sdk"
+    )
     parser.add_argument("--recreate", action="store_true", help="remove the service first; its jobs are forgotten")
+    parser.add_argument("--with-buckets", action="store_true", help=_WITH_BUCKETS)
     request = read(command, parser, argv, names=["RUN"], more=1)
     made = definition_of(request)
     cluster = cluster_of(request)
-    done = apply_definition(cluster, made, recreate=request.args.recreate, force=request.args.force)
+    args = request.args
+    done = apply_definition(cluster, made, recreate=args.recreate, with_buckets=args.with_buckets, force=args.force)
     what = f": {', '.join(done.changed)}" if done.changed else ""
     where = "the stand-in on this machine" if cluster.stand_in else cluster.endpoint
     print(f"{made.name} is {done.did}{what}, at {where}")
@@ -59,6 +68,10 @@ def apply(command: str, argv: Sequence[str]) -> int:
         print(f"warning: {warning}", file=sys.stderr)
     for place in made.service.get("input", []):
         print(f"  is started for files in {place['path']} ({place['storage_provider']})")
+    if "expose" in made.service:
+        print(f"  answers at {cluster.endpoint}/system/services/{made.name}/exposed/")
+    elif request.options.enable_gpu:
+        print("note: calls and jobs compute with the processor; a GPU is for what is exposed", file=sys.stderr)
     print(f"  → ai4sdk oscar invoke {made.name} --input FILE")
     return 0
 
@@ -66,7 +79,7 @@ def apply(command: str, argv: Sequence[str]) -> int:
 def ls(command: str, argv: Sequence[str]) -> int:
     """List services."""
     parser = parser_for(command, "List the services of a cluster that you may see.", words="[KEY=VALUE]")
-    parser.add_argument("--json", action="store_true", help="print as JSON, without tokens")
+    parser.add_argument("--json", action="store_true", help="print as JSON, without tokens and secrets")
     request = read(command, parser, argv, names=[])
     services = cluster_of(request).services()
     if request.args.json:
@@ -84,18 +97,19 @@ def ls(command: str, argv: Sequence[str]) -> int:
 
 def rm(command: str, argv: Sequence[str]) -> int:
     """Remove a service, or its jobs."""
-    parser = parser_for(command, "Remove a service; what is in its buckets stays.", words="NAME [KEY=VALUE]")
+    parser = parser_for(command, "Remove a service, or only its jobs.", words="NAME [KEY=VALUE]")
+    parser.add_argument("--with-buckets", action="store_true", help=_WITH_BUCKETS)
     parser.add_argument("--jobs", action="store_true", help="only its jobs that have succeeded")
     parser.add_argument("--all-jobs", action="store_true", help="only its jobs, running ones and failed ones, too")
     request = read(command, parser, argv, names=["NAME"])
     (name,) = request.names
     cluster = cluster_of(request)
-    cluster.known(name)
     if request.args.jobs or request.args.all_jobs:
+        cluster.known(name)
         cluster.remove_jobs(name, everything=request.args.all_jobs)
         print(f"jobs of {name} are removed")
     else:
-        cluster.remove(name)
+        remove(cluster, name, with_buckets=request.args.with_buckets)
         print(f"{name} is removed")
     return 0
 
@@ -113,7 +127,12 @@ def _write(made: Definition, folder: Path) -> None:
 
 
 def _public(service: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in service.items() if name not in ("token", "storage_providers")}
+    """Return a service without what lets in: older clusters show more of it than they should."""
+    shown = {name: value for name, value in service.items() if name not in _NOT_SHOWN}
+    if environment := shown.get("environment"):
+        hidden = [name for name in environment if name.lower() == "secrets"]
+        shown["environment"] = {**environment, **{name: dict.fromkeys(environment[name] or (), "") for name in hidden}}
+    return shown
 
 
 def _row(service: dict[str, Any]) -> tuple[str, ...]:

@@ -12,9 +12,11 @@ from ai4sdk.cli.arguments import Parser, add_runs_option, runs_folder
 from ai4sdk.config.load import load_job
 from ai4sdk.config.project import find_project
 from ai4sdk.errors import UsageError
-from ai4sdk.spec.serving import ServedModel
+from ai4sdk.spec.serving import ServedModel, Serving
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from ai4sdk.serving.sources import Sources
 
 EPILOG = """\
@@ -28,8 +30,8 @@ examples:
 
 
 def main(command: str, argv: Sequence[str]) -> int:
-    """Serve trained models over HTTP."""
-    parser = Parser(command, "Serve trained models over HTTP, until Ctrl-C.", EPILOG)
+    """Serve trained models over HTTP, and to files as they arrive."""
+    parser = Parser(command, "Serve trained models over HTTP, and to files as they arrive, until Ctrl-C.", EPILOG)
     parser.add_argument(
         "what",
         nargs="*",
@@ -40,7 +42,9 @@ def main(command: str, argv: Sequence[str]) -> int:
         "--trust-code", action="store_true", help="run the code inside packages that is not installed here"
     )
     parser.add_argument(
-        "--once", action="store_true", help="with serving.events: process the objects that are there, and end"
+        "--once",
+        action="store_true",
+        help="with serving.events: process the objects that are there, and end; no HTTP",
     )
     add_runs_option(parser)
     args = parser.parse(argv)
@@ -60,6 +64,7 @@ def main(command: str, argv: Sequence[str]) -> int:
             f"{own} says what to serve, but it belongs to no config", hint=f"ai4sdk serve config=NAME {own}"
         )
 
+    from ai4sdk.serving.deepaas.modules import with_paths
     from ai4sdk.serving.link import spawn
     from ai4sdk.serving.server import open_socket, serve
     from ai4sdk.serving.sources import Sources
@@ -74,29 +79,34 @@ def main(command: str, argv: Sequence[str]) -> int:
             models = job.serving.models
             if not models and not job.serving.modules:
                 models = {job.name: ServedModel(source=job.name)}
-        serving = job.serving.model_copy(update={"models": models})
+        serving = with_paths(job.serving.model_copy(update={"models": models}), project.root)
         tracking = job.tracking.model_dump(mode="json")
+        beside = None
         if serving.events is not None:
             from ai4sdk.serving.events.log import log_to_stderr
-            from ai4sdk.serving.events.models import serve_model_events
+            from ai4sdk.serving.events.models import asking_models
 
             log_to_stderr()
-            finder = Sources(runs, tracking, project.root)
-            serve_model_events(serving, job.storage, finder, project.root, once=args.once, spawned=[first], tell=_tell)
-            return 0
-        if args.once:
+            beside = asking_models(serving, job.storage, project.root, once=args.once)
+        elif args.once:
             raise UsageError("--once is for objects that are processed as they arrive", hint="set serving.events")
-        listening = open_socket(serving.host, serving.port)
+        listening = None if args.once or serving.port is None else open_socket(serving.host, serving.port)
     except BaseException:
         first.line.close()
         raise
+    if listening is not None:
+        _tell_where(listening, serving)
+    finder = Sources(runs, tracking, project.root)
+    serve(serving, finder, listening, beside=beside, spawned=[first], tell=_tell)
+    return 0
+
+
+def _tell_where(listening: socket, serving: Serving) -> None:
     host, port = listening.getsockname()[:2]
     scheme = "https" if serving.tls else "http"
     print(f"listening at {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
     if not ip_address(host).is_loopback and not (serving.tokens or serving.oidc):
         _tell("warning: whoever reaches this port may ask; serving.tokens and serving.oidc limit that")
-    serve(serving, Sources(runs, tracking, project.root), listening, spawned=[first], tell=_tell)
-    return 0
 
 
 def _named(sources: Sequence[str], finder: Sources, trust_code: bool) -> dict[str, ServedModel]:

@@ -8,7 +8,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ai4sdk.drift.features import Features, Form, features_of_inputs, features_of_outputs, joined
 from ai4sdk.drift.reference import Reference, read_reference
-from ai4sdk.drift.verdict import Verdict, judge
+from ai4sdk.drift.verdict import Verdict, counted, judge, p_value
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.runs.files import write_text
 from ai4sdk.worker.inputs import Batch, read_inputs
@@ -29,6 +29,9 @@ __all__ = ["DRIFT_FOUND", "check", "main"]
 
 DRIFT_FOUND = 8
 """Exit code where features differ."""
+
+MOST_SAMPLES = 100_000
+"""Of more samples a random part is looked at: a reference is of 10,000 at most, so that more would show hardly more."""
 
 _BATCH = 256
 _SHOWN = 12
@@ -81,31 +84,79 @@ def check(
         from ai4sdk.worker.model import load_model
 
         model = load_model(source, trust_code=trust_code)
-    inputs, outputs, unanswered = _measured(each, reference.form, model)
+    found = _Measured()
+    for batch in each:
+        found.add(batch, reference.form, model)
     notes = list(reference.notes)
-    if unanswered:
-        notes.append(f"{unanswered} samples with missing values were not given to the model, which takes none.")
+    if found.kept < found.total:
+        notes.append(f"{found.kept:,} of the {found.total:,} samples were looked at, chosen at random.")
+    if found.unanswered:
+        notes.append(f"{found.unanswered:,} samples with missing values were not given to the model, which takes none.")
+    inputs, outputs = joined(found.inputs.features), joined(found.outputs.features)
     return judge(reference, inputs, outputs, alpha=alpha, notes=tuple(notes)), reference, inputs, outputs
 
 
-def _measured(batches: Iterable[Batch], form: Form | None, model: Model | None) -> tuple[Features, Features, int]:
-    """Read features batch by batch; the last number counts samples that the model would refuse."""
-    inputs: list[Features] = []
-    outputs: list[Features] = []
-    unanswered = 0
-    for batch in batches:
+class _Kept:
+    """Features of batches, each sample with a number at random that says how long it is kept."""
+
+    def __init__(self) -> None:
+        self.lots: list[NDArray[np.float64]] = []
+        self.features: list[Features] = []
+
+    def add(self, lots: NDArray[np.float64], features: Features) -> None:
+        self.lots.append(lots)
+        self.features.append(features)
+
+    def below(self, limit: float) -> None:
+        """Let go of the samples with larger numbers."""
+        places = [np.flatnonzero(lots < limit) for lots in self.lots]
+        self.lots = [lots[stay] for lots, stay in zip(self.lots, places, strict=True)]
+        self.features = [
+            {name: _at(values, stay) for name, values in features.items()}
+            for features, stay in zip(self.features, places, strict=True)
+        ]
+
+
+class _Measured:
+    """Features of all samples, or of a random part where they are many, so that memory is bounded."""
+
+    def __init__(self) -> None:
+        self.inputs, self.outputs = _Kept(), _Kept()
+        self.total = self.kept = self.unanswered = 0
+        self._limit = 1.0
+        self._generator = np.random.default_rng(0)
+
+    def add(self, batch: Batch, form: Form | None, model: Model | None) -> None:
+        """Read the features of a batch and of what the model answers; samples that it would refuse are counted."""
+        self.total += len(batch.samples)
+        lots = self._generator.uniform(size=len(batch.samples))
+        places = np.flatnonzero(lots < self._limit)
+        if not len(places):
+            return
         try:
-            features = {} if form is None else features_of_inputs(batch.samples, form)
+            features = {} if form is None else features_of_inputs(_at(batch.samples, places), form)
         except DataError as error:
             raise DataError(f"{batch.source}: {error.message}", hint=error.hint) from error
-        inputs.append(features)
-        if model is None:
-            continue
-        fit = _complete(features, model, len(batch.samples))
-        unanswered += int((~fit).sum())
-        if fit.any():
-            outputs.append(features_of_outputs(_answers(model, batch, fit)))
-    return joined(inputs), joined(outputs), unanswered
+        self.inputs.add(lots[places], features)
+        self.kept += len(places)
+        if model is not None:
+            fit = _complete(features, model, len(places))
+            self.unanswered += int((~fit).sum())
+            if fit.any():
+                answers = features_of_outputs(_answers(model, batch, places[fit]))
+                self.outputs.add(lots[places[fit]], answers)
+        if self.kept > MOST_SAMPLES:
+            self._limit /= 2
+            self.inputs.below(self._limit)
+            self.outputs.below(self._limit)
+            self.kept = sum(map(len, self.inputs.lots))
+
+
+def _at(values: Any, places: NDArray[np.intp]) -> Any:
+    """Return some of the samples or values, as what they were in."""
+    if len(places) == len(values):
+        return values
+    return values[places] if isinstance(values, np.ndarray) else [values[place] for place in places]
 
 
 def _complete(features: Features, model: Model, count: int) -> NDArray[np.bool_]:
@@ -123,15 +174,17 @@ def _complete(features: Features, model: Model, count: int) -> NDArray[np.bool_]
     return fit
 
 
-def _answers(model: Model, batch: Batch, fit: NDArray[np.bool_]) -> Any:
+def _answers(model: Model, batch: Batch, places: NDArray[np.intp]) -> Any:
     from ai4sdk.worker.predict import located
 
-    samples = batch.samples
-    if not fit.all():
-        samples = samples[fit] if isinstance(samples, np.ndarray) else list(itertools.compress(samples, fit))
     try:
-        return model(samples)
+        return model(_at(batch.samples, places))
     except DataError as error:
+        if batch.names is None:
+            for place in map(int, places):  # others may be wrong, too, and were not given to it
+                single = Batch(batch.samples[place : place + 1], batch.source, batch.start + place)
+                if (found := located(model, single, error)) is not error:
+                    raise found from error
         raise located(model, batch, error) from error
 
 
@@ -170,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def told(verdict: Verdict) -> str:
     """Write a verdict as lines for a terminal."""
     count = sum(finding.drifted for finding in verdict.findings)
-    what = f"{len(verdict.findings)} tests of {verdict.samples} samples, alpha {verdict.alpha:g} over all of them"
+    what = f"{len(verdict.findings)} tests of {counted(verdict.samples)}, alpha {verdict.alpha:g} over all of them"
     lines = [f"drift in {count} of {what}" if count else f"no drift in {what}"]
     shown = [finding for finding in verdict.findings if finding.drifted][:_SHOWN] or verdict.findings[:3]
     names = [f"{finding.name} missing" if finding.of == "missing" else finding.name for finding in shown]
@@ -178,7 +231,7 @@ def told(verdict: Verdict) -> str:
     for finding, name in zip(shown, names, strict=True):
         known = finding.comparison
         lines.append(
-            f"  {finding.part:6}  {name:{width}}  adjusted p {finding.adjusted:<8.2g}  "
+            f"  {finding.part:6}  {name:{width}}  adjusted p {p_value(finding.adjusted):<8}  "
             f"distance {known.distance:.3f}  PSI {known.psi:.3f}  {known.test}"
         )
     if count > len(shown):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -28,6 +30,8 @@ Features = dict[str, Values]
 MOST_PLACES = 256
 """Samples with more numbers than this are described by statistics, not place by place."""
 MOST_OUTPUTS = 16
+_MOST_BITS = 1024
+"""A whole number of more is no float, and in the end no text either."""
 
 _OF_SOUNDS = ("level", "clipped", "silence", "spectral centre", "spectral width")
 """Decibels of full scale; share of samples that are as large as goes; share of time in which there is next to nothing;
@@ -52,6 +56,8 @@ class Form:
         ``audio``: recordings.
     columns
         For tables, name and kind (``number``, ``bool`` or ``text``) of each column.
+    words
+        For tables, texts that elsewhere mean an empty cell, such as ``None``, and are values of a column in training.
     shape
         For arrays, the shape of a sample.
     names
@@ -64,6 +70,7 @@ class Form:
 
     kind: Literal["table", "array", "images", "audio"]
     columns: tuple[tuple[str, str], ...] = ()
+    words: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
     images: Images | None = None
@@ -74,6 +81,7 @@ class Form:
         made: dict[str, Any] = {"kind": self.kind}
         if self.kind == "table":
             made["columns"] = [{"name": name, "kind": kind} for name, kind in self.columns]
+            made |= {"words": list(self.words)} if self.words else {}
         if self.kind == "array":
             made["shape"] = list(self.shape)
             made |= {"names": list(self.names)} if self.names else {}
@@ -97,6 +105,7 @@ class Form:
             return cls(
                 kind,
                 tuple((str(column["name"]), str(column["kind"])) for column in value.get("columns", ())),
+                tuple(str(word) for word in value.get("words", ())),
                 tuple(int(size) for size in value.get("shape", ())),
                 tuple(str(name) for name in value.get("names", ())),
                 Images.model_validate(value["images"]) if kind == "images" else None,
@@ -125,7 +134,7 @@ def features_of_inputs(samples: Any, form: Form) -> Features:
         If a column is missing or the shape does not fit.
     """
     if form.kind == "table":
-        return _of_table(samples, form.columns)
+        return _of_table(samples, form.columns, EMPTY.difference(form.words))
     if form.images is not None:
         return _of_pictures(_ready(samples, form.images), form.images)
     if form.audio is not None:
@@ -140,7 +149,8 @@ def features_of_outputs(prediction: Prediction) -> Features:
         if prediction.probabilities is not None:
             made["confidence"] = prediction.probabilities.max(axis=1)
         return made
-    rows = np.asarray(prediction.outputs, np.float64).reshape(len(prediction), -1)
+    rows = np.asarray(prediction.outputs, np.float64)
+    rows = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     width = rows.shape[1]
     if width > MOST_OUTPUTS:
         return _statistics(rows, "output ")
@@ -165,11 +175,11 @@ def joined(parts: Sequence[Features]) -> Features:
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
-def _of_table(samples: Any, columns: Sequence[tuple[str, str]]) -> Features:
+def _of_table(samples: Any, columns: Sequence[tuple[str, str]], empty: AbstractSet[str] = EMPTY) -> Features:
     names = [name for name, _ in columns]
     cells = _cells(samples, names)
     return {
-        name: [_as_text(cell) for cell in cells[name]]
+        name: [_as_text(cell, empty) for cell in cells[name]]
         if kind == "text"
         else np.array([_as_number(cell) for cell in cells[name]], np.float64)
         for name, kind in columns
@@ -184,6 +194,8 @@ def _cells(samples: Any, names: Sequence[str]) -> dict[str, Sequence[Any]]:
         if any(isinstance(value, list | tuple | np.ndarray) for value in samples.values()):
             for name in names:
                 _require(name, samples, "the samples")
+            if len({len(samples[name]) for name in names}) > 1:
+                raise DataError("the columns are not of one length", hint="give one cell a sample in each")
             return {name: list(samples[name]) for name in names}
         samples = [samples]
     if isinstance(samples, np.ndarray):
@@ -212,13 +224,15 @@ def _require(name: str, sample: Mapping[str, Any], where: str) -> None:
         raise DataError(f"{where} has no column {name!r}", hint=nearest(name, [str(key) for key in sample]))
 
 
-def _as_text(cell: Any) -> str | None:
-    if cell is None or cell != cell or (isinstance(cell, str) and cell.strip() in EMPTY):
+def _as_text(cell: Any, empty: AbstractSet[str]) -> str | None:
+    cell = _plain(cell)
+    if cell is None or (isinstance(cell, str) and cell.strip() in empty):
         return None
-    return number_name(cell) if isinstance(cell, float) else str(cell).strip()
+    return number_name(cell) if isinstance(cell, float) and math.isfinite(cell) else str(cell).strip()
 
 
 def _as_number(cell: Any) -> float:
+    cell = _plain(cell)
     if isinstance(cell, str):
         text = cell.strip().lower()
         if text in ("true", "false"):
@@ -231,6 +245,20 @@ def _as_number(cell: Any) -> float:
         return float("nan")
 
 
+def _plain(cell: Any) -> Any:
+    """Return what is in a cell as Python's own, ``None`` where there is nothing or something that is no cell's."""
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    if not isinstance(cell, str | bool | int | float):
+        try:
+            return None if cell is None or cell != cell else str(cell)
+        except (TypeError, ValueError):  # pandas's NA, an array
+            return None
+    if isinstance(cell, float) and cell != cell:
+        return None
+    return None if isinstance(cell, int) and cell.bit_length() > _MOST_BITS else cell
+
+
 # Arrays --------------------------------------------------------------------------------------------------------------
 
 
@@ -241,10 +269,14 @@ def _of_array(samples: Any, form: Form) -> Features:
         first = samples[0] if isinstance(samples, Sequence) and len(samples) else None
         if isinstance(first, Mapping) or hasattr(samples, "columns"):
             return _of_table(samples, [(name, "number") for name in form.names])
+    hint = f"give numbers in the shape {form.shape}, such as numpy.save writes"
+    if isinstance(samples, Sequence) and len(samples) and isinstance(samples[0], Mapping | str | bytes):
+        kind = "records" if isinstance(samples[0], Mapping) else "texts or pictures"
+        raise DataError(f"the samples are {kind}, the reference is of arrays", hint=hint)
     try:
         values = np.asarray(samples, np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"the samples are no array of numbers: {error}") from None
+        raise DataError(f"the samples are no array of numbers: {error}", hint=hint) from None
     if values.shape == form.shape:
         values = values[None]
     if form.shape == (1,) and values.ndim == 1:
@@ -254,11 +286,11 @@ def _of_array(samples: Any, form: Form) -> Features:
             f"samples of shape {values.shape[1:]} do not fit: the reference is of {form.shape}",
             hint="give samples as the model takes them",
         )
-    if np.prod(form.shape, dtype=int) <= MOST_PLACES:
-        rows = values.reshape(len(values), -1)
+    if math.prod(form.shape) <= MOST_PLACES:
+        rows = values.reshape(len(values), math.prod(form.shape))
         names = form.names if len(form.names) == rows.shape[1] else _place_names(form.shape)
         return {name: rows[:, place] for place, name in enumerate(names)}
-    made = _statistics(values.reshape(len(values), -1), "")
+    made = _statistics(values.reshape(len(values), math.prod(form.shape)), "")
     if len(form.shape) == 3 and 1 < form.shape[0] <= 4:
         with np.errstate(all="ignore"):
             means = values.mean(axis=(2, 3))

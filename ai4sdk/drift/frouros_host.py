@@ -2,8 +2,8 @@
 
 Speaks lines of JSON. The first that comes is ``{"window": N, "detectors": [{"feature", "name", "options",
 "reference"}]}``, answered by ``{"ready": VERSION}``; each further ``{"values": {feature: [number]}}`` by
-``{"results": [{"feature", "name", "seen", "alarms", "warning", "windows": [{"p", "distance", "statistic"}]}]}``. What
-cannot be done is answered by ``{"error": TEXT}``.
+``{"results": [{"feature", "name", "seen", "alarms", "warning", "windows": [{"p", "distance", "statistic"}]}]}``, with
+``"error"`` instead of the last three where a detector fails. What cannot be done is answered by ``{"error": TEXT}``.
 """
 
 from __future__ import annotations
@@ -78,6 +78,14 @@ def _finite(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
+def seen(detector: Any, values: list[float]) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = detector.see(values)
+    except Exception as error:  # noqa: BLE001 - some take no values that are all alike; others go on
+        return {"error": f"{type(error).__name__}: {error}"}
+    return found
+
+
 def opened(wanted: dict[str, Any], window: int) -> Any:
     import numpy
     from frouros.detectors import concept_drift, data_drift
@@ -118,7 +126,7 @@ def main() -> None:
                     values = asked["values"].get(each["feature"], [])
                     if values:
                         head = {"feature": each["feature"], "name": each["name"], "seen": len(values)}
-                        results.append({**head, **detector.see(values)})
+                        results.append({**head, **seen(detector, values)})
                 answer = {"results": results}
         except Exception as error:  # noqa: BLE001 - told to who asked, who decides
             answer = {"error": f"{type(error).__name__}: {error}"}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ai4sdk.data.columns import Column
+from ai4sdk.data.csvfile import EMPTY
 from ai4sdk.data.formats import NOUNS
 from ai4sdk.data.loaders import Data, SplitData
 from ai4sdk.data.readers import Files, Samples, UnreadableSample, chosen
@@ -142,7 +143,10 @@ def _inputs(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[Form
 
 
 def _of_columns(columns: Mapping[str, Column], training: Any) -> tuple[Form, Features, str]:
-    form = Form("table", tuple((column.name, _kind(column)) for column in columns.values()))
+    words = sorted(
+        {text for column in columns.values() if column.kind == "text" for text in EMPTY.intersection(column.texts)}
+    )
+    form = Form("table", tuple((column.name, _kind(column)) for column in columns.values()), tuple(words))
     inputs: Features = {}
     for column in columns.values():
         if column.kind == "text":

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ai4sdk.drift.features import Features
 from ai4sdk.drift.reference import Reference
-from ai4sdk.drift.sketch import Sketch, Values
-from ai4sdk.drift.verdict import Finding, Verdict
+from ai4sdk.drift.sketch import Sketch, Values, missing_in
+from ai4sdk.drift.verdict import Finding, Verdict, counted, p_value
 from ai4sdk.runs.drawing import DRAWING_STYLE, drawing, element, label
 from ai4sdk.runs.page import document, escaped, facts_list, section, table
 
@@ -30,7 +30,7 @@ td.drifted { color:var(--bad); font-weight:600 }
 """
 )
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 500.0, 220.0, 44.0, 10.0, 12.0, 34.0
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 500.0, 220.0, 56.0, 10.0, 12.0, 34.0
 
 Shares = NDArray[np.float64]
 
@@ -54,7 +54,7 @@ def page(verdict: Verdict, reference: Reference, inputs: Features, outputs: Feat
     title = "Drift: " + ", ".join(data)
     header = f"""<p class="eyebrow">ai4sdk drift check</p>
 <h1>{escaped(", ".join(data))} <span class="state {state[0]}">{state[1]}</span></h1>
-<p class="facts"><span>{verdict.samples:,} samples</span><span>{count} of {len(verdict.findings)} tests below
+<p class="facts"><span>{counted(verdict.samples)}</span><span>{count} of {len(verdict.findings)} tests below
 alpha {verdict.alpha:g}</span></p>"""
     facts = [
         (
@@ -76,19 +76,27 @@ alpha {verdict.alpha:g}</span></p>"""
 
 
 def _plots(verdict: Verdict, reference: Reference, inputs: Features, outputs: Features) -> list[str]:
-    """Draw each feature that differs, and always those of the answers; without any the nearest to it."""
+    """Draw what differs, and always the values of the answers; without any the nearest to it."""
     values = [finding for finding in verdict.findings if finding.of == "values"]
-    drawn = [finding for finding in values if finding.drifted or finding.part == "output"] or values[:4]
+    drawn = [
+        finding for finding in verdict.findings if finding.drifted or (finding in values and finding.part == "output")
+    ]
     made = []
-    for finding in drawn[:MOST_PLOTS]:
+    for finding in (drawn or values[:4])[:MOST_PLOTS]:
         known, new = (reference.inputs, inputs) if finding.part == "input" else (reference.outputs, outputs)
+        what = " missing" if finding.of == "missing" else ""
         caption = (
-            f"{finding.part}: {escaped(finding.name)}, adjusted p {finding.adjusted:.2g}, "
+            f"{finding.part}: {escaped(finding.name)}{what}, adjusted p {p_value(finding.adjusted)}, "
             f"distance {finding.comparison.distance:.3f}"
         )
-        plot = _plot(finding.name, known[finding.name], new[finding.name])
+        plot = (_plot_missing if what else _plot)(finding.name, known[finding.name], new[finding.name])
         made.append(f"<figure>{plot}<figcaption>{caption}</figcaption></figure>")
     return made
+
+
+def _plot_missing(name: str, known: Sketch, values: Values) -> str:
+    old, absent = known.missing / max(known.missing + known.samples, 1), missing_in(values) / max(len(values), 1)
+    return _bars(name, ["missing", "present"], np.array([old, 1 - old]), np.array([absent, 1 - absent]))
 
 
 def _plot(name: str, known: Sketch, values: Values) -> str:
@@ -191,9 +199,9 @@ def _table(findings: Sequence[Finding]) -> str:
             [
                 f"<b>{name}</b>" if finding.drifted else name,
                 finding.of,
-                known.test,
-                f"{known.p:.2g}",
-                f"<b>{finding.adjusted:.2g}</b>" if finding.drifted else f"{finding.adjusted:.2g}",
+                known.test.replace("-", "\N{NON-BREAKING HYPHEN}"),
+                p_value(known.p),
+                f"<b>{p_value(finding.adjusted)}</b>" if finding.drifted else p_value(finding.adjusted),
                 f"{known.distance:.3f}",
                 f"{known.psi:.3f}",
                 f"{known.reference:,}",

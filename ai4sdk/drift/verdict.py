@@ -14,7 +14,7 @@ from ai4sdk.drift.reference import Reference
 from ai4sdk.drift.sketch import Sketch, Values
 from ai4sdk.errors import DataError
 
-__all__ = ["Finding", "Part", "Verdict", "judge"]
+__all__ = ["Finding", "Part", "Verdict", "counted", "judge", "p_value"]
 
 Part = Literal["input", "output"]
 
@@ -178,4 +178,15 @@ def _both(known: Mapping[str, Sketch], values: Features) -> list[tuple[str, Sket
 def _cautions(samples: int) -> list[str]:
     if samples >= FEW:
         return []
-    return [f"{samples} samples show only large differences; that none is found says little."]
+    show = "shows" if samples == 1 else "show"
+    return [f"{counted(samples)} {show} only large differences; that none is found says little."]
+
+
+def counted(samples: int) -> str:
+    """Return so many samples, in words."""
+    return f"{samples:,} sample" + ("s" if samples != 1 else "")
+
+
+def p_value(p: float) -> str:
+    """Write a p-value; what is too small for a float is no zero."""
+    return f"{p:.2g}" if p > 0 else "under 1e-300"

@@ -1,4 +1,4 @@
-"""Watch a served model for drift, beside the answering: batches wait in a bounded queue, a thread looks at them.
+"""Watch a served model for drift, beside the answering.
 
 ::
 
@@ -13,20 +13,24 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
-import queue
-import threading
+import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
 import numpy as np
 
-from ai4sdk.drift.features import Features, features_of_inputs, features_of_outputs
+from ai4sdk.drift.features import Features
+from ai4sdk.drift.feeding import Feeding
 from ai4sdk.drift.frouros import TESTS, FrourosProcess
 from ai4sdk.drift.reference import Reference
+from ai4sdk.drift.sketch import Sketch
 from ai4sdk.drift.states import LEVELS, Hits, Latch, State, worst
 from ai4sdk.drift.streams import open_streams
 from ai4sdk.drift.verdict import Verdict
@@ -35,19 +39,16 @@ from ai4sdk.errors import RunFailed
 from ai4sdk.runs.files import append_json_line
 from ai4sdk.spec.drift import DriftWatching
 
-if TYPE_CHECKING:
-    from ai4sdk.worker.prediction import Prediction
-
 __all__ = ["DriftWatch"]
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 64 * 2**20
-"""So much may wait, however few batches it is."""
 _TOLD = 5
+_MOST_UNWRITTEN = 1_000
+"""Events that are kept while their file cannot be written."""
 
 
-class DriftWatch:
+class DriftWatch(Feeding):
     """Detectors of one model in one process.
 
     Parameters
@@ -58,7 +59,7 @@ class DriftWatch:
         Which detectors, and how.
     events
         File that each change of state is appended to, as a line of JSON; several processes may share it.
-    name
+    name, version
         Of the model, for log and events.
 
     Raises
@@ -70,94 +71,64 @@ class DriftWatch:
     """
 
     def __init__(
-        self, reference: Reference, settings: DriftWatching | None = None, *, events: Path | None = None, name: str = ""
+        self,
+        reference: Reference,
+        settings: DriftWatching | None = None,
+        *,
+        events: Path | None = None,
+        name: str = "",
+        version: str = "",
     ) -> None:
-        self.reference, self.settings = reference, settings or DriftWatching()
-        self.events, self.name = events, name
+        super().__init__(reference, settings or DriftWatching(), name)
+        self.events, self.version = events, version
         how = self.settings
         self._windows = Windows(reference, how.window, how.alpha) if "windows" in how.detectors else None
-        names = [name for name in how.detectors if name != "windows"]
-        watched = {f"output:{name}": sketch for name, sketch in reference.outputs.items()}
-        if how.streams is not None:
-            watched |= {f"input:{name}": sketch for name, sketch in reference.inputs.items()}
-            watched = {name: sketch for name, sketch in watched.items() if name.partition(":")[2] in how.streams}
-        self._streams = open_streams(names, watched, alpha=how.alpha, hold=how.window)
+        self._names = [name for name in how.detectors if name != "windows"]
+        watched, self.notes = _watched(reference, how)
+        self._streams = open_streams(self._names, watched, alpha=how.alpha, hold=how.window)
         self._frouros = None if how.frouros is None else FrourosProcess(how.frouros, watched, how.window)
         self._told: dict[str, Hits | Latch] = {}
-        self._queue: queue.SimpleQueue[tuple[Any, Prediction | None, int] | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
-        self._waiting = self._bytes = 0
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._counters = dict.fromkeys(
-            ("batches", "samples", "dropped_batches", "dropped_samples", "windows", "alarms", "errors"), 0
-        )
+        self._counters |= {"windows": 0, "alarms": 0}
         self._states: dict[str, State] = {}
         self._changed: dict[str, float] = {}
         self._distances: dict[str, float | None] = {}
         self._overall = Hits()
         self._features: dict[str, Hits] = {}
         self._last: dict[str, Any] = {}
-        self._error: str | None = None
+        self._since = time.time()
+        self._unwritten: deque[dict[str, Any]] = deque(maxlen=_MOST_UNWRITTEN)
 
-    # What the serving thread calls ----------------------------------------------------------------------------------
-
-    def feed(self, samples: Any, prediction: Prediction | None) -> bool:
-        """Hand over a batch; return whether it will be looked at.
-
-        Never waits: where too much waits already, the batch is dropped and counted. The arrays must not be changed
-        afterwards.
+    def feed_features(self, inputs: Features, outputs: Features, count: int, lost: Mapping[str, int]) -> bool:
+        """Hand over features that another process has read; see `feed`.
 
         Parameters
         ----------
-        samples
-            What was asked: records, rows, an array; for pictures and recordings also the array the module takes, which
-            saves reading them twice. ``None`` watches answers only.
-        prediction
-            What was answered. ``None`` watches samples only.
+        inputs, outputs
+            Of the samples and of the answers to them.
+        count
+            Samples.
+        lost
+            What that process has dropped since the last time, and errors, by the names of the counters.
         """
-        count = len(prediction) if prediction is not None else _count(samples)
-        size = _bytes_in(samples) + (0 if prediction is None else prediction.outputs.nbytes)
         with self._lock:
-            full = self._waiting >= self.settings.queue or (self._waiting > 0 and self._bytes + size > MOST_BYTES)
-            if full or self._closing.is_set():
-                self._counters["dropped_batches"] += 1
-                self._counters["dropped_samples"] += count
-                return False
-            self._waiting += 1
-            self._bytes += size
-        self._queue.put((samples, prediction, size))
+            for name, more in lost.items():
+                self._counters[name] += more
+        size = sum(values.nbytes if isinstance(values, np.ndarray) else 64 * count for values in inputs.values())
+        if not self._is_room(count, size):
+            return False
+        self._queue.put((partial(self._see, inputs, outputs, count), size))
         return True
 
-    # Life -----------------------------------------------------------------------------------------------------------
-
-    def start(self) -> Self:
-        """Start the thread that looks at batches."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="drift watch", daemon=True)
-            self._thread.start()
-        return self
-
     def close(self, timeout: float = 5.0) -> None:
-        """Look at no further batch and end the thread."""
-        self._closing.set()
-        self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join(timeout)
-        elif self._frouros is not None:
+        """Look at no further batch, end the thread, and Frouros's process."""
+        super().close(timeout)
+        if self._frouros is None:
+            return
+        if self._thread is None:
             self._frouros.close()
-
-    def drain(self, timeout: float = 60.0) -> bool:
-        """Wait until nothing waits; return whether that came about."""
-        with self._idle:
-            return self._idle.wait_for(lambda: self._waiting == 0, timeout)
-
-    def __enter__(self) -> Self:
-        return self.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        elif self._thread.is_alive():  # it waits for an answer that does not come
+            self._frouros.kill()
+            self._thread.join(timeout)
 
     # What is told ---------------------------------------------------------------------------------------------------
 
@@ -170,10 +141,10 @@ class DriftWatch:
     def snapshot(self) -> dict[str, Any]:
         """Return how things stand, ready for JSON.
 
-        ``state``; ``counters``, which only grow; ``gauges``, plain numbers; ``streams``: detector → its state, its
-        number (0, 1, 2) and since when; ``features``: that of each feature in windows; ``distances``: of
-        Frouros's detectors that have no threshold; ``last_window``: the tests of
-        the last one with the smallest p-values.
+        ``state``; ``began``: since when, as what was before is forgotten, and ``pid``; ``counters``, which only grow;
+        ``gauges``, plain numbers; ``streams``: detector → its state, its number (0, 1, 2) and since when; ``features``:
+        the state of each feature in windows; ``distances``: of Frouros's detectors that have no threshold;
+        ``last_window``: the tests of the last one with the smallest p-values.
         """
         with self._lock:
             streams = {
@@ -184,7 +155,10 @@ class DriftWatch:
             waiting = 0 if self._windows is None else self._windows.waiting
             return {
                 "name": self.name,
+                "version": self.version,
                 "state": state,
+                "began": _date(self._since),
+                "pid": os.getpid(),
                 "counters": dict(self._counters),
                 "gauges": {
                     "state": LEVELS[state],
@@ -197,36 +171,29 @@ class DriftWatch:
                 "features": {name: hits.state for name, hits in self._features.items()},
                 "last_window": self._last or None,
                 "last_error": self._error,
-                "detectors": list(self.settings.detectors),
-                "notes": list(self.reference.notes),
+                "detectors": self._detectors,
+                "notes": [*self.reference.notes, *self.notes],
             }
 
     # The thread -----------------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _begin(self) -> None:
+        for note in self.notes:
+            log.warning("%sdrift watch: %s", self._model, note)
+        self._write({"event": "began", "detectors": self._detectors})
         import scipy.stats  # noqa: F401 - takes a second, which is better spent before the first batch than in its midst
 
-        while (item := self._queue.get()) is not None and not self._closing.is_set():
-            started = time.thread_time()
+        if self._frouros is not None:
             try:
-                self._look(*item[:2])
-            except Exception as error:  # noqa: BLE001 - whatever a batch holds, the next one is looked at
-                self._note_error(error)
-            with self._idle:
-                self._waiting -= 1
-                self._bytes -= item[2]
-                if self._waiting == 0:
-                    self._idle.notify_all()
-            rest = (time.thread_time() - started) * (1 / self.settings.load - 1)
-            if rest > 0:
-                self._closing.wait(rest)
+                self._frouros.start()
+            except RunFailed as error:
+                self._frouros_failed(error)
+
+    def _end(self) -> None:
         if self._frouros is not None:
             self._frouros.close()
 
-    def _look(self, samples: Any, prediction: Prediction | None) -> None:
-        form = self.reference.form
-        inputs: Features = {} if samples is None or form is None else features_of_inputs(samples, form)
-        outputs: Features = {} if prediction is None else features_of_outputs(prediction)
+    def _see(self, inputs: Features, outputs: Features, count: int) -> None:
         for key, part in (("input", inputs), ("output", outputs)):
             for name, values in part.items():
                 if isinstance(values, np.ndarray):
@@ -237,7 +204,8 @@ class DriftWatch:
                 self._take(verdict)
         with self._lock:  # last, so that whoever sees samples counted sees what was found in them
             self._counters["batches"] += 1
-            self._counters["samples"] += len(prediction) if prediction is not None else _count(samples)
+            self._counters["samples"] += count
+        self._write_rest()
 
     def _look_at_stream(self, feature: str, values: Any) -> None:
         for stream, name in zip(self._streams.get(feature, ()), self._names, strict=False):
@@ -253,12 +221,15 @@ class DriftWatch:
         try:
             results = self._frouros.see(feature, values)
         except RunFailed as error:  # what is ours goes on
-            self._note_error(error)
+            self._frouros_failed(error)
             return
         tests = sum(name in TESTS for name in self._frouros.names) * len(self._frouros.features)
         for result in results:
             stream = f"frouros.{result['name']}/{feature}"
             detail: dict[str, Any] = {}
+            if "error" in result:
+                self._note_error(RunFailed(result["error"]), f"{stream} failed")
+                continue
             if result["name"] in TESTS:
                 hits = self._told.setdefault(stream, Hits())
                 assert isinstance(hits, Hits)
@@ -278,9 +249,22 @@ class DriftWatch:
             state = latch.see(result["alarms"] > 0, result["seen"])
             self._set(stream, "warning" if state == "ok" and result["warning"] else state, detail)
 
+    def _frouros_failed(self, error: RunFailed) -> None:
+        self._note_error(error, "Frouros's detectors did not look")
+        if self._frouros is None or not self._frouros.given_up:
+            return
+        with self._lock:  # what they said last is no longer how things stand
+            self._states = {name: state for name, state in self._states.items() if not name.startswith("frouros.")}
+        self._write({"event": "given up", "stream": "frouros", "error": error.message})
+
     @property
-    def _names(self) -> list[str]:
-        return [name for name in self.settings.detectors if name != "windows"]
+    def _detectors(self) -> list[str]:
+        how = self.settings
+        return [*how.detectors, *(f"frouros.{name}" for name in (how.frouros.detectors if how.frouros else ()))]
+
+    @property
+    def _model(self) -> str:
+        return f"model {self.name}: " if self.name else ""
 
     def _take(self, verdict: Verdict) -> None:
         """Take the verdict on a window into account."""
@@ -315,37 +299,51 @@ class DriftWatch:
                 self._changed[stream] = now
         if state == was:
             return
-        model = f"model {self.name}: " if self.name else ""
-        log.warning("%sdrift watch: %s went from %s to %s%s", model, stream, was, state, f" ({why})" if why else "")
+        why = f" ({why})" if why else ""
+        log.warning("%sdrift watch: %s went from %s to %s%s", self._model, stream, was, state, why)
+        self._write({"event": "changed", "stream": stream, "state": state, "was": was, **detail}, now)
+
+    def _write(self, record: dict[str, Any], at: float | None = None) -> None:
+        """Append a line to the event file; where that fails it is tried again after the next batch."""
         if self.events is None:
             return
-        record = {"time": _date(now), "name": self.name, "stream": stream, "state": state, "was": was, **detail}
-        try:
-            append_json_line(self.events, record)
-        except OSError as error:
-            self._note_error(error)
+        head = {"time": _date(time.time() if at is None else at), "name": self.name, "version": self.version}
+        self._unwritten.append({**head, **record})
+        if (error := self._write_rest()) is not None:
+            self._note_error(error, "an event was not written, and is kept")
 
-    def _note_error(self, error: Exception) -> None:
-        text = f"{type(error).__name__}: {error}"
-        with self._lock:
-            self._counters["errors"] += 1
-            is_new, self._error = text != self._error, text
-        if is_new:  # once, not with every batch
-            log.warning("drift watch: a batch was not looked at: %s", text)
-
-
-def _count(samples: Any) -> int:
-    return len(samples) if isinstance(samples, Sequence | np.ndarray) and not isinstance(samples, str | bytes) else 1
+    def _write_rest(self) -> OSError | None:
+        while self._unwritten and self.events is not None:
+            try:
+                append_json_line(self.events, self._unwritten[0])
+            except OSError as error:
+                return error
+            self._unwritten.popleft()
+        return None
 
 
-def _bytes_in(samples: Any) -> int:
-    if isinstance(samples, np.ndarray):
-        return int(samples.nbytes)
-    if isinstance(samples, bytes):
-        return len(samples)
-    if isinstance(samples, Sequence) and samples and isinstance(samples[0], bytes | np.ndarray):
-        return sum(len(each) if isinstance(each, bytes) else int(np.asarray(each).nbytes) for each in samples)
-    return 0
+def _watched(reference: Reference, how: DriftWatching) -> tuple[dict[str, Sketch], list[str]]:
+    """Return the features whose numbers are looked at one by one, and what a reader must know of them."""
+    outputs = {f"output:{name}": sketch for name, sketch in reference.outputs.items()}
+    detectors = [*(name for name in how.detectors if name != "windows"), *(["Frouros"] if how.frouros else [])]
+    if not detectors:
+        return {}, []
+    watched, notes = outputs, []
+    if how.streams is not None:
+        every = outputs | {f"input:{name}": sketch for name, sketch in reference.inputs.items()}
+        names = {key.partition(":")[2]: sketch.is_number for key, sketch in every.items()}
+        for name in how.streams:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                notes.append(
+                    f"streams names {name!r}, which is no feature here" + (f"; {near[0]!r} is" if near else "")
+                )
+            elif not names[name]:
+                notes.append(f"streams names {name!r}, which is no number: only windows look at it.")
+        watched = {key: sketch for key, sketch in every.items() if key.partition(":")[2] in how.streams}
+    if not any(sketch.is_number and sketch.samples for sketch in watched.values()):
+        notes.append(f"There is no number for {', '.join(detectors)} to look at; name features in streams.")
+    return watched, notes
 
 
 def _date(at: float) -> str:

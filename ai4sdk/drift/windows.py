@@ -11,6 +11,8 @@ from ai4sdk.drift.verdict import Verdict, judge
 
 __all__ = ["Windows"]
 
+_LOOSE = 256
+
 
 class Windows:
     """Windows that follow each other without overlap.
@@ -29,17 +31,23 @@ class Windows:
         self.reference, self.size, self.alpha = reference, size, alpha
         self.waiting = 0
         self._batches: list[tuple[Features, Features]] = []
+        self._loose = 0
         self._names: tuple[set[str], set[str]] | None = None
 
     def add(self, inputs: Features, outputs: Features) -> Iterator[Verdict]:
         """Add the features of some samples; yield the verdict on each window that is full now."""
         names = (set(inputs), set(outputs))
         if names != self._names:  # samples or answers are watched that were not before, or no longer
-            self._batches, self.waiting, self._names = [], 0, names
+            self._batches, self._loose, self.waiting, self._names = [], 0, 0, names
         count = max((len(values) for part in (inputs, outputs) for values in part.values()), default=0)
         if not count:
             return
         self._batches.append((inputs, outputs))
+        self._loose += 1
+        if self._loose == _LOOSE:  # single samples are better kept together: each array has a head of its own
+            parts = self._batches[-_LOOSE:]
+            self._batches[-_LOOSE:] = [(joined([one for one, _ in parts]), joined([two for _, two in parts]))]
+            self._loose = 0
         self.waiting += count
         if self.waiting < self.size:
             return
@@ -50,7 +58,7 @@ class Windows:
             self.waiting -= self.size
             start += self.size
             yield judge(self.reference, one, two, alpha=self.alpha, pause=_give_way)
-        self._batches = [(_cut(whole[0], start, None), _cut(whole[1], start, None))]
+        self._batches, self._loose = [(_cut(whole[0], start, None), _cut(whole[1], start, None))], 0
 
 
 def _give_way() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from datetime import UTC, datetime
 from typing import IO, Any
+
+import orjson
 
 __all__ = ["AccessLog"]
 
@@ -44,12 +45,15 @@ class AccessLog:
         """Write what is there. A stream that takes no more (a full disk, a closed pipe) loses lines, nothing else."""
         self._due = None
         lines, self._lines = self._lines, []
-        text = "".join(
-            json.dumps({"time": datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds"), **line}) + "\n"
-            for time, line in lines
-        )
+        text = b"".join(
+            orjson.dumps({"time": _text(time), **line}, option=orjson.OPT_APPEND_NEWLINE) for time, line in lines
+        ).decode()
         try:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
             return
+
+
+def _text(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")

@@ -17,13 +17,13 @@ from ai4sdk._version import __version__
 from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.deepaas.api import Api
 from ai4sdk.serving.deepaas.messages import HttpRequest
-from ai4sdk.serving.guard import Denied, Guard
+from ai4sdk.serving.guard import Guard
 from ai4sdk.serving.messages import HEADER_LENGTH, JSON, Request, Response
 from ai4sdk.serving.metrics import CONTENT_TYPE, Drift, Metrics
 from ai4sdk.serving.models import Models, Name
 from ai4sdk.serving.openapi import openapi
 from ai4sdk.serving.pool import Pool
-from ai4sdk.serving.refusals import refusal
+from ai4sdk.serving.refusals import Refused, refusal
 from ai4sdk.serving.routes import Route, find_route
 from ai4sdk.spec.serving import Serving
 
@@ -42,15 +42,6 @@ _DISCARD_FOR = 2.0
 NO_LENGTH = -1
 
 
-class _Ended(Exception):
-    """The request ends here, with this answer."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-
-
 @dataclass(slots=True)
 class _Heads:
     """The headers that matter."""
@@ -63,6 +54,13 @@ class _Heads:
     """Whether the client sends its body only when it is told to."""
     authorization: str = ""
     parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Size:
+    """Bytes of a body, as far as they came."""
+
+    bytes: int = 0
 
 
 class App:
@@ -99,6 +97,7 @@ class App:
         self.draining = False
         self._limits = serving.limits
         self._protocols = frozenset(serving.protocols)
+        self._expected = frozenset(serving.models) | frozenset(serving.modules)
         self._metrics = metrics
         self._guard = guard
         self._log = log
@@ -133,8 +132,8 @@ class App:
         path: str = scope["path"]
         route = self._route(path)
         heads = _heads(scope["headers"])
-        request_id = heads.request_id or f"{self._id_prefix}-{next(self._ids)}".encode()
-        size = 0
+        request_id = heads.request_id or self._new_id().encode()
+        size = _Size()
         self._open += 1
         try:
             try:
@@ -143,19 +142,21 @@ class App:
                 elif route is not None and route.kind == "infer" and scope["method"] == "POST":
                     self._check(route)
                     body = await self._body(heads, receive)
-                    size = len(body)
+                    size.bytes = len(body)
                     request = Request(route.protocol, "infer", heads.content_type, body, heads.parameters)
                     # Who answers is told now, not before: while the body came, another may have taken over.
                     answer = await self._pool(route).ask(request)
                 elif route is not None and route.kind == "deepaas" and self._deepaas is not None:
-                    answer = await self._deepaas.handle(self._http(scope, heads, receive))
+                    if route.model in self._expected and route.model not in self._deepaas.models:
+                        raise Refused(503, f"{route.model} is being loaded")
+                    answer = await self._deepaas.handle(self._http(scope, heads, receive, size))
                 else:
                     if route is not None and route.kind in ("drift", "metrics"):
                         self._drift = await self._told()
                     answer = self._own(route, scope["method"], path)
-            except _Ended as ended:
-                answer = refusal(route.protocol if route else "natural", ended.status, ended.message)
-                if ended.status == 413 and not heads.asks_first:
+            except Refused as refused:
+                answer = refusal(route.protocol if route else "natural", refused.status, refused.message)
+                if refused.status == 413 and not heads.asks_first:
                     await _discard(receive)
             await _send(send, answer, request_id, scope["method"], close=answer.status in (408, 413))
         finally:
@@ -166,50 +167,64 @@ class App:
             model = ""  # a name that a stranger made up is no label
         self._metrics.request(model, route.protocol if route else "", answer.status, seconds)
         if self._log is not None:
-            line = {
-                "id": request_id.decode(),
-                "client": scope["client"][0] if scope.get("client") else None,
-                "method": scope["method"],
-                "path": path,
-                "status": answer.status,
-                "ms": round(seconds * 1000, 3),
-                "in": size,
-                "out": len(answer.body),
-            }
-            self._log.add(now, line)
+            client = scope["client"][0] if scope.get("client") else None
+            asked = {"id": request_id.decode(), "client": client, "method": scope["method"], "path": path}
+            self._log.add(now, asked | _outcome(answer, seconds, size.bytes))
+
+    def _new_id(self) -> str:
+        return f"{self._id_prefix}-{next(self._ids)}"
 
     async def _told(self) -> Drift:
-        """Return what every model's processes say of drift."""
+        """Return what is known of the drift of every model."""
         pools = list(self.models.pools())
         told = await asyncio.gather(*(pool.drift() for pool in pools))
         found: Drift = {}
-        for pool, snapshots in zip(pools, told, strict=True):
-            found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshots
+        for pool, snapshot in zip(pools, told, strict=True):
+            found.setdefault(pool.settings.name, {})[pool.settings.version] = snapshot
         return found
 
-    async def infer(self, route: Route, request: Request, authorization: str) -> Response:
-        """Answer a request to a model that came by another way than HTTP."""
-        started = time.perf_counter()
+    async def infer(
+        self, route: Route, request: Request, authorization: str, *, called: str, client: str, request_id: str = ""
+    ) -> Response:
+        """Answer a request to a model that came by another way than HTTP.
+
+        Parameters
+        ----------
+        route
+            Which model.
+        request
+            What is asked.
+        authorization
+            As in HTTP's header.
+        called, client, request_id
+            What was called, who called, and what the request is known by, for the log.
+        """
+        started, now = time.perf_counter(), time.time()
         self._open += 1
         try:
             answer = await self._guarded(route, authorization)
             if answer is None:
                 self._check(route)
                 answer = await self._pool(route).ask(request)
-        except _Ended as ended:
-            answer = refusal(route.protocol, ended.status, ended.message)
+        except Refused as refused:
+            answer = refusal(route.protocol, refused.status, refused.message)
         finally:
             self._open -= 1
         model = (route.model or self.models.only or "") if answer.status != 404 else ""
-        self._metrics.request(model, "grpc", answer.status, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._metrics.request(model, "grpc", answer.status, seconds)
+        if self._log is not None:
+            known = request_id if _REQUEST_ID.fullmatch(request_id.encode()) else self._new_id()
+            asked = {"id": known, "client": client, "method": "gRPC", "path": called}
+            self._log.add(now, asked | _outcome(answer, seconds, len(request.body)))
         return answer
 
     async def tell(self, route: Route, authorization: str) -> Response:
         """Answer a question about a model that came by another way than HTTP."""
         try:
             return await self._guarded(route, authorization) or self._answers[route.kind](route)
-        except _Ended as ended:
-            return refusal(route.protocol, ended.status, ended.message)
+        except Refused as refused:
+            return refusal(route.protocol, refused.status, refused.message)
 
     async def _guarded(self, route: Route | None, authorization: str) -> Response | None:
         """Return why somebody may not ask; nothing where they may."""
@@ -217,7 +232,7 @@ class App:
             return None
         try:
             await self._guard.check(authorization)
-        except Denied as denied:
+        except Refused as denied:
             answer = refusal(route.protocol if route else "natural", denied.status, denied.message)
             headers = {"www-authenticate": "Bearer"} if denied.status == 401 else answer.headers
             return Response(answer.status, answer.content_type, answer.body, headers)
@@ -239,9 +254,9 @@ class App:
 
     def _admit(self) -> None:
         if self.draining:
-            raise _Ended(503, "the server is stopping")
+            raise Refused(503, "the server is stopping")
         if self._open > self._limits.requests:
-            raise _Ended(503, f"the server has {self._limits.requests} requests already")
+            raise Refused(503, f"the server has {self._limits.requests} requests already")
 
     def _pool(self, route: Route) -> Pool:
         """Return who answers, or say why nobody does."""
@@ -253,43 +268,43 @@ class App:
         """Return the model that is asked, which has the version that is asked."""
         names = self.models.names
         if not names:
-            raise _Ended(503, "the models are being loaded")
+            raise Refused(503, "the models are being loaded")
         name = route.model or self.models.only
         if name is None:
-            raise _Ended(404, f"there are several models: ask /models/NAME/…, of {', '.join(names)}")
+            raise Refused(404, f"there are several models: ask /models/NAME/…, of {', '.join(names)}")
         found = self.models.get(name)
         if found is None:
-            raise _Ended(404, f"there is no model {name[:64]!r}; there are {', '.join(names)}")
+            raise Refused(404, f"there is no model {name[:64]!r}; there are {', '.join(names)}")
         if route.version is not None and route.version not in found.entries:
             every = ", ".join(found.entries)
-            raise _Ended(404, f"{name} has no version {route.version[:64]!r}; there are {every}")
+            raise Refused(404, f"{name} has no version {route.version[:64]!r}; there are {every}")
         return found
 
-    def _http(self, scope: Scope, heads: _Heads, receive: Receive) -> HttpRequest:
+    def _http(self, scope: Scope, heads: _Heads, receive: Receive, size: _Size) -> HttpRequest:
         """Return a request as it came, for an API that reads bodies by itself."""
         if scope["method"] == "POST":
             self._admit()
         self._check_size(heads)
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         query = scope["query_string"].decode("latin-1")
-        return HttpRequest(scope["method"], scope["path"], query, headers, self._parts(receive))
+        return HttpRequest(scope["method"], scope["path"], query, headers, self._parts(receive, size))
 
-    async def _parts(self, receive: Receive) -> AsyncIterator[bytes]:
-        size, until = 0, time.monotonic() + self._limits.slow
+    async def _parts(self, receive: Receive, size: _Size) -> AsyncIterator[bytes]:
+        until = time.monotonic() + self._limits.slow
         while True:
             message = await self._part(receive, until)
-            size += len(message.get("body", b""))
-            if size > self._limits.body:
-                raise _Ended(413, f"the body has more than the {self._limits.body} bytes that are taken")
+            size.bytes += len(message.get("body", b""))
+            if size.bytes > self._limits.body:
+                raise Refused(413, f"the body has more than the {self._limits.body} bytes that are taken")
             yield message.get("body", b"")
             if not message.get("more_body"):
                 return
 
     def _check_size(self, heads: _Heads) -> None:
         if heads.encoded:
-            raise _Ended(415, "the body is compressed; send it as it is")
+            raise Refused(415, "the body is compressed; send it as it is")
         if heads.length > self._limits.body:
-            raise _Ended(413, f"the body has {heads.length} bytes; at most {self._limits.body} are taken")
+            raise Refused(413, f"the body has {heads.length} bytes; at most {self._limits.body} are taken")
 
     async def _body(self, heads: _Heads, receive: Receive) -> bytes:
         limit = self._limits.body
@@ -298,7 +313,7 @@ class App:
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
             if len(body) > limit:
-                raise _Ended(413, f"the body has more than the {limit} bytes that are taken")
+                raise Refused(413, f"the body has more than the {limit} bytes that are taken")
             return body
         parts, size = [body], len(body)
         until = time.monotonic() + self._limits.slow
@@ -307,22 +322,23 @@ class App:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             if size > limit:
-                raise _Ended(413, f"the body has more than the {limit} bytes that are taken")
+                raise Refused(413, f"the body has more than the {limit} bytes that are taken")
         return b"".join(parts)
 
     async def _part(self, receive: Receive, until: float | None = None) -> MutableMapping[str, Any]:
         left = self._limits.slow if until is None else until - time.monotonic()
         try:
-            message = await asyncio.wait_for(receive(), max(left, 0))
+            async with asyncio.timeout(max(left, 0)):
+                message = await receive()
         except TimeoutError:
-            raise _Ended(408, f"the body did not come within {self._limits.slow:g} s") from None
+            raise Refused(408, f"the body did not come within {self._limits.slow:g} s") from None
         if message["type"] == "http.disconnect":
-            raise _Ended(400, "the client went away")
+            raise Refused(400, "the client went away")
         return message
 
     def _own(self, route: Route | None, method: str, path: str) -> Response:
         if route is None:
-            raise _Ended(404, f"there is nothing at {path[:100]}; GET / lists what there is")
+            raise Refused(404, f"there is nothing at {path[:100]}; GET / lists what there is")
         if method not in route.methods:
             answer = refusal(route.protocol, 405, f"{method[:20]} is not for {path[:100]}; {route.methods[0]} is")
             return Response(405, JSON, answer.body, {"allow": ", ".join(route.methods)})
@@ -330,9 +346,9 @@ class App:
 
     def _ready(self, body: Any) -> Response:
         if self.draining:
-            raise _Ended(503, "the server is stopping")
+            raise Refused(503, "the server is stopping")
         if not self.models.ready:
-            raise _Ended(503, "the models are not ready")
+            raise Refused(503, "the models are not ready")
         return _json(body) if body is not None else Response(200, JSON, b"\n")
 
     def _index(self, _: Route) -> Response:
@@ -398,7 +414,7 @@ class App:
     def _model_ready(self, route: Route) -> Response:
         pool = self._described(route)
         if not pool.ready:
-            raise _Ended(503, f"{route.model} is not ready")
+            raise Refused(503, f"{route.model} is not ready")
         return _json({"name": route.model, "ready": True})
 
     def _described(self, route: Route) -> Pool:
@@ -425,6 +441,11 @@ def _heads(headers: list[tuple[bytes, bytes]]) -> _Heads:
         elif name == _HEADER_LENGTH:
             heads.parameters[HEADER_LENGTH] = value.decode("latin-1")
     return heads
+
+
+def _outcome(answer: Response, seconds: float, size: int) -> dict[str, Any]:
+    """Return what the access log says of an answer, beside who asked for what."""
+    return {"status": answer.status, "ms": round(seconds * 1000, 3), "in": size, "out": len(answer.body)}
 
 
 async def _discard(receive: Receive) -> None:

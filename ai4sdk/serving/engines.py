@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ai4sdk.errors import Ai4Error, EnvironmentFault, RunFailed
+from ai4sdk.serving.exports import keep_export, kept_export
 from ai4sdk.worker.calling import call_module, main_tensor
 from ai4sdk.worker.model import Model
 
@@ -90,8 +91,7 @@ def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
         ways["torch", 1] = lambda: main_tensor(_call(model, inputs))
     if wanted != "torch":
         try:
-            graph = _graph(model, array)
-            modules[1] = _computed(model, graph, array, 1)
+            graph, modules[1] = _exported(model, array)
             ways["onnx", 1] = lambda: modules[1].run(array)
         except Ai4Error as error:
             if wanted == "onnx":
@@ -164,6 +164,20 @@ def _rows(model: Model, array: NDArray[Any]) -> int:
     return max(rows for rows, seconds in took.items() if seconds <= best * _AS_GOOD)
 
 
+def _exported(model: Model, array: NDArray[Any]) -> tuple[bytes, _OnnxModule]:
+    """Return the module as ONNX and as ONNX Runtime computes it: as it was kept, or exported now."""
+    _check(model)
+    if (kept := kept_export(model.description)) is not None:
+        try:
+            return kept, _computed(model, kept, array, 1)
+        except RunFailed as error:
+            log.info("the kept export is of no use, so it is made again: %s", error.message)
+    graph = _graph(model, array)
+    module = _computed(model, graph, array, 1)
+    keep_export(model.description, graph)
+    return graph, module
+
+
 def _computed(model: Model, graph: bytes, array: NDArray[Any], threads: int) -> _OnnxModule:
     """Have ONNX Runtime compute a graph, and hold its answers against torch's for one sample and for several."""
     import onnxruntime
@@ -191,8 +205,8 @@ def _not_computed(error: Exception) -> RunFailed:
     )
 
 
-def _graph(model: Model, array: NDArray[Any]) -> bytes:
-    """Return the module as ONNX, for any number of samples."""
+def _check(model: Model) -> None:
+    """Refuse what cannot be: ONNX Runtime that is not installed, or a device it does not compute on here."""
     try:
         import onnxruntime  # noqa: F401 - what computes it afterwards
         import onnxscript  # noqa: F401 - what exports needs it
@@ -202,6 +216,10 @@ def _graph(model: Model, array: NDArray[Any]) -> bytes:
         ) from error
     if model.device.type != "cpu":
         raise EnvironmentFault("ONNX Runtime computes on CPUs here", hint="serving.device=cpu, or serving.engine=torch")
+
+
+def _graph(model: Model, array: NDArray[Any]) -> bytes:
+    """Return the module as ONNX, for any number of samples."""
     logger = logging.getLogger("torch.onnx")
     before, logger.disabled = logger.level, True
     try:

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ai4sdk.errors import EnvironmentFault
+from ai4sdk.serving.refusals import Refused
 from ai4sdk.spec.serving import Oidc
 
 if TYPE_CHECKING:
     from jwt import PyJWK
 
-__all__ = ["Denied", "Guard", "Provider"]
+__all__ = ["Guard", "Provider"]
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +30,6 @@ _LEEWAY = 30.0
 _KNOWN = 1024
 _LOOK_AGAIN = 10.0
 _MOST_BYTES = 1 << 20
-
-
-class Denied(Exception):
-    """Who asks may not.
-
-    Parameters
-    ----------
-    status
-        401 where nobody knows who it is, 403 where it is known and not enough.
-    message
-        Why.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 class Provider:
@@ -74,7 +58,7 @@ class Provider:
 
         Raises
         ------
-        Denied
+        Refused
             Anybody else, with the reason.
         """
         digest = hashlib.sha256(token.encode()).digest()
@@ -84,7 +68,7 @@ class Provider:
         claims = await self._verified(token)
         for claim, wanted in self._settings.require.items():
             if not _has(claims, claim, [wanted] if isinstance(wanted, str) else wanted):
-                raise Denied(403, f"the token lacks what is required of {claim}")
+                raise Refused(403, f"the token lacks what is required of {claim}")
         self._known[digest] = float(claims["exp"])
         self._known.move_to_end(digest)
         while len(self._known) > _KNOWN:
@@ -95,7 +79,7 @@ class Provider:
         try:
             head = jwt.get_unverified_header(token)
             if head.get("alg") not in _ALGORITHMS:
-                raise Denied(401, "the token is not signed with a public key")
+                raise Refused(401, "the token is not signed with a public key")
             key = await self._key(str(head.get("kid")))
             claims: Mapping[str, Any] = jwt.decode(
                 token,
@@ -107,9 +91,9 @@ class Provider:
                 options={"require": ["exp", "iss", "aud"]},
             )
         except jwt.ExpiredSignatureError:
-            raise Denied(401, "the token has expired") from None
+            raise Refused(401, "the token has expired") from None
         except jwt.PyJWTError as error:
-            raise Denied(401, f"the token is not valid: {error}") from None
+            raise Refused(401, f"the token is not valid: {error}") from None
         return claims
 
     async def _key(self, name: str) -> PyJWK:
@@ -122,9 +106,9 @@ class Provider:
                 except (OSError, ValueError, KeyError) as error:
                     self._looked = 0.0
                     log.error("%s does not give its keys: %s", self._settings.issuer, error)
-                    raise Denied(503, "the identity provider does not answer") from None
+                    raise Refused(503, "the identity provider does not answer") from None
         if name not in self._keys:
-            raise Denied(401, "the token is signed with a key that is not the provider's")
+            raise Refused(401, "the token is signed with a key that is not the provider's")
         return self._keys[name]
 
     def _fetch(self) -> dict[str, PyJWK]:
@@ -161,18 +145,18 @@ class Guard:
 
         Raises
         ------
-        Denied
+        Refused
             Anybody else, with the reason.
         """
         scheme, _, token = authorization.partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token:
-            raise Denied(401, "a bearer token is needed: Authorization: Bearer …")
+            raise Refused(401, "a bearer token is needed: Authorization: Bearer …")
         digest = hashlib.sha256(token.encode()).digest()
         if sum(hmac.compare_digest(digest, known) for known in self._digests):  # all are compared, whichever it is
             return
         if self._provider is None:
-            raise Denied(401, "the token is not known")
+            raise Refused(401, "the token is not known")
         await self._provider.check(token)
 
 

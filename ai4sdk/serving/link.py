@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 import subprocess
@@ -11,32 +12,53 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ai4sdk.errors import EnvironmentFault
 from ai4sdk.processes import die_with_parent
 from ai4sdk.serving.messages import Frames, Request, Response, pack, pack_requests, responses_of
+from ai4sdk.serving.shared import Slab
 
 __all__ = ["Link", "Spawned", "spawn"]
 
 
 @dataclass(frozen=True)
 class Spawned:
-    """A process that has been started, and this end of the line to it."""
+    """A process that has been started, this end of the line to it, and the memory it shares with us."""
 
     process: subprocess.Popen[bytes]
     line: socket.socket
+    slab: Slab
 
 
 def spawn() -> Spawned:
-    """Start a model process. It imports what it needs while it waits to be told what to load."""
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ai4sdk.serving.process", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=sys.stderr.fileno(),  # what a module prints is no answer
-            preexec_fn=die_with_parent(signal.SIGKILL),
-        )
-    return Spawned(process, ours)
+    """Start a model process. It imports what it needs while it waits to be told what to load.
+
+    Raises
+    ------
+    EnvironmentFault
+        If the system has no process, memory or descriptor left.
+    """
+    with contextlib.ExitStack() as unless_started:
+        try:
+            ours, theirs = socket.socketpair()
+            unless_started.callback(ours.close)
+            with theirs:
+                slab = Slab()
+                unless_started.callback(slab.close)
+                passed = (theirs.fileno(), slab.descriptor)
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "ai4sdk.serving.process", *map(str, passed)],
+                    pass_fds=passed,
+                    stdin=subprocess.DEVNULL,
+                    stdout=sys.stderr.fileno(),  # what a module prints is no answer
+                    preexec_fn=die_with_parent(signal.SIGKILL),
+                )
+        except OSError as error:
+            raise EnvironmentFault(
+                f"a model process cannot be started: {error.strerror or error}",
+                hint="look at `ulimit -a` and free memory",
+            ) from error
+        unless_started.pop_all()
+    return Spawned(process, ours, slab)
 
 
 class Link(asyncio.Protocol):
@@ -60,6 +82,7 @@ class Link(asyncio.Protocol):
     ) -> None:
         self.process = spawned.process
         self._line = spawned.line
+        self._slab = spawned.slab
         self._answered = answered
         self._gone = gone
         self._frames = Frames()
@@ -67,8 +90,15 @@ class Link(asyncio.Protocol):
         self._told: asyncio.Future[Any] | None = None
         self._ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
-    async def load(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    async def load(self, settings: Mapping[str, Any], shared: socket.socket | None = None) -> dict[str, Any]:
         """Have a model loaded; return what its process says of it.
+
+        Parameters
+        ----------
+        settings
+            What, and how.
+        shared
+            A socket that the process is to have, too.
 
         Raises
         ------
@@ -76,15 +106,18 @@ class Link(asyncio.Protocol):
             If the process ended instead.
         """
         self._line.setblocking(False)
+        frame = b"".join(pack(["load", dict(settings)]))
+        if shared is not None:
+            frame = frame[socket.send_fds(self._line, [frame], [shared.fileno()]) :]
         await asyncio.get_running_loop().create_connection(lambda: self, sock=self._line)
         assert self._transport is not None
-        self._transport.writelines(pack(["load", dict(settings)]))
+        self._transport.write(frame)
         return await self._ready
 
     def ask(self, number: int, requests: Sequence[Request]) -> None:
-        """Ask several things at once."""
+        """Ask several things at once; of what was asked before at most one batch is unanswered."""
         assert self._transport is not None
-        self._transport.writelines(pack_requests(number, requests))
+        self._transport.writelines(pack_requests(number, requests, self._slab.put(requests)))
 
     async def tell(self) -> Any:
         """Return what the process says of drift, when it has answered what it was asked before; nothing if it ends."""
@@ -104,6 +137,7 @@ class Link(asyncio.Protocol):
             self._transport.close()
         else:
             self._line.close()
+            self._slab.close()
 
     async def ended(self) -> int:
         """Wait for the process's end; return its status as `subprocess` tells it."""
@@ -127,6 +161,7 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
+        self._slab.close()
         if self._told is not None:
             self._told.set_result(None)
             self._told = None

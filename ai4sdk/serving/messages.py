@@ -26,6 +26,8 @@ HEADER_LENGTH = "inference-header-content-length"
 """Header of the Open Inference Protocol: how many bytes of a body are its JSON, before the tensors' bytes."""
 
 _HEAD = struct.Struct("<IQ")
+_ENCODE = json.JSONEncoder(separators=(",", ":")).encode
+_DECODE = json.JSONDecoder().decode
 _MOST_HEAD = 1 << 26
 
 
@@ -77,24 +79,46 @@ class Response:
 def pack(head: Any, bodies: Iterable[bytes | memoryview] = ()) -> list[bytes | memoryview]:
     """Return the pieces of a frame: lengths, a head in JSON, bodies one after the other."""
     bodies = list(bodies)
-    text = json.dumps(head, separators=(",", ":")).encode()
+    text = _ENCODE(head).encode()
     return [_HEAD.pack(len(text), sum(map(len, bodies))) + text, *bodies]
 
 
-def pack_requests(number: int, requests: Sequence[Request]) -> list[bytes | memoryview]:
-    """Return the frame of several requests; the number is repeated in their answer."""
+def pack_requests(
+    number: int, requests: Sequence[Request], places: Sequence[int | None] | None = None
+) -> list[bytes | memoryview]:
+    """Return the frame of several requests; the number is repeated in their answer.
+
+    Parameters
+    ----------
+    number
+        Of the batch.
+    requests
+        The batch.
+    places
+        Where in shared memory the body of each lies; none for those that go with the frame.
+    """
+    places = [None] * len(requests) if places is None else places
     heads = [
-        [each.protocol, each.operation, each.content_type, len(each.body), {**each.parameters}] for each in requests
+        [each.protocol, each.operation, each.content_type, len(each.body), {**each.parameters}, place]
+        for each, place in zip(requests, places, strict=True)
     ]
-    return pack(["ask", number, heads], [each.body for each in requests])
+    bodies = [each.body for each, place in zip(requests, places, strict=True) if place is None]
+    return pack(["ask", number, heads], bodies)
 
 
-def requests_of(heads: Iterable[Sequence[Any]], body: memoryview) -> Iterator[Request]:
-    """Yield what `pack_requests` packed; bodies are views of the frame's."""
+def requests_of(
+    heads: Iterable[Sequence[Any]], body: memoryview, shared: memoryview | None = None
+) -> Iterator[Request]:
+    """Yield what `pack_requests` packed; bodies are views of the frame's or of shared memory."""
     start = 0
-    for protocol, operation, content_type, length, parameters in heads:
-        yield Request(protocol, operation, content_type, body[start : start + length], parameters)
-        start += length
+    for protocol, operation, content_type, length, parameters, place in heads:
+        if place is None:
+            part = body[start : start + length]
+            start += length
+        else:
+            assert shared is not None
+            part = shared[place : place + length]
+        yield Request(protocol, operation, content_type, part, parameters)
 
 
 def pack_responses(number: int, responses: Sequence[Response], facts: Mapping[str, Any]) -> list[bytes | memoryview]:
@@ -135,7 +159,7 @@ class Frames:
         while len(view):
             view = self._into_body(view) if self._body is not None else self._into_head(view)
             if self._body is not None and self._filled == len(self._body):
-                head, body = json.loads(self._head[_HEAD.size :]), memoryview(self._body)
+                head, body = _DECODE(self._head[_HEAD.size :].decode()), memoryview(self._body)
                 self._head, self._body, self._filled = bytearray(), None, 0
                 yield head, body
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,13 +10,13 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 __all__ = ["CONTENT_TYPE", "Drift", "Metrics", "PoolMetrics"]
 
-Drift = dict[str, dict[str, list[dict[str, Any]]]]
-"""Model → version → what each of its processes says; see `ai4sdk.drift.watch.DriftWatch.snapshot`."""
+Drift = dict[str, dict[str, dict[str, Any]]]
+"""Model → version → what is known of drift; see `ai4sdk.serving.pool.Pool.drift`."""
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_LABELS = ("model", "version", "process")
+_LABELS = ("model", "version")
 _DRIFT = {"state": "0 as in training, 1 warning, 2 drift", "dropped_batches": "Batches that were not looked at"}
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -72,6 +72,8 @@ class Metrics:
         self._drift: dict[str, Gauge] = {}
         self._known: dict[tuple[str, str, int], Any] = {}
         self._timed: dict[tuple[str, str], Any] = {}
+        self.further: Callable[[], Iterable[str]] = tuple
+        """Lines of figures that others keep."""
 
     def watch(self, ready: Callable[[], bool], waiting: Callable[[], int]) -> None:
         """Say where to look whenever the figures are asked for."""
@@ -92,12 +94,14 @@ class Metrics:
 
     def text(self, drift: Drift) -> bytes:
         """Return the figures in Prometheus's text form, with what the models' processes say of drift."""
+        for gauge in self._drift.values():
+            gauge.clear()  # what is no longer served, or is not known now, is not told as it was
         for model, versions in drift.items():
-            for version, snapshots in versions.items():
-                for number, snapshot in enumerate(snapshots):
-                    for name, value in {**snapshot["gauges"], **snapshot["counters"]}.items():
-                        self._drifting(name).labels(model, version, str(number)).set(value)
-        return generate_latest(self._registry)
+            for version, snapshot in versions.items():
+                for name, value in {**snapshot.get("gauges", {}), **snapshot.get("counters", {})}.items():
+                    self._drifting(name).labels(model, version).set(value)
+        text: bytes = generate_latest(self._registry)
+        return text + "".join(f"{line}\n" for line in self.further()).encode()
 
     def _drifting(self, name: str) -> Gauge:
         if name not in self._drift:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -89,7 +91,7 @@ class _Waiting:
     request: Request
     answer: asyncio.Future[Response]
     since: float
-    deadline: float
+    timeout: float
     tries: int = 0
 
 
@@ -99,6 +101,8 @@ class _Member:
 
     device: str
     link: Link
+    watches: bool
+    """Whether it watches for drift, also what the others hand over to it."""
     batches: dict[int, list[_Waiting]] = field(default_factory=dict)
     since: float = 0.0
     """When it began with the oldest of them."""
@@ -123,6 +127,9 @@ class Pool:
         """What the model's process said of it when it was ready."""
         self._observer = observer
         self._members: list[_Member] = []
+        # One process watches for drift. While it is being started again, what is handed over waits in the socket.
+        several = settings.drift is not None and len(settings.devices) > 1
+        self._handover = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) if several else None
         self._waiting: deque[_Waiting] = deque()
         self._retried: deque[_Waiting] = deque()
         self._open = 0
@@ -159,17 +166,18 @@ class Pool:
         early = list(spawned)
         # One first: what is wrong with a model is said once.
         for number, device in enumerate(self.settings.devices):
-            members = [self._begin(device, early.pop(0) if early else None)]
+            members = [self._begin(device, number == 0, early.pop(0) if early else None)]
             if number == 0:
                 await self._load(members[0])
         await asyncio.gather(*(self._load(member) for member in self._members[1:]))
         self._run(self._look())
 
-    async def ask(self, request: Request) -> Response:
-        """Have a request answered; whatever happens, there is an answer."""
+    async def ask(self, request: Request, timeout: float | None = None) -> Response:
+        """Have a request answered, within so many seconds if said; whatever happens, there is an answer."""
         assert not self._closing, "a pool that is closed is asked by nobody"
         now = time.monotonic()
-        waiting = _Waiting(request, asyncio.get_running_loop().create_future(), now, now + self.settings.timeout)
+        timeout = self.settings.timeout if timeout is None else timeout
+        waiting = _Waiting(request, asyncio.get_running_loop().create_future(), now, timeout)
         self._waiting.append(waiting)
         self._open += 1
         self._soon()
@@ -178,15 +186,15 @@ class Pool:
         finally:
             self._open -= 1
 
-    async def drift(self) -> list[dict[str, Any]]:
-        """Return what each process that is not busy for long says of drift; see `ai4sdk.drift.watch.DriftWatch`."""
-        asked = [asyncio.ensure_future(member.link.tell()) for member in self._members if member.ready]
-        if not asked:
-            return []
-        done, late = await asyncio.wait(asked, timeout=_TOLD_WITHIN)
-        for task in late:
-            task.cancel()
-        return [told for task in asked if task in done and (told := task.result()) is not None]
+    async def drift(self) -> dict[str, Any]:
+        """Return what is known of drift, see `ai4sdk.drift.watch.DriftWatch.snapshot`; else why nothing is."""
+        if (why := self.facts.get("unwatched")) is not None:
+            return {"state": "unwatched", "why": why}
+        told = None
+        if (member := next((each for each in self._members if each.watches and each.ready), None)) is not None:
+            with contextlib.suppress(TimeoutError):  # it computes, and is not to be disturbed
+                told = await asyncio.wait_for(member.link.tell(), _TOLD_WITHIN)
+        return told or {"state": "unknown", "why": "the process that watches is busy or being started"}
 
     async def close(self) -> None:
         """Answer what there is, and end the processes."""
@@ -206,10 +214,12 @@ class Pool:
             except TimeoutError:
                 member.link.kill()
                 await member.link.ended()
+        for line in self._handover or ():
+            line.close()
 
-    def _begin(self, device: str, spawned: Spawned | None = None) -> _Member:
+    def _begin(self, device: str, watches: bool, spawned: Spawned | None = None) -> _Member:
         link = Link(spawned or spawn(), self._answered, self._gone)
-        member = _Member(device, link)
+        member = _Member(device, link, watches)
         self._members.append(member)
         return member
 
@@ -230,7 +240,9 @@ class Pool:
                         "pixels": settings.pixels,
                         "drift": None if settings.drift is None else dict(settings.drift),
                         "drift_events": settings.drift_events,
-                    }
+                        "watches": member.watches,
+                    },
+                    None if self._handover is None else self._handover[0 if member.watches else 1],
                 ),
                 settings.start,
             )
@@ -268,7 +280,7 @@ class Pool:
             if member is None:
                 return
             busy = bool(member.batches)
-            if busy and not self._retried and len(self._waiting) < self._most:
+            if busy and not self._retried and len(self._waiting) < self._enough:
                 # What it computes now is soon done; until then more may come.
                 return
             if not busy and (pause := self._pause()) > 0:
@@ -286,6 +298,12 @@ class Pool:
     @property
     def _most(self) -> int:
         return self.settings.batch_size if self.facts.get("batches", True) else 1
+
+    @property
+    def _enough(self) -> int:
+        """How many requests are worth a batch that lies ready while another is computed."""
+        engine = self.facts.get("engine") or {}
+        return min(self._most, engine.get("rows") or self._most)
 
     def _pause(self) -> float:
         """Return how long the oldest that waits may still wait for others."""
@@ -316,11 +334,11 @@ class Pool:
         member.since = time.monotonic()
         member.answered += 1
         self._deaths = 0
+        self._hand_out()  # first, so that the next batch is computed while this one's answers are sent
         for waiting, response in zip(batch, responses, strict=True):
             if not waiting.answer.done():
                 waiting.answer.set_result(response)
         self._observer.batch(len(batch), facts)
-        self._soon()
 
     def _gone(self, link: Link) -> None:
         """A process is no more: blame what it computed, keep the rest, and start another."""
@@ -351,12 +369,13 @@ class Pool:
         while True:
             await asyncio.sleep(_PAUSES[min(self._deaths, len(_PAUSES) - 1)])
             self._deaths += 1
-            new = self._begin(member.device)
+            new = None
             try:
+                new = self._begin(member.device, member.watches)
                 await self._load(new)
             except Ai4Error as error:
                 log.error("%s cannot be loaded again: %s", self.settings.name, error)
-                if new in self._members:
+                if new is not None and new in self._members:
                     self._members.remove(new)
                     new.link.kill()
             else:
@@ -368,19 +387,17 @@ class Pool:
             await asyncio.sleep(_LOOK)
             now = time.monotonic()
             for waiting in [*self._waiting, *self._retried]:
-                if now > waiting.deadline:
+                if now > waiting.since + waiting.timeout:
                     what = "is busy" if self.ready else "is being started again"
-                    self._refuse(
-                        waiting, 503, f"{self.settings.name} {what}: the request waited {self.settings.timeout:g} s"
-                    )
+                    self._refuse(waiting, 503, f"{self.settings.name} {what}: the request waited {waiting.timeout:g} s")
             for member in list(self._members):
                 for batch in member.batches.values():
                     for waiting in batch:
-                        if now > waiting.deadline:
-                            self._refuse(
-                                waiting, 504, f"{self.settings.name} took longer than {self.settings.timeout:g} s"
-                            )
-                if member.batches and member.ready and now > member.since + self.settings.timeout:
+                        if now > waiting.since + waiting.timeout:
+                            self._refuse(waiting, 504, f"{self.settings.name} took longer than {waiting.timeout:g} s")
+                oldest = next(iter(member.batches.values()), [])
+                most = max((waiting.timeout for waiting in oldest), default=0.0)
+                if oldest and member.ready and now > member.since + most:
                     log.error("a process of %s hangs; it is killed", self.settings.name)
                     member.ready = True
                     member.link.kill()

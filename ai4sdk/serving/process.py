@@ -1,4 +1,4 @@
-"""A model's process: ``python -m ai4sdk.serving.process FD`` loads a package, tries it, and answers the front."""
+"""A model's process: ``python -m ai4sdk.serving.process SOCKET SLAB`` loads a package, tries it, answers the front."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ai4sdk.serving.messages import Frames, pack, pack_responses, requests_of
+from ai4sdk.serving.shared import Slab
 
 __all__ = ["main"]
 
@@ -25,19 +26,23 @@ _SWITCH = 0.0005
 
 
 def main(argv: list[str]) -> int:
-    """Serve the socket whose descriptor is given, until it is closed."""
+    """Serve the socket whose descriptor is given, beside that of shared memory, until it is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the front's: it lets requests end, and closes the socket
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     connection = socket.socket(fileno=int(argv[0]))
+    shared = Slab(int(argv[1])).view()
     with contextlib.suppress(Exception):  # whatever it is, it is told when a model is to be loaded
         importlib.import_module("ai4sdk.worker.model")
     frames, buffer = Frames(), bytearray(_READ)
     answering = watch = None
-    while count := connection.recv_into(buffer):
+    # With what is to be loaded comes a socket, where this is one of several processes that one watches for drift.
+    first, descriptors, _, _ = socket.recv_fds(connection, _READ, 1)
+    buffer[: len(first)], count = first, len(first)
+    while count:
         for head, body in frames.feed(memoryview(buffer)[:count]):
             if head[0] == "load":
-                answering, watch, ready = _load(head[1])
+                answering, watch, ready = _load(head[1], descriptors)
                 _send(connection, pack(["ready", ready]))
                 if answering is None:
                     return 1
@@ -46,14 +51,22 @@ def main(argv: list[str]) -> int:
             elif head[0] == "ask":
                 assert answering is not None
                 started = time.perf_counter()
-                responses, facts = answering.answer(list(requests_of(head[2], body)))
+                responses, facts = answering.answer(list(requests_of(head[2], body, shared)))
                 told = {**asdict(facts), "seconds": time.perf_counter() - started}
                 _send(connection, pack_responses(head[1], responses, told))
+        count = connection.recv_into(buffer)
     return 0
 
 
-def _load(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+def _load(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[Any, Any, dict[str, Any]]:
     """Load and try a model.
+
+    Parameters
+    ----------
+    settings
+        What, and how; see `ai4sdk.serving.pool.PoolSettings`.
+    descriptors
+        That of the line over which features are handed to the process that watches, if there are several processes.
 
     Returns
     -------
@@ -63,7 +76,7 @@ def _load(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     from ai4sdk.errors import Ai4Error
 
     try:
-        return _loaded(settings)
+        return _loaded(settings, descriptors)
     except Ai4Error as error:
         return None, None, {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
     except Exception as error:
@@ -71,7 +84,7 @@ def _load(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         return None, None, {"error": f"{type(error).__name__}: {error}", "hint": None, "exit_code": 1}
 
 
-def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+def _loaded(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[Any, Any, dict[str, Any]]:
     import torch
     from PIL import Image
 
@@ -104,7 +117,7 @@ def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         chosen = choose(model, samples, settings["engine"], settings["threads"])
         rows = chosen.rows or BATCH_SIZE
         tried = warm_up(answering, package)
-    watch, unwatched = _watch(settings, package)
+    watch, unwatched = _watch(settings, package, descriptors)
     if watch is not None:
         answering.observe = watch.feed
     facts = {
@@ -120,10 +133,11 @@ def _loaded(settings: Mapping[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     return answering, watch, facts
 
 
-def _watch(settings: Mapping[str, Any], package: Path) -> tuple[Any, str | None]:
-    """Start what watches for drift; else return why nothing does."""
+def _watch(settings: Mapping[str, Any], package: Path, descriptors: Sequence[int]) -> tuple[Any, str | None]:
+    """Start what watches for drift, or what hands over to who does; else return why nothing does."""
     if settings["drift"] is None:
         return None, "serving.drift is null"
+    from ai4sdk.drift.handover import Handover, receive
     from ai4sdk.drift.reference import read_reference
     from ai4sdk.drift.watch import DriftWatch
     from ai4sdk.errors import NotFound
@@ -133,10 +147,16 @@ def _watch(settings: Mapping[str, Any], package: Path) -> tuple[Any, str | None]
         reference = read_reference(package)
     except NotFound as error:
         return None, error.message
-    events = Path(settings["drift_events"]) if settings["drift_events"] else None
-    watching = DriftWatching.model_validate(settings["drift"])
+    watching, name = DriftWatching.model_validate(settings["drift"]), settings["name"]
     sys.setswitchinterval(_SWITCH)
-    return DriftWatch(reference, watching, events=events, name=settings["name"]).start(), None
+    line = socket.socket(fileno=descriptors[0]) if descriptors else None
+    if line is not None and not settings["watches"]:
+        return Handover(reference, watching, line, name).start(), None
+    events = Path(settings["drift_events"]) if settings["drift_events"] else None
+    watch = DriftWatch(reference, watching, events=events, name=name, version=settings["version"]).start()
+    if line is not None:
+        receive(line, watch)
+    return watch, None
 
 
 def _send(connection: socket.socket, pieces: list[bytes | memoryview]) -> None:

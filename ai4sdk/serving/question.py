@@ -9,27 +9,11 @@ from typing import Any
 import orjson
 
 from ai4sdk.errors import DataError
+from ai4sdk.serving.refusals import Refused
 
 __all__ = ["MAX_DEPTH", "Question", "Refused", "Served", "loads", "refused_data"]
 
 MAX_DEPTH = 32
-
-
-class Refused(Exception):
-    """A request that is not answered, and why.
-
-    Parameters
-    ----------
-    status
-        As in HTTP, 4xx.
-    message
-        What is wrong with it, and what to do.
-    """
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)

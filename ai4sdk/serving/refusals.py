@@ -1,4 +1,4 @@
-"""Errors in the form of each protocol, for the front, which imports none of their modules."""
+"""What is refused, and its form in each protocol, for the front, which imports none of their modules."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ai4sdk.serving.messages import JSON, Response
 
-__all__ = ["deepaas_error", "mlflow_error", "refusal"]
+__all__ = ["Refused", "deepaas_error", "mlflow_error", "refusal"]
 
 _CODES = {
     400: "BAD_REQUEST",
@@ -16,6 +16,23 @@ _CODES = {
     404: "RESOURCE_DOES_NOT_EXIST",
     503: "TEMPORARILY_UNAVAILABLE",
 }
+
+
+class Refused(Exception):
+    """A request that is not answered, and why.
+
+    Parameters
+    ----------
+    status
+        As in HTTP: 4xx; 503 where it may be asked again.
+    message
+        What is wrong with it, and what to do.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
 
 
 def refusal(protocol: str, status: int, message: str) -> Response:

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 import uvloop
 
-from ai4sdk.data.hashes import cache_folder
 from ai4sdk.data.secrets import resolve_secret
 from ai4sdk.errors import Ai4Error, EnvironmentFault
 from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.app import App
 from ai4sdk.serving.deepaas.api import Api
-from ai4sdk.serving.deepaas.environment import make_environment
 from ai4sdk.serving.deepaas.forms import Limits
 from ai4sdk.serving.deepaas.front import Front
-from ai4sdk.serving.deepaas.module import Module
+from ai4sdk.serving.deepaas.modules import environment_of, module_of
 from ai4sdk.serving.deepaas.served import ServedModule
 from ai4sdk.serving.guard import Guard, Provider
 from ai4sdk.serving.http import HttpProtocol
@@ -36,10 +35,11 @@ from ai4sdk.serving.metrics import Metrics, PoolMetrics
 from ai4sdk.serving.models import Models
 from ai4sdk.serving.pool import Pool, PoolSettings
 from ai4sdk.serving.sources import Located, Sources
-from ai4sdk.spec import serving as spec
 from ai4sdk.spec.serving import Serving
 
-__all__ = ["Wanted", "open_socket", "pool_settings", "serve", "threads_of", "wanted_of"]
+__all__ = ["Beside", "Wanted", "open_socket", "pool_settings", "serve", "threads_of", "wanted_of"]
+
+log = logging.getLogger(__name__)
 
 _KEEP_ALIVE = 75
 _GPUS = Path("/proc/driver/nvidia/gpus")
@@ -55,6 +55,22 @@ class Wanted:
     source: str
     weight: float
     trust_code: bool
+
+
+class Beside(Protocol):
+    """What asks the models beside those who do so over HTTP."""
+
+    async def run(self) -> None:
+        """Ask until `stop`, or until there is no more to ask; called when the models are loaded."""
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+
+    def close(self) -> None:
+        """Let go of everything; also called where it was never run."""
+
+    def lines(self) -> Iterable[str]:
+        """Yield figures, in Prometheus's text form."""
 
 
 def wanted_of(serving: Serving) -> list[Wanted]:
@@ -112,12 +128,13 @@ def open_socket(host: str, port: int) -> socket.socket:
 def serve(
     serving: Serving,
     sources: Sources,
-    listening: socket.socket,
+    listening: socket.socket | None,
     *,
+    beside: Callable[[Models], Beside] | None = None,
     spawned: Sequence[Spawned] = (),
     tell: Callable[[str], None],
 ) -> None:
-    """Serve until a signal says to stop.
+    """Serve until a signal says to stop, or what is `beside` has ended.
 
     Parameters
     ----------
@@ -126,7 +143,9 @@ def serve(
     sources
         Finds the models.
     listening
-        The socket.
+        The socket for HTTP; nothing for no HTTP.
+    beside
+        Makes what else asks the models.
     spawned
         Model processes that were started already, to be used first.
     tell
@@ -135,10 +154,14 @@ def serve(
     Raises
     ------
     Ai4Error
-        If a model cannot be loaded.
+        If a model cannot be loaded, or what is beside cannot go on.
     """
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_Server(serving, sources, listening, spawned, tell).run())
+    server = _Server(serving, sources, listening, beside, spawned, tell)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(server.run())
+    finally:
+        server.close()
 
 
 class _Server:
@@ -148,7 +171,8 @@ class _Server:
         self,
         serving: Serving,
         sources: Sources,
-        listening: socket.socket,
+        listening: socket.socket | None,
+        beside: Callable[[Models], Beside] | None,
         spawned: Sequence[Spawned],
         tell: Callable[[str], None],
     ) -> None:
@@ -166,6 +190,15 @@ class _Server:
         self._app = App(serving, self._models, self._metrics, guard=_guard_of(serving), log=self._log, deepaas=deepaas)
         self._stopping = asyncio.Event()
         self._reload = asyncio.Event()
+        self._loaded = asyncio.Event()
+        self._beside = beside(self._models) if beside is not None else None
+        if self._beside is not None:
+            self._metrics.further = self._beside.lines
+
+    def close(self) -> None:
+        """Let go of what is beside."""
+        if self._beside is not None:
+            self._beside.close()
 
     async def run(self) -> None:
         """Serve until asked to stop."""
@@ -173,27 +206,50 @@ class _Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._asked_to_stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
-        http = _Uvicorn(self._config())
-        tasks = [loop.create_task(http.serve(sockets=[self._listening])), loop.create_task(self._stopping.wait())]
+        http = answering = None
+        if self._listening is not None:
+            http = _Uvicorn(self._config())
+            answering = loop.create_task(http.serve(sockets=[self._listening]))
         grpc = await self._start_grpc()
         loading = loop.create_task(self._load())
+        beside = loop.create_task(self._run_beside()) if self._beside is not None else None
+        working = [task for task in (answering, loading, beside) if task is not None]
         try:
-            await asyncio.wait({*tasks, loading}, return_when=asyncio.FIRST_COMPLETED)
-            if loading.done():
-                loading.result()
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(
+                [loop.create_task(self._stopping.wait()), *working], return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                task.result()
         finally:
             loading.cancel()
+            if beside is not None:
+                await self._end_beside(beside)
             await self._drain()
             if grpc is not None:
                 await grpc.stop(None)
-            http.should_exit = True
-            await tasks[0]
+            if http is not None and answering is not None:
+                http.should_exit = True
+                await answering
             if self._log is not None:
                 self._log.flush()
+        if beside is not None:
+            beside.result()
+
+    async def _run_beside(self) -> None:
+        assert self._beside is not None
+        await self._loaded.wait()
+        await self._beside.run()
+
+    async def _end_beside(self, task: asyncio.Task[None]) -> None:
+        """Let what is beside end what it has begun, while the models can still be asked."""
+        assert self._beside is not None
+        self._app.draining = True
+        self._beside.stop()
+        self._loaded.set()
+        await asyncio.wait([task])
 
     async def _start_grpc(self) -> Any:
-        if self._serving.grpc_port is None:
+        if self._serving.grpc_port is None or self._listening is None:
             return None
         try:
             from ai4sdk.serving.grpc.service import start_grpc
@@ -246,8 +302,10 @@ class _Server:
         self._models.modules = dict.fromkeys(self._serving.modules, lambda: False)
         for wanted in wanted_of(self._serving):
             await self._put(wanted, await self._find(wanted))
+        self._end_spawned()  # there is none left, except where modules alone are served
         for name in self._serving.modules:
             await self._put_module(name)
+        self._loaded.set()
         every = self._serving.reload
         while True:
             with contextlib.suppress(TimeoutError):
@@ -268,6 +326,8 @@ class _Server:
             await self._put(wanted, located)
         except Ai4Error as error:
             self._tell(f"{wanted.name} version {wanted.version} stays what it was: {error}")
+        except Exception:  # whatever it was, what is served goes on
+            log.exception("%s version %s stays what it was", wanted.name, wanted.version)
 
     async def _find(self, wanted: Wanted) -> Located:
         return await asyncio.get_running_loop().run_in_executor(None, self._sources.find, wanted.source)
@@ -298,21 +358,21 @@ class _Server:
     async def _put_module(self, name: str) -> None:
         """Start a module in its own environment."""
         serving, wanted = self._serving, self._serving.modules[name]
-        environment = await asyncio.get_running_loop().run_in_executor(None, _environment_of, wanted)
-        module = Module(
-            wanted.module or name,
-            environment,
-            workers=wanted.workers,
-            timeout=wanted.timeout,
-            load_timeout=serving.start,
-            warm=wanted.warm,
-            said=self._tell,
-        )
+        environment = await asyncio.get_running_loop().run_in_executor(None, environment_of, wanted)
+        module = module_of(name, wanted, environment, load_timeout=serving.start, said=self._tell)
         await module.start()
         limits = Limits(body=serving.limits.body, text=serving.limits.body)
         self._front.modules[name] = ServedModule(module, Path(serving.trainings) / name, limits)
         self._models.modules[name] = lambda: module.is_ready
         self._tell(f"{name} is ready (Python {module.description.python}, {environment})")
+
+    def _end_spawned(self) -> None:
+        """End processes that have no model to load."""
+        for spawned in self._spawned:
+            spawned.line.close()
+            spawned.process.kill()
+            spawned.process.wait()
+        self._spawned = []
 
     def _asked_to_stop(self) -> None:
         if self._stopping.is_set():
@@ -325,9 +385,7 @@ class _Server:
     async def _drain(self) -> None:
         """Answer what is here, at most ``serving.grace``, and end the processes."""
         self._app.draining = True
-        for spawned in self._spawned:
-            spawned.line.close()
-            spawned.process.kill()
+        self._end_spawned()
         try:
             modules = [served.module for served in self._front.modules.values()]
             closing = asyncio.gather(
@@ -365,16 +423,6 @@ def _devices(serving: Serving) -> Iterator[str]:
         return
     gpus = [f"cuda:{number}" for number, _ in enumerate(_GPUS.iterdir())] if _GPUS.is_dir() else []
     yield from gpus or ["cpu"] * serving.workers
-
-
-def _environment_of(wanted: spec.Module) -> Path:
-    """Return a module's environment, which may have to be made first."""
-    if wanted.environment is not None:
-        return Path(wanted.environment)
-    assert wanted.source is not None, "the spec has one of the two"
-    python = Path(wanted.python) if wanted.python else None
-    kept = cache_folder() / "environments"
-    return make_environment(Path(wanted.source), kept, python=python, requirements=wanted.requirements)
 
 
 def _guard_of(serving: Serving) -> Guard | None:

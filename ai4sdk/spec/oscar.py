@@ -27,10 +27,15 @@ LONGEST_NAME = 39
 """Characters that OSCAR lets a service's name have."""
 RESULTS, ERRORS, LOGS = "results", "errors", "logs"
 """Folders that the script of a service writes to."""
-TAKEN = ("AI4SDK_PACKAGE", "EVENT", "INPUT_FILE_PATH", "SCRIPT", "FUNCTION_CONFIG", "STORAGE_OBJECT_KEY")
+TAKEN = (
+    *("AI4SDK_PACKAGE", "AI4SDK_PORT", "EVENT", "EVENT_TIME", "INPUT_FILE_PATH", "SCRIPT", "FUNCTION_CONFIG"),
+    *("STORAGE_OBJECT_KEY", "TMP_INPUT_DIR", "TMP_OUTPUT_DIR", "JOB_UUID", "RESOURCE_ID"),
+)
 """Variables that the script, ai4sdk or OSCAR's supervisor sets."""
 
 _SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _SECRET = re.compile(r"\$\{secret:[A-Za-z_][\w.-]*\}")
 
 
@@ -76,6 +81,27 @@ def _variables(values: dict[str, str]) -> dict[str, str]:
     return values
 
 
+def _keys(values: dict[str, str]) -> dict[str, str]:
+    for name in values:
+        if not _KEY.fullmatch(name):
+            raise ValueError(f"{name!r} is no name that Kubernetes takes for a label or an annotation")
+    return values
+
+
+def _labels(values: dict[str, str]) -> dict[str, str]:
+    for name, value in _keys(values).items():
+        if not _LABEL.fullmatch(value):
+            raise ValueError(f"{name}: {value!r} is no value of a label: at most 63 letters, digits, '-', '_' and '.'")
+    return values
+
+
+def _outside_of_oscar(path: str) -> str:
+    plain = posixpath.normpath(path)
+    if any(f"{plain}/".startswith(f"{taken}/") for taken in ("/oscar/config", "/oscar/bin")):
+        raise ValueError(f"{path} is OSCAR's own; mount the volume elsewhere, such as at /data")
+    return path
+
+
 ServiceName = Annotated[str, AfterValidator(_service)]
 Path = Annotated[str, AfterValidator(_path)]
 ProviderName = Annotated[str, Field(pattern=r"^(minio|s3|onedata|webdav|rucio)\.[A-Za-z0-9_-]+$")]
@@ -93,7 +119,8 @@ class StorageIO(Section):
 
     prefix: list[str] = Field(default_factory=list)
     """Beginnings of file names that are meant; by default all. Outputs begin with ``results/``, ``errors/`` or
-    ``logs/``."""
+    ``logs/``. OSCAR starts a service for every file in an input; for those that are not meant the service does
+    nothing."""
 
     suffix: list[str] = Field(default_factory=list)
     """Ends of file names that are meant, such as ``[.csv]``; by default all."""
@@ -133,7 +160,7 @@ class Expose(Section):
     api_port: int = Field(default=8080, ge=1024, le=65535)
     """Port it listens at in its container."""
 
-    min_scale: int = Field(default=1, ge=0)
+    min_scale: int = Field(default=1, ge=1)
     """Copies that are always there."""
 
     max_scale: int = Field(default=10, ge=1)
@@ -214,7 +241,7 @@ _MAY = {"minio": ("region", "verify"), "s3": ("region",), "webdav": (), "onedata
 
 
 class Mount(Section):
-    """A place in a storage that containers see as a folder, ``/mnt/PATH``."""
+    """A place in a storage that containers of an exposed service see as a folder, ``/mnt/PATH``."""
 
     storage_provider: ProviderName = "minio.default"
     """Kind and name of the storage."""
@@ -226,17 +253,25 @@ class Mount(Section):
 class Volume(Section):
     """A volume of the cluster that containers see."""
 
-    mount_path: Annotated[str, Field(pattern=r"^/\S+$")]
+    mount_path: Annotated[str, Field(pattern=r"^/\S+$"), AfterValidator(_outside_of_oscar)]
     """Folder that they see it at."""
 
     size: Size | None = None
     """How much fits on it, for one that is to be made."""
 
-    name: str | None = None
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] | None = None
     """Name of one that there is, or that is to be made."""
 
     lifecycle_policy: Literal["delete", "retain"] | None = None
     """Whether one that was made goes with the service."""
+
+    @model_validator(mode="after")
+    def _is_made_or_there(self) -> Volume:
+        if self.size is None and self.name is None:
+            raise ValueError("a volume needs a size, if it is to be made, or the name of one that there is")
+        if self.size is None and self.lifecycle_policy is not None:
+            raise ValueError("lifecycle_policy is of a volume that is made, by its size")
+        return self
 
 
 class OscarBackend(Section):
@@ -285,7 +320,7 @@ class OscarBackend(Section):
     """Memory of a container."""
 
     enable_gpu: bool = False
-    """Whether a container gets a GPU."""
+    """Whether a container gets a GPU. What is exposed computes with it; a job, or a call of its own, does not."""
 
     total_cpu: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Most processors that all jobs of the service have at once."""
@@ -303,7 +338,8 @@ class OscarBackend(Section):
     """Storages of one's own, such as ``{s3: {ours: {access_key: …, secret_key: …}}}``."""
 
     mount: Mount | None = None
-    """A storage that containers see as a folder."""
+    """A storage that containers see as a folder. With ``expose`` and without ``input`` only: OSCAR mounts nothing for
+    synchronous calls, and its jobs with a mount do not end as the prediction does."""
 
     volume: Volume | None = None
     """A volume that containers see."""
@@ -312,7 +348,7 @@ class OscarBackend(Section):
     """How many copies answer synchronous calls."""
 
     expose: Expose | None = None
-    """A server that stays up; without it each call loads the model."""
+    """A server that stays up, and answers calls; without it each call loads the model. Files load it in any case."""
 
     environment: EnvironmentOfService = Field(default_factory=EnvironmentOfService)
     """Environment variables."""
@@ -341,10 +377,10 @@ class OscarBackend(Section):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
     """How much OSCAR's supervisor says in a job's log."""
 
-    labels: dict[str, str] = Field(default_factory=dict)
+    labels: Annotated[dict[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
     """Labels of its pods."""
 
-    annotations: dict[str, str] = Field(default_factory=dict)
+    annotations: Annotated[dict[str, str], AfterValidator(_keys)] = Field(default_factory=dict)
     """Annotations of its pods."""
 
     timeout: Span = 300.0
@@ -376,6 +412,27 @@ class OscarBackend(Section):
             raise ValueError("a service with an input needs an output, else its results are lost")
         if self.output and not any(one.takes(RESULTS, ".json") for one in self.output):
             raise ValueError("no output takes results: they are results/NAME.json")
+        return self
+
+    @model_validator(mode="after")
+    def _makes_each_bucket_once(self) -> OscarBackend:
+        buckets = [one.path.partition("/")[0] for one in self.input if one.storage_provider.startswith("minio.")]
+        for bucket in buckets:
+            if buckets.count(bucket) > 1:
+                raise ValueError(f"two inputs are in the bucket {bucket}: OSCAR makes a bucket for each, and fails")
+        return self
+
+    @model_validator(mode="after")
+    def _mounts_where_oscar_does(self) -> OscarBackend:
+        if self.mount is None:
+            return self
+        if self.expose is None or self.input:
+            raise ValueError(
+                "OSCAR mounts nothing for synchronous calls, and its jobs with a mount end well whatever happened; "
+                "give expose and no input, or have the package in the image or on a volume"
+            )
+        if self.mount.storage_provider.startswith("onedata."):
+            raise ValueError("OSCAR mounts MinIO, S3 and WebDAV only")
         return self
 
     @model_validator(mode="after")

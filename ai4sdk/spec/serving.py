@@ -100,7 +100,8 @@ class Module(Section):
     """A module written for DEEPaaS, served as it is: by its own Python, in processes of its own."""
 
     environment: str | None = Field(default=None, min_length=1)
-    """The virtual environment it is installed in (its folder), or an interpreter."""
+    """The virtual environment it is installed in (its folder), or an interpreter. Relative paths of modules start at
+    the project."""
 
     source: str | None = Field(default=None, min_length=1)
     """Or what to install: a folder with ``pyproject.toml`` or ``setup.py``, or a file of requirements. The environment
@@ -116,7 +117,7 @@ class Module(Section):
     """Name of its entry point in the group ``deepaas.v2.model``; by default the name it is served as."""
 
     workers: int = Field(default=1, ge=1, le=256)
-    """Processes, each of which answers one request after the other."""
+    """Processes, each of which answers one request after the other; and how many trainings run at once."""
 
     timeout: Span = Field(default=600.0, gt=0)
     """How long a prediction may wait for a process, and how long it may compute; then it is answered 503 or 504, and a
@@ -186,8 +187,8 @@ class Serving(Section):
     host: str = Field(default="127.0.0.1", min_length=1)
     """Address to listen at. Others than this machine reach ``0.0.0.0``."""
 
-    port: int = Field(default=8080, ge=0, le=65535)
-    """Port to listen at; 0 for a free one."""
+    port: int | None = Field(default=8080, ge=0, le=65535)
+    """Port to listen at; 0 for a free one. With ``events`` null for none: then nothing is answered over HTTP."""
 
     grpc_port: int | None = Field(default=None, ge=0, le=65535)
     """Port for the Open Inference Protocol over gRPC (``pip install 'ai4sdk[grpc]'``); 0 for a free one, null for
@@ -217,10 +218,11 @@ class Serving(Section):
     """How long a model may take to load."""
 
     events: ServingEvents | None = None
-    """Instead of answering over HTTP, process objects as they arrive in a folder or bucket."""
+    """Beside answering over HTTP, process objects as they arrive in a folder or bucket."""
+
     drift: DriftWatching | None = Field(default_factory=DriftWatching)
     """Detectors that look at what is asked and answered, beside the answering, where the package has a drift reference;
-    null for none. Each process watches what it answers."""
+    null for none. One of the processes of a version watches what all of them answer."""
 
     drift_events: str | None = Field(default=None, min_length=1)
     """File that each change of a detector's state is appended to, as a line of JSON."""
@@ -249,9 +251,14 @@ class Serving(Section):
     """Whether a line of JSON is written for each request."""
 
     @model_validator(mode="after")
-    def _names_are_given_once(self) -> Serving:
+    def _parts_fit(self) -> Serving:
         if twice := sorted(set(self.models) & set(self.modules)):
             raise ValueError(f"{twice[0]!r} is the name of a model and of a module")
         if self.modules and "deepaas" not in self.protocols:
             raise ValueError("modules are served by the protocol deepaas; add it to protocols")
+        if self.port is None and self.events is None:
+            raise ValueError("port is null, and there are no events: nothing would be served")
+        asked = self.events.model if self.events is not None else None
+        if asked is not None and self.models and asked not in self.models:
+            raise ValueError(f"events.model is {asked!r}, and models has {', '.join(self.models)}")
         return self

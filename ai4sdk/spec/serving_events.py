@@ -36,6 +36,9 @@ class ServingEvents(Section):
     dead_letter: str = Field(min_length=1)
     """Folder or prefix for objects that could not be processed, each with ``.error.json`` that says why."""
 
+    model: str | None = None
+    """Name of the model that is asked; needed where several are served."""
+
     suffixes: list[str] = Field(default_factory=list)
     """Endings of keys that are processed, such as ``.jpg``, as they are written; all if empty."""
 
@@ -72,6 +75,10 @@ class ServingEvents(Section):
 
     lease: Span = Field(default=60.0, ge=1)
     """How long a server may be silent before another takes over what it had begun."""
+
+    keep: Span = Field(default=30 * 86400.0, ge=1)
+    """How long an object must be gone from the input before it is forgotten. Put back as the same version after that,
+    it is processed again; so this must be longer than an input may be away, such as a disk that is not mounted."""
 
     grace: Span = Field(default=30.0)
     """How long objects may go on when the server is asked to stop."""

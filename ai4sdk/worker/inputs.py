@@ -87,10 +87,10 @@ def read_inputs(inputs: Sequence[str], *, stdin: IO[bytes], batch_size: int) -> 
             yield from _read_media(_media_in(path), batch_size)
             continue
         if not path.is_file():
-            raise NotFound(
-                f"there is no file {name}",
-                hint="give a file, a folder of pictures or recordings, or - for standard input",
-            )
+            hint = "give a file, a folder of pictures or recordings, or - for standard input"
+            if "://" in name:
+                raise NotFound(f"{name} is an address, and only files of this machine are read", hint="copy it first")
+            raise NotFound(f"there is no file {name}", hint=hint)
         yield from _read_file(path, batch_size)
 
 

@@ -20,6 +20,7 @@ import pytest
 from ai4sdk.backends.oscar.client import STAND_IN
 from ai4sdk.backends.oscar.standin.server import serving
 from ai4sdk.cli import main
+from ai4sdk.cli.oscar_service import _public
 
 WEIGHTS = "5eed" * 16
 EVENTS = ("backend.input=[{path: fish/in}]", "backend.output=[{path: fish/out}]")
@@ -53,6 +54,21 @@ def oscar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         yield run
         server.shutdown()
         thread.join()
+
+
+SERVER = f"""#!{sys.executable}
+import http.server, json, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({{"predictions": [self.headers["Content-Type"], body]}}).encode())
+
+port = next(one.partition("=")[2] for one in sys.argv if one.startswith("serving.port="))
+http.server.HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+"""
 
 
 def until(true: Callable[[], bool]) -> None:
@@ -92,8 +108,52 @@ def test_a_service_is_planned_made_called_and_removed(oscar: Callable[..., Any],
     assert oscar("logs", "pond", job)[1] == oscar("logs", "pond")[1]
     assert json.loads(oscar("jobs", "pond", "--json")[1])[job]["status"] == "Failed"
     assert oscar("rm", "pond", "--all-jobs")[1] == "jobs of pond are removed\n"
-    assert oscar("rm", "pond")[1] == "pond is removed\n"
+    status, _, err = oscar("rm", "pond")
+    assert (status, "all that is in them: fish" in err) == (2, True)
+    assert oscar("rm", "pond", "--with-buckets")[1] == "pond is removed\n"
     assert oscar("rm", "pond")[0] == 6
+
+
+def test_no_secret_is_shown(oscar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KEY", "sesame-street")
+    secret = "backend.environment.secrets={TOKEN: '${secret:KEY}'}"
+    storage = "backend.storage_providers={minio: {ours: {endpoint: 'http://x', access_key: '${secret:KEY}', secret_key: '${secret:KEY}'}}}"
+    said = [oscar("plan", "package", secret, storage), oscar("plan", "package", "--json", secret, storage)]
+    said += [oscar("apply", "package", secret, storage), oscar("ls", "--json"), oscar("ls")]
+    assert [one[0] for one in said] == [0] * 5
+    token = json.loads(next((tmp_path / STAND_IN / "services").glob("*.json")).read_text())["token"]
+    for _, out, err in said:
+        assert "sesame-street" not in out + err
+        assert token not in out + err
+    (service,) = json.loads(said[3][1])
+    assert service["environment"]["secrets"] == {"TOKEN": ""}
+    shown = _public(
+        {"environment": {"Secrets": {"A": "x"}}, "clusters": {"other": {"auth_password": "x"}}, "name": "y"}
+    )
+    assert shown == {"environment": {"Secrets": {"A": ""}}, "name": "y"}
+
+
+def test_what_is_exposed_answers_without_loading_the_model_again(oscar: Callable[..., Any], tmp_path: Path) -> None:
+    """The program that is asked for a server here answers what it is asked, as a model's would."""
+    (tmp_path / "bin" / "ai4sdk").write_text(SERVER)
+    status, out, err = oscar("apply", "package", "backend.expose={}", "backend.enable_gpu=true")
+    assert status == 0
+    assert "/system/services/pond/exposed/" in out
+    Path("row.json").write_text("[1]")
+    until(lambda: oscar("invoke", "pond", "--input", "row.json")[0] == 0)
+    assert json.loads(oscar("invoke", "pond", "--input", "row.json")[1]) == ["application/json", "[1]"]
+    status, _, err = oscar("apply", "package")
+    assert (status, "--recreate" in err) == (2, True)
+    assert "a GPU is for what is exposed" in oscar("apply", "package", "--recreate", "backend.enable_gpu=true")[2]
+
+
+def test_a_service_of_somebody_else_is_left_alone(oscar: Callable[..., Any], tmp_path: Path) -> None:
+    oscar("apply", "package")
+    file = tmp_path / STAND_IN / "services" / "pond.json"
+    file.write_text(file.read_text().replace("ai4sdk.managed", "made.by.hand"))
+    assert oscar("ls")[1].rstrip().endswith("not by ai4sdk")
+    status, _, err = oscar("apply", "package", "backend.cpu=2")
+    assert (status, "which ai4sdk has not made" in err) == (2, True)
 
 
 def test_a_file_is_put_where_a_service_is_started_for_it(oscar: Callable[..., Any]) -> None:

@@ -19,7 +19,7 @@ from ai4sdk.data.storage import locate
 from ai4sdk.errors import DataError
 from ai4sdk.serving.events.names import is_wanted, scratch_name
 from ai4sdk.serving.events.stores.base import Gone, Item, Store
-from ai4sdk.serving.events.stores.local import LocalStore
+from ai4sdk.serving.events.stores.local import LocalStore, kind_of_mount
 from ai4sdk.serving.events.stores.opening import open_store
 from ai4sdk.spec import Storage
 
@@ -78,6 +78,14 @@ class StoreContract:
         store.put("a/.part", b"x")
         assert [key for key in everything(store) if is_wanted(key, (), ())] == []
         assert store.fetch(".ai4sdk/claims/1") == b"x"
+
+    def test_a_folder_tells_its_names_hidden_or_not_and_a_missing_one_has_none(self, store, monkeypatch):
+        monkeypatch.setattr("ai4sdk.serving.events.stores.s3.PAGE", 2)
+        for name in ("1", "2", ".3", "below/4"):
+            store.put(f".ai4sdk/claims/ab/{name}", b"x")
+        store.put(".ai4sdk/claims/abc", b"x")
+        assert sorted(store.names(".ai4sdk/claims/ab")) == [".3", "1", "2"]
+        assert store.names(".ai4sdk/claims/cd") == []
 
     def test_prefixes_narrow_a_listing_and_show_nothing_twice(self, store):
         for key in ("in/1.txt", "in/2.txt", "other/1.txt", "in.txt"):
@@ -275,14 +283,28 @@ class TestRadosGateway(StoreContract):
         return open_store(locate(f"storage://{uuid.uuid4().hex}", storage, tmp_path), "me")
 
 
-def test_a_file_is_taken_when_it_has_not_changed_for_a_while(tmp_path):
+def test_a_file_is_taken_when_it_was_seen_unchanged_for_a_while_or_is_old(tmp_path):
     time_of_day, clock = [1000.0], [0.0]
     store = LocalStore(tmp_path, settle=2.0, now=lambda: time_of_day[0], clock=lambda: clock[0])
     (tmp_path / "a").write_text("x")
     os.utime(tmp_path / "a", (999, 999))
     assert not everything(store)["a"].settled
-    time_of_day[0] = 1001.5
+    clock[0] = 1.9
+    assert not everything(store)["a"].settled
+    clock[0] = 2.0
     assert everything(store)["a"].settled
+    time_of_day[0] = 1061.0
+    assert everything(LocalStore(tmp_path, settle=2.0, now=lambda: time_of_day[0]))["a"].settled
+
+
+def test_a_file_that_still_grows_is_not_taken_where_the_clock_of_the_file_server_is_behind(tmp_path):
+    clock = [0.0]
+    store = LocalStore(tmp_path, settle=2.0, clock=lambda: clock[0])
+    for size in range(1, 5):
+        (tmp_path / "a").write_bytes(bytes(size))
+        os.utime(tmp_path / "a", (time.time() - 30,) * 2)
+        assert not everything(store)["a"].settled
+        clock[0] += 1.5
 
 
 def test_a_file_from_the_future_is_taken_when_it_was_seen_unchanged_for_a_while(tmp_path):
@@ -305,6 +327,48 @@ def test_a_file_that_is_exchanged_for_one_of_the_same_size_and_time_is_another_v
     before = everything(store)["a"]
     (tmp_path / "b").rename(tmp_path / "a")
     assert everything(store)["a"] != before
+
+
+MOUNTS = """\
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+30 21 0:40 / /data rw - fuse.rclone remote: rw
+31 21 0:41 / /data/with\\040space rw - nfs4 host:/export rw
+32 21 0:42 / /database rw - xfs /dev/sdb1 rw
+33 21 0:43 / /twice rw - xfs /dev/sdc1 rw
+34 33 0:44 / /twice rw - fuse.sshfs host: rw
+nonsense
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("/", "ext4"),
+        ("/srv/in", "ext4"),
+        ("/data/in", "fuse.rclone"),
+        ("/data", "fuse.rclone"),
+        ("/data/with space/in", "nfs4"),
+        ("/database", "xfs"),
+        ("/twice/in", "fuse.sshfs"),
+    ],
+)
+def test_the_kind_of_file_system_a_folder_lies_on(folder, kind, tmp_path):
+    (tmp_path / "mountinfo").write_text(MOUNTS)
+    assert kind_of_mount(Path(folder), str(tmp_path / "mountinfo")) == kind
+    assert kind_of_mount(Path(folder), str(tmp_path / "nothing")) == ""
+
+
+def test_a_file_stays_the_version_it_was_where_inodes_do_not_last(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "b").write_text("x")
+    for name in ("a", "b"):
+        os.utime(tmp_path / name, (5, 5))
+    monkeypatch.setattr("ai4sdk.serving.events.stores.local.kind_of_mount", lambda folder: "fuse.sshfs")
+    store = LocalStore(tmp_path)
+    before = everything(store)["a"]
+    (tmp_path / "b").rename(tmp_path / "a")  # another inode
+    assert everything(store)["a"] == before
+    assert store.read(before, 10) == b"x"
 
 
 def test_what_a_kill_left_of_a_write_is_removed_by_its_owner_at_the_next_start(tmp_path):

@@ -121,6 +121,7 @@ def test_cells_that_the_model_would_refuse_are_drift_and_no_error(trained, tmp_p
     [
         (["nosuch", "--data", "data.csv"], 6, "nosuch"),
         (["latest", "--data", "nosuch.csv"], 6, "nosuch.csv"),
+        (["latest", "--data", "s3://bucket/new.csv"], 6, "copy it first"),
         (["latest", "--data", "other.csv"], 3, "no column 'a'"),
         (["latest", "--data", "empty.csv"], 3, "no sample to check"),
         (["latest", "--data", "data.csv", "--alpha", "2"], 2, "alpha"),

@@ -33,6 +33,36 @@ def test_cells_that_are_empty_or_no_numbers_are_missing():
     assert made["colour"] == ["red", None, "3"]
 
 
+def test_cells_of_pandas_numpy_and_strangers_are_values_or_missing():
+    frame = pd.DataFrame(
+        {
+            "age": pd.array([1, None, 3], dtype="Int64"),
+            "smokes": pd.array([True, None, False], dtype="boolean"),
+            "colour": pd.array(["red", None, "blue"], dtype="string[python]"),
+        }
+    )
+    made = features_of_inputs(frame, TABLE)
+    assert np.isnan(made["age"]).tolist() == np.isnan(made["smokes"]).tolist() == [False, True, False]
+    assert made["colour"] == ["red", None, "blue"]
+    strange = [np.array([1, 2]), 10**5000, np.float32(3), np.int8(3), float("inf"), b"red"]
+    made = features_of_inputs([{"age": cell, "smokes": cell, "colour": cell} for cell in strange], TABLE)
+    assert made["colour"] == [None, None, "3", "3", "inf", "b'red'"]
+    assert np.isfinite(made["age"]).tolist() == [False, False, True, True, False, False]
+
+
+def test_words_that_are_values_of_the_training_are_no_empty_cells():
+    assert features_of_inputs([{"colour": "None"}], Form("table", (("colour", "text"),)))["colour"] == [None]
+    known = Form("table", (("colour", "text"),), words=("None",))
+    assert features_of_inputs([{"colour": "None"}, {"colour": ""}], known)["colour"] == ["None", None]
+
+
+def test_no_sample_has_no_values():
+    for shape in ((2,), (3, 10, 10)):
+        made = features_of_inputs(np.zeros((0, *shape)), Form("array", shape=shape))
+        assert {len(values) for values in made.values()} == {0}
+    assert len(features_of_outputs(Prediction("other", np.zeros((0, 2))))["output[0]"]) == 0
+
+
 def test_records_rows_columns_and_frames_are_read_alike():
     columns = {"colour": ["red", "blue"], "age": [41.0, 52.0], "smokes": [True, False]}
     records = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -50,6 +80,7 @@ def test_records_rows_columns_and_frames_are_read_alike():
     [
         ([{"age": 1, "smokes": 1, "color": "red"}], "no column 'colour'"),
         ({"age": [1], "colour": ["red"]}, "no column 'smokes'"),
+        ({"age": [1, 2], "smokes": [1], "colour": ["red"]}, "not of one length"),
         ([[1, 2]], "3 cells"),
         ("text", "no table"),
     ],
@@ -76,9 +107,18 @@ def test_a_large_array_is_described_by_statistics():
     assert made["mean of channel 2"] == pytest.approx(values[:, 2].mean(axis=(1, 2)))
 
 
-@pytest.mark.parametrize("samples", [np.zeros((2, 3)), [["a", "b"]], [[1], [1, 2]]])
-def test_an_array_of_another_form_is_told(samples):
-    with pytest.raises(DataError):
+@pytest.mark.parametrize(
+    ("samples", "told"),
+    [
+        (np.zeros((2, 3)), r"shape \(3,\) do not fit"),
+        ([["a", "b"]], "no array of numbers"),
+        ([[1], [1, 2]], "no array of numbers"),
+        ([{"a": 1, "b": 2}], "records, the reference is of arrays"),
+        (["picture.png"], "texts or pictures, the reference is of arrays"),
+    ],
+)
+def test_an_array_of_another_form_is_told(samples, told):
+    with pytest.raises(DataError, match=told):
         features_of_inputs(samples, Form("array", shape=(2,)))
 
 
@@ -154,6 +194,7 @@ def test_batches_are_put_together():
         Form("array", shape=(2, 3)),
         Form("images", images=Images(size=[4, 6], mode="L")),
         Form("audio", audio=Audio(rate=8000, seconds=0.1)),
+        Form("table", (("a", "text"),), words=("NA",)),
     ],
 )
 def test_json_gives_a_form_back(form):

@@ -1,14 +1,17 @@
 """What a reference is measured on: samples as people have them, of the training split; the same ones every time."""
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 from sounds import folders_of_tones
 from torch.utils.data import DataLoader, TensorDataset
 
 from ai4sdk.data.module import Data, SplitData, load_data
 from ai4sdk.drift import measure as room
+from ai4sdk.drift.features import features_of_inputs
 from ai4sdk.drift.measure import measure
 from ai4sdk.spec import FileDataset, Loader, Storage, TargetDataset
 from ai4sdk.worker.prediction import predict_classes
@@ -72,6 +75,15 @@ def test_a_column_that_is_text_at_its_end_is_text_as_the_model_takes_it(tmp_path
     (tmp_path / "data.csv").write_text("a,y\n" + "".join(f"{i % 3 if i < 90 else 'x'},{i % 2}\n" for i in range(100)))
     data = of_file(tmp_path, uri="data.csv", label="y")
     assert measured(data).reference(read).inputs["a"].texts == ("0", "1", "2", "x")
+
+
+def test_a_word_for_nothing_that_is_a_value_of_the_training_stays_one(tmp_path):
+    rows = [{"a": "None" if i % 2 else "some", "y": i % 2} for i in range(100)]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "data.parquet")
+    data = of_file(tmp_path, uri="data.parquet", label="y")
+    made = measured(data).reference(read)
+    assert made.inputs["a"].texts == ("None", "some")
+    assert features_of_inputs(rows[:2], made.form)["a"] == ["some", "None"]
 
 
 def test_only_so_many_samples_are_kept_while_training_and_the_rest_is_not_looked_at(tmp_path, monkeypatch):

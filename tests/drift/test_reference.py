@@ -72,7 +72,7 @@ def test_nothing_in_common_is_no_verdict(reference):
 def test_few_samples_are_said_to_show_little(reference):
     verdict = judge(reference, {"age": np.array([50.0])}, {}, alpha=0.05)
     assert not verdict.drifted
-    assert "1 samples show only large differences" in verdict.notes[-1]
+    assert "1 sample shows only large differences" in verdict.notes[-1]
 
 
 def test_false_alarms_over_many_features_are_as_seldom_as_promised():

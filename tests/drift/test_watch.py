@@ -4,16 +4,19 @@ import json
 import logging
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from ai4sdk.drift import watch as room
+from ai4sdk.drift import feeding as room
+from ai4sdk.drift.features import features_of_inputs, features_of_outputs
 from ai4sdk.drift.reference import make_reference
 from ai4sdk.drift.sketch import sketch
 from ai4sdk.drift.states import Hits, Latch, worst
 from ai4sdk.drift.streams import ranks
 from ai4sdk.drift.watch import DriftWatch
+from ai4sdk.drift.windows import Windows
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.spec.drift import DriftWatching
 from ai4sdk.worker.prediction import Prediction
@@ -42,8 +45,8 @@ def test_undrifted_data_are_ok(reference, batch):
 
 def test_drift_is_a_warning_after_a_window_and_drift_after_two_and_goes_away(reference, batch, tmp_path, caplog):
     events = tmp_path / "drift.jsonl"
-    caplog.set_level(logging.WARNING, "ai4sdk.drift.watch")
-    with DriftWatch(reference, NUMBERS, events=events, name="heart") as watch:
+    caplog.set_level(logging.WARNING, "ai4sdk.drift")
+    with DriftWatch(reference, NUMBERS, events=events, name="heart", version="3") as watch:
         states, by_feature = [], []
         for seed, moved in enumerate([0, 30, 30, 30, 0, 0]):
             fed(watch, [batch(100, seed, moved)])
@@ -53,10 +56,10 @@ def test_drift_is_a_warning_after_a_window_and_drift_after_two_and_goes_away(ref
     assert states == ["ok", "warning", "drift", "drift", "warning", "ok"]
     assert by_feature == states
     lines = [json.loads(line) for line in events.read_text().splitlines()]
-    changes = [(line["was"], line["state"]) for line in lines if line["stream"] == "windows"]
+    assert (lines[0]["event"], lines[0]["name"], lines[0]["version"]) == ("began", "heart", "3")
+    changes = [(line["was"], line["state"]) for line in lines[1:] if line["stream"] == "windows"]
     assert changes == [("ok", "warning"), ("warning", "drift"), ("drift", "warning"), ("warning", "ok")]
-    assert lines[0]["name"] == "heart"
-    assert lines[0]["findings"][0]["name"] == "age"
+    assert lines[1]["findings"][0]["name"] == "age"
     assert len(caplog.messages) == 4  # once for each change
     assert caplog.messages[0] == "model heart: drift watch: windows went from ok to warning (input age)"
     assert caplog.messages[3] == "model heart: drift watch: windows went from warning to ok"
@@ -76,6 +79,22 @@ def test_who_feeds_never_waits_and_what_is_dropped_is_counted(reference, batch):
     assert not watch.feed(samples, prediction)
 
 
+def test_views_of_memory_that_is_used_again_are_kept(reference, batch):
+    _, prediction = batch(20)
+    samples = np.random.default_rng(0).normal(size=(20, 3))
+    memory = samples.copy()
+    watch = DriftWatch(reference, NUMBERS)
+    assert watch.feed(memory[:], prediction)
+    memory[:] = -1e9
+    work, _ = watch._queue.get()
+    assert np.array_equal(work.args[0], samples)
+    memory[:] = samples
+    assert watch.feed(memory[:], Prediction("other", memory.reshape(20, 3)))  # its module answers with what it is asked
+    memory[:] = -1e9
+    work, _ = watch._queue.get()
+    assert np.array_equal(work.args[1].outputs, samples)
+
+
 def test_what_waits_is_bounded_in_bytes(reference, monkeypatch):
     monkeypatch.setattr(room, "MOST_BYTES", 1000)
     watch = DriftWatch(reference, NUMBERS)
@@ -84,8 +103,32 @@ def test_what_waits_is_bounded_in_bytes(reference, monkeypatch):
     assert not watch.feed([b"x" * 900, b"y" * 200], None)
 
 
+@pytest.mark.parametrize("samples", [[[1.5] * 100], [{"text": "x" * 900, "n": 1}], {"n": [1] * 100}])
+def test_records_and_rows_have_a_size_too(reference, monkeypatch, samples):
+    monkeypatch.setattr(room, "MOST_BYTES", 1000)
+    watch = DriftWatch(reference, NUMBERS)
+    assert watch.feed(samples, None)
+    assert not watch.feed(samples, None)
+
+
+def test_samples_that_come_one_by_one_are_the_windows_that_they_are_together(reference, batch):
+    one, other = Windows(reference, 600, 0.01), Windows(reference, 600, 0.01)
+    samples, prediction = batch(1500)
+    inputs, outputs = features_of_inputs(samples, reference.form), features_of_outputs(prediction)
+    whole = list(one.add(inputs, outputs))
+    single, held = [], []
+    for place in range(1500):
+        parts = ({name: values[place : place + 1] for name, values in part.items()} for part in (inputs, outputs))
+        single += other.add(*parts)
+        held.append(len(other._batches))
+    assert [verdict.to_json() for verdict in single] == [verdict.to_json() for verdict in whole]
+    assert len(whole) == 2
+    assert other.waiting == 300
+    assert max(held) < 300  # few arrays, however many samples a window has
+
+
 def test_a_broken_batch_is_counted_and_told_once_and_the_next_is_looked_at(reference, batch, caplog):
-    caplog.set_level(logging.WARNING, "ai4sdk.drift.watch")
+    caplog.set_level(logging.WARNING, "ai4sdk.drift")
     with DriftWatch(reference, NUMBERS) as watch:
         for _ in range(3):
             watch.feed([{"age": 1}], None)
@@ -129,12 +172,58 @@ def test_many_threads_may_feed(reference, batch):
         assert watch.snapshot()["counters"]["samples"] == 2000
 
 
-def test_an_event_file_that_cannot_be_written_is_an_error_that_is_counted(reference, batch, tmp_path):
-    with DriftWatch(reference, NUMBERS, events=tmp_path / "none" / "drift.jsonl") as watch:
-        fed(watch, [batch(100, 0, 40)])
+def test_events_wait_while_their_file_cannot_be_written(reference, batch, tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "ai4sdk.drift")
+    events = tmp_path / "later" / "drift.jsonl"
+    with DriftWatch(reference, NUMBERS, events=events) as watch:
+        fed(watch, [batch(100, 0, 40), batch(10)])
         told = watch.snapshot()
-    assert told["state"] == "warning"
-    assert told["counters"]["errors"] >= 1
+        assert told["state"] == "warning"
+        assert told["counters"]["errors"] == 2  # one an event, not one a batch
+        assert "No such file" in told["last_error"]
+        events.parent.mkdir()
+        fed(watch, [batch(10)])
+        assert [json.loads(line)["event"] for line in events.read_text().splitlines()] == ["began", "changed"]
+        events.rename(tmp_path / "drift.jsonl.1")  # rotated
+        fed(watch, [batch(80, 1, 40)])
+        assert [json.loads(line)["state"] for line in events.read_text().splitlines()] == ["drift"]
+    assert len([text for text in caplog.messages if "is kept" in text]) == 1
+
+
+def test_a_full_disk_tears_no_line_and_loses_none(reference, batch, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with DriftWatch(reference, NUMBERS, events=Path("/dev/full")) as watch:
+        fed(watch, [batch(100, 0, 40)])
+        assert "No space left" in watch.snapshot()["last_error"]
+        watch.events = tmp_path / "drift.jsonl"  # as if there were room again
+        fed(watch, [batch(10)])
+    assert [json.loads(line)["event"] for line in watch.events.read_text().splitlines()] == ["began", "changed"]
+
+
+@pytest.mark.parametrize(
+    ("streams", "told"),
+    [
+        (["agee"], ["'agee', which is no feature here; 'age' is", "no number for adwin"]),
+        (["colour"], ["'colour', which is no number", "no number for adwin"]),
+        (["age", "confidence"], []),
+    ],
+)
+def test_streams_that_are_none_are_told(reference, streams, told, caplog):
+    pytest.importorskip("river")
+    caplog.set_level(logging.WARNING, "ai4sdk.drift")
+    with DriftWatch(reference, DriftWatching(detectors=["adwin"], streams=streams)) as watch:
+        assert len(watch.notes) == len(told)
+        assert all(part in note for part, note in zip(told, watch.notes, strict=True))
+        assert watch.snapshot()["notes"][1:] == watch.notes
+    assert all(any(note in text for text in caplog.messages) for note in watch.notes)
+
+
+def test_a_classifier_of_labels_alone_has_nothing_for_rivers_detectors():
+    pytest.importorskip("river")
+    known = make_reference(None, {}, {"class": ["a", "b"] * 20}, ())
+    assert "no number for adwin, kswin" in DriftWatch(known, DriftWatching(detectors=["adwin", "kswin"])).notes[0]
+    assert DriftWatch(known, DriftWatching()).notes == []
 
 
 def test_river_sees_a_stream_of_confidences_fall(reference):

@@ -1,5 +1,7 @@
 """The Open Inference Protocol over gRPC: the definitions are the protocol's, and a client that is not ours is answered."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -108,7 +110,7 @@ def test_triton_s_client_infers(start, faulty):
         ]
         given = triton.InferInput("input", [2, 4], "FP32")
         given.set_data_from_numpy(np.array([ROW, ROW], np.float32))
-        answer = client.infer("faulty", [given], request_id="7", headers=headers)
+        answer = client.infer("faulty", [given], request_id="7", headers={**headers, "x-request-id": "grpc-7"})
         over_http = server.ask("/predict", {"inputs": [ROW]}, Authorization="Bearer grpc-token")
         assert answer.as_numpy("label")[0].decode() in over_http.body.decode()
         assert answer.as_numpy("probabilities").shape == (2, 3)
@@ -127,3 +129,9 @@ def test_triton_s_client_infers(start, faulty):
     metrics = server.ask("/metrics", Authorization="Bearer grpc-token").body.decode()
     assert 'ai4sdk_requests_total{model="faulty",protocol="grpc",status="500"} 1.0' in metrics
     assert 'protocol="grpc",status="401"' in metrics
+    server._wait_for('"id":"grpc-7"')
+    (line,) = (json.loads(line) for line in server.log.splitlines() if '"grpc-7"' in line)
+    assert (line["client"], line["method"], line["path"]) == (
+        "127.0.0.1", "gRPC", "/inference.GRPCInferenceService/ModelInfer",
+    )  # fmt: skip
+    assert (line["status"], line["in"] > 32, line["out"] > 0) == (200, True, True)

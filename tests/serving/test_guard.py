@@ -17,7 +17,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from ai4sdk.serving.guard import Denied, Guard, Provider
+from ai4sdk.serving.guard import Guard, Provider
+from ai4sdk.serving.refusals import Refused
 from ai4sdk.spec.serving import Oidc
 
 AUDIENCE = "urn:ai4sdk:fish"
@@ -79,7 +80,7 @@ def asked(guard, *headers):
             try:
                 await guard.check(header)
                 found.append(0)
-            except Denied as denied:
+            except Refused as denied:
                 found.append(denied.status)
         return found
 

@@ -7,10 +7,13 @@ import signal
 import time
 from collections import Counter
 
+import psutil
 import pytest
 from serving.faulty import write_faulty_package
 
 from ai4sdk.errors import DataError, NotFound, RunFailed
+from ai4sdk.serving import link
+from ai4sdk.serving import pool as room
 from ai4sdk.serving.messages import JSON, Request
 from ai4sdk.serving.pool import Pool, PoolSettings
 
@@ -89,6 +92,26 @@ def test_a_process_that_is_killed_loses_no_request(faulty):
     assert deaths == 2
 
 
+def test_a_system_without_room_for_a_process_is_asked_again(faulty, monkeypatch, caplog):
+    spawn, refused = room.spawn, iter([OSError(11, "Resource temporarily unavailable")] * 2)
+
+    def none_left():
+        with monkeypatch.context() as patch:
+            if (error := next(refused, None)) is not None:
+                patch.setattr(link.subprocess, "Popen", lambda *_, **__: (_ for _ in ()).throw(error))
+            return spawn()
+
+    async def work(pool, notes):
+        monkeypatch.setattr(room, "spawn", none_left)
+        descriptors = psutil.Process().num_fds()
+        os.kill(pool.facts["pid"], signal.SIGKILL)
+        answer = await pool.ask(request())
+        return answer.status, psutil.Process().num_fds() - descriptors
+
+    assert within(faulty, work, timeout=60.0) == (200, 0)
+    assert caplog.text.count("cannot be started: Resource temporarily unavailable") == 2
+
+
 def test_a_request_that_kills_its_process_fails_alone(faulty):
     async def work(pool, notes):
         slow = asyncio.ensure_future(pool.ask(request(222.0)))
@@ -119,6 +142,17 @@ def test_a_request_that_hangs_is_answered_and_its_process_replaced(faulty):
     assert took < 10
     assert after == 200
     assert deaths == 1
+
+
+def test_a_request_may_have_longer_than_others(faulty):
+    """Objects that are processed as they arrive may take longer than who waits for an answer."""
+
+    async def work(pool, notes):
+        first = await pool.ask(request(222.0), 20.0)
+        second = await pool.ask(request(222.0))
+        return first.status, second.status, notes.deaths
+
+    assert within(faulty, work, timeout=0.3) == (200, 504, 1)
 
 
 def test_two_processes_share_the_work(faulty):

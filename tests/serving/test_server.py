@@ -1,5 +1,6 @@
 """`ai4sdk serve`, asked over HTTP by clients of ours and of others."""
 
+import asyncio
 import concurrent.futures
 import json
 import os
@@ -8,11 +9,17 @@ import signal
 import socket
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
 import pytest
 from serving.faulty import write_faulty_package
+
+from ai4sdk.errors import DataError
+from ai4sdk.serving import server as room
+from ai4sdk.spec.serving import Serving
+from ai4sdk.worker.model import load_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
 
@@ -74,6 +81,26 @@ def test_triton_s_client_infers(server):
         assert np.allclose(found[0][1], found[1][1])
         with pytest.raises(triton.InferenceServerException, match="no model 'fault'; there are faulty"):
             client.infer("fault", [given])
+
+
+def test_large_tensors_of_many_at_once_are_answered_each_with_its_own(server, faulty):
+    rows = [np.random.default_rng(seed).normal(size=(5000 + seed, 4)).astype(np.float32) for seed in range(24)]
+    model = load_model(faulty, trust_code=True)
+
+    def ask(array):
+        tensor = {"name": "input", "datatype": "FP32", "shape": list(array.shape)}
+        head = json.dumps({"inputs": [{**tensor, "parameters": {"binary_data_size": array.nbytes}}]}).encode()
+        kind, length = "application/octet-stream", str(len(head))
+        answer = server.ask(
+            "/v2/models/faulty/infer", head + array.tobytes(), kind, inference_header_content_length=length
+        )
+        assert answer.status == 200, answer.body
+        (found,) = (one for one in json.loads(answer.body)["outputs"] if one["name"] == "probabilities")
+        return np.reshape(found["data"], found["shape"])
+
+    with concurrent.futures.ThreadPoolExecutor(8) as several:
+        for array, found in zip(rows, several.map(ask, rows), strict=True):
+            np.testing.assert_allclose(found, model(array).probabilities, rtol=1e-5, atol=1e-6)
 
 
 def test_mlflow_s_client_asks(server):
@@ -265,6 +292,20 @@ def project(tmp_path):
         "    bird: {source: faulty-0, trust_code: true}\n"
     )
     return tmp_path
+
+
+def test_a_look_for_a_new_model_that_fails_in_any_way_changes_nothing(monkeypatch, caplog):
+    told = []
+    served = room._Server(Serving(models={"a": "b"}), None, None, None, (), told.append)
+    wanted = room.Wanted("a", "1", "b", 1.0, False)
+    served._served["a", "1"] = None
+    for error, words in (
+        (DataError("it is damaged"), "it is damaged"),
+        (OSError(5, "Input/output error"), "Input/output"),
+    ):
+        served._sources = SimpleNamespace(find=lambda source, error=error: (_ for _ in ()).throw(error))
+        asyncio.run(served._exchange(wanted, asked=True))
+        assert words in "".join(told) + caplog.text
 
 
 def test_versions_stand_side_by_side(start, project):

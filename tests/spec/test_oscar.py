@@ -55,6 +55,32 @@ ADDRESS = {"cluster": "https://inference.example.org", "image": "fish:1"}
         ({"allowed_users": ["ana"]}, "visibility: restricted"),
         ({"synchronous": {"min_scale": 3, "max_scale": 1}}, "below min_scale"),
         ({"expose": {"min_scale": 3, "max_scale": 1}}, "below min_scale"),
+        ({"expose": {"min_scale": 0}}, "greater than or equal to 1"),
+        ({"environment": {"variables": {"TMP_OUTPUT_DIR": "/x"}}}, "is set by ai4sdk or OSCAR"),
+        ({"labels": {"team": "the fish"}}, "no value of a label"),
+        ({"labels": {"the team": "fish"}}, "no name that Kubernetes takes"),
+        ({"annotations": {"-note": "it is mine"}}, "no name that Kubernetes takes"),
+        ({"volume": {"mount_path": "/data"}}, "needs a size"),
+        (
+            {"volume": {"mount_path": "/data", "name": "models", "lifecycle_policy": "retain"}},
+            "of a volume that is made",
+        ),
+        ({"volume": {"mount_path": "/data", "name": "My models"}}, "pattern"),
+        ({"volume": {"mount_path": "/oscar/bin/x", "name": "models"}}, "is OSCAR's own"),
+        ({"mount": {"path": "models"}}, "mounts nothing for synchronous calls"),
+        (
+            {
+                "mount": {"path": "models"},
+                "expose": {},
+                "input": [{"path": "fish/in"}],
+                "output": [{"path": "fish/out"}],
+            },
+            "end well whatever happened",
+        ),
+        (
+            {"input": [{"path": "fish/in"}, {"path": "fish/more"}], "output": [{"path": "fish/out"}]},
+            "two inputs are in the bucket fish",
+        ),
         ({"memmory": "1GiB"}, "Extra inputs"),
     ],
 )
@@ -70,6 +96,9 @@ def test_a_mistake_is_told(values: dict[str, Any], told: str) -> None:
         {"input": [{"path": "fish/in"}], "output": [{"path": "fish/out"}]},
         {"input": [{"path": "fish/in"}], "output": [{"path": "fish/in-results"}]},
         {"synchronous": {"min_scale": 1}},
+        {"input": [{"path": "fish/in"}, {"path": "more/in"}], "output": [{"path": "fish/out"}]},
+        {"mount": {"path": "models/fish"}, "expose": {}},
+        {"labels": {"example.org/team": "fish_1", "empty": ""}, "annotations": {"note": "it is mine"}},
         {**ADDRESS, "token": "${secret:OSCAR_TOKEN}"},
     ],
 )

@@ -45,3 +45,16 @@ def test_mistakes_are_refused(wrong):
 
 def test_without_it_nothing_is_watched():
     assert Serving().events is None
+
+
+def test_the_model_that_is_asked_is_one_that_is_served():
+    models = {"a": "x", "b": "y"}
+    assert Serving.model_validate({"models": models, "events": {**GIVEN, "model": "b"}}).events.model == "b"
+    with pytest.raises(ValidationError, match="models has a, b"):
+        Serving.model_validate({"models": models, "events": {**GIVEN, "model": "c"}})
+
+
+def test_without_http_something_else_is_served():
+    assert Serving.model_validate({"port": None, "events": GIVEN}).port is None
+    with pytest.raises(ValidationError, match="nothing would be served"):
+        Serving.model_validate({"port": None})

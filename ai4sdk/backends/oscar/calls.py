@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ai4sdk.backends.oscar.client import Cluster
+from ai4sdk.backends.oscar.client import Cluster, basic
 from ai4sdk.errors import EnvironmentFault, UsageError
 
 __all__ = ["call", "content_of", "event_of", "start", "upload"]
@@ -46,14 +46,31 @@ def content_of(answer: str) -> bytes:
         return answer.encode()
 
 
-def call(cluster: Cluster, name: str, content: bytes, timeout: float) -> bytes:
-    """Call a service for a file's content, and return what it answers.
+def call(cluster: Cluster, name: str, content: bytes, timeout: float, *, file: str = "") -> bytes:
+    """Call a service for a file's content, and return what it answers: its server if it has one, else a container.
+
+    Parameters
+    ----------
+    cluster, name
+        The service.
+    content
+        What to predict from.
+    timeout
+        Seconds that the answer is waited for.
+    file
+        What the content's file is called, which tells a server what it is.
 
     Raises
     ------
     RunFailed
         If the service failed.
     """
+    if not _is_guest(cluster):
+        service = cluster.known(name)
+        expose = service.get("expose") or {}
+        if expose.get("api_port"):
+            who = basic(name, _own_token(service)) if expose.get("set_auth") else ""
+            return _as_predicted(cluster.ask_server(name, file, content, who, timeout))
     return content_of(cluster.run(name, event_of(content), _token(cluster, name), timeout))
 
 
@@ -75,7 +92,7 @@ def start(cluster: Cluster, name: str, content: bytes) -> str | None:
             hint="give the service an input, and upload: ai4sdk oscar invoke NAME --input FILE --upload",
         )
     token = _token(cluster, name)
-    if len(token) == _LENGTH_OF_A_TOKEN and cluster.authorization.endswith(f" {token}"):
+    if _is_guest(cluster):
         cluster.start(name, event, token)
         return None
     before = cluster.jobs(name).keys()
@@ -96,34 +113,50 @@ def upload(cluster: Cluster, name: str, file: Path) -> str:
     """
     service = cluster.known(name)
     place = _place(service, file.name)
-    provider = cluster.config()["minio_provider"]
-    endpoint = urlsplit(str(provider["endpoint"]))
     target = f"{place['path']}/{file.name}"
-    if endpoint.scheme == "file":
-        folder = Path(unquote(endpoint.path)) / place["path"]
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = folder / f".{file.name}.part"
-        shutil.copyfile(file, scratch)
-        scratch.replace(folder / file.name)
-        return target
+    provider = cluster.config().get("minio_provider")
+    if not isinstance(provider, Mapping) or not provider.get("endpoint"):
+        raise EnvironmentFault(f"{cluster.endpoint} does not say where its MinIO is", hint="ask its administrator")
+    endpoint = urlsplit(str(provider["endpoint"]))
+    try:
+        if cluster.stand_in and endpoint.scheme == "file":
+            _copy(file, Path(unquote(endpoint.path)) / place["path"])
+        else:
+            _put(file, target, provider)
+    except OSError as error:
+        raise EnvironmentFault(f"{target} cannot be written: {error}", hint="check the bucket's quota") from error
+    return target
+
+
+def _copy(file: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = folder / f".{file.name}.part"
+    shutil.copyfile(file, scratch)
+    scratch.replace(folder / file.name)
+
+
+def _put(file: Path, target: str, provider: Mapping[str, Any]) -> None:
     try:
         import fsspec
+        from botocore.exceptions import BotoCoreError
 
         storage = fsspec.filesystem(
             "s3",
-            key=provider["access_key"],
-            secret=provider["secret_key"],
+            key=provider.get("access_key"),
+            secret=provider.get("secret_key"),
             endpoint_url=provider["endpoint"],
             client_kwargs={"verify": bool(provider.get("verify", True)), "region_name": provider.get("region") or None},
+            config_kwargs={"connect_timeout": 10, "retries": {"max_attempts": 2}},
+            skip_instance_cache=True,
         )
-        storage.put_file(str(file), target)
     except ImportError as error:
         raise EnvironmentFault(
             f"uploading needs the package {error.name or 's3fs'}", hint="pip install 'ai4sdk[s3]'"
         ) from error
-    except OSError as error:
-        raise EnvironmentFault(f"{target} cannot be written: {error}", hint="check the bucket's quota") from error
-    return target
+    try:
+        storage.put_file(str(file), target)
+    except (BotoCoreError, ValueError) as error:  # such as a MinIO that is not reached, or an address that is none
+        raise EnvironmentFault(f"{target} cannot be written: {error}", hint=f"is {provider['endpoint']} up?") from error
 
 
 def _place(service: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -141,7 +174,30 @@ def _place(service: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     raise UsageError(f"no input of {service['name']} takes {name}", hint=f"its inputs are {places}")
 
 
+def _as_predicted(answer: bytes) -> bytes:
+    """Return a server's answer as `ai4sdk predict` would write it: the records alone."""
+    try:
+        told = json.loads(answer)
+        return json.dumps(told["predictions"], ensure_ascii=False).encode()
+    except (ValueError, KeyError, TypeError):
+        return answer
+
+
+def _is_guest(cluster: Cluster) -> bool:
+    """Tell whether who asks has a service's token alone, which lets in to calls, and to nothing else."""
+    scheme, _, token = cluster.authorization.partition(" ")
+    return scheme == "Bearer" and len(token) == _LENGTH_OF_A_TOKEN
+
+
 def _token(cluster: Cluster, name: str) -> str:
     """Return what calls of a service are let in by: who asks by OIDC, else the service's own token."""
     scheme, _, token = cluster.authorization.partition(" ")
-    return token if scheme == "Bearer" else str(cluster.known(name)["token"])
+    return token if scheme == "Bearer" else _own_token(cluster.known(name))
+
+
+def _own_token(service: Mapping[str, Any]) -> str:
+    if not service.get("token"):
+        raise EnvironmentFault(
+            f"the cluster does not tell the token of {service['name']}", hint="call it with one: backend.token"
+        )
+    return str(service["token"])

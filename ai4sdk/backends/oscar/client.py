@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import mimetypes
 import re
 import ssl
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,19 @@ from ai4sdk.data.secrets import resolve_secret
 from ai4sdk.errors import Ai4Error, EnvironmentFault, NotFound, RunFailed, UsageError
 from ai4sdk.spec.oscar import OscarBackend
 
-__all__ = ["STAND_IN", "Cluster", "connect"]
+__all__ = ["STAND_IN", "Cluster", "basic", "connect"]
 
 STAND_IN = "oscar-local"
 """Folder of the stand-in in a project."""
 _ANSWER = 30.0
 """Seconds that the API is waited for."""
+_CHANGE = 180.0
+"""The same where something is made, changed or removed: MinIO starts anew, and buckets are emptied, meanwhile."""
 _MOST_SAID = 2000
 """Characters of what a cluster says that are shown."""
+_PIECE = 2**16
+"""Bytes of an answer that are read at a time."""
+_EXPOSED = "exposed"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -60,19 +67,25 @@ class Cluster:
 
     def config(self) -> dict[str, Any]:
         """Return what the cluster says of itself, its MinIO among it."""
-        return dict(self._json("GET", "/system/config", "read the cluster's configuration"))
+        return self._object("/system/config", "read the cluster's configuration")
 
     def services(self) -> list[dict[str, Any]]:
         """Return all services that may be seen."""
-        return list(self._json("GET", "/system/services", "list services"))
+        found = self._json("/system/services", "list services", [])
+        if not isinstance(found, list) or not all(isinstance(one, dict) and "name" in one for one in found):
+            raise _no_oscar(self.endpoint)
+        return found
 
     def service(self, name: str) -> dict[str, Any] | None:
         """Return a service, nothing if there is none of that name."""
         try:
             # Some refusals of OSCAR are an empty answer.
-            return dict(self._json("GET", f"/system/services/{_part(name)}", f"read the service {name}")) or None
+            found = self._object(f"/system/services/{_part(name)}", f"read the service {name}")
         except NotFound:
             return None
+        if found and found.get("name") != name:
+            raise _no_oscar(self.endpoint)
+        return found or None
 
     def known(self, name: str) -> dict[str, Any]:
         """Return a service.
@@ -89,28 +102,31 @@ class Cluster:
 
     def create(self, service: Mapping[str, Any]) -> None:
         """Create a service."""
-        self._ask("POST", "/system/services", f"create the service {service['name']}", service)
+        self._ask("POST", "/system/services", f"create the service {service['name']}", service, timeout=_CHANGE)
 
     def update(self, service: Mapping[str, Any]) -> None:
         """Put a service in the place of the one of its name."""
-        self._ask("PUT", "/system/services", f"update the service {service['name']}", service)
+        self._ask("PUT", "/system/services", f"update the service {service['name']}", service, timeout=_CHANGE)
 
     def remove(self, name: str) -> None:
         """Remove a service."""
-        self._ask("DELETE", f"/system/services/{_part(name)}", f"remove the service {name}")
+        self._ask("DELETE", f"/system/services/{_part(name)}", f"remove the service {name}", timeout=_CHANGE)
 
     def jobs(self, name: str) -> dict[str, dict[str, Any]]:
         """Return the jobs of a service: name → how it stands."""
         jobs: dict[str, dict[str, Any]] = {}
-        page = ""
+        page, seen = "", {""}
         while True:
             path = f"/system/logs/{_part(name)}" + (f"?page={quote(page, safe='')}" if page else "")
-            found = self._json("GET", path, f"list the jobs of {name}")
-            listed = found.get("jobs", found)  # before version 3.7 there were no pages
-            jobs |= listed or {}
-            page = found.get("next_page") or ""
-            if not page:
+            found = self._object(path, f"list the jobs of {name}")
+            listed = found.get("jobs", found) or {}  # before version 3.7 there were no pages
+            if not isinstance(listed, dict) or not all(isinstance(job, dict) for job in listed.values()):
+                raise _no_oscar(self.endpoint)
+            jobs |= listed
+            page = str(found.get("next_page") or "")
+            if page in seen:
                 return jobs
+            seen.add(page)
 
     def log(self, name: str, job: str) -> str:
         """Return what a job has printed."""
@@ -130,29 +146,48 @@ class Cluster:
         RunFailed
             If the service failed.
         """
-        doing = f"call the service {name}"
         try:
-            return self._ask("POST", f"/run/{_part(name)}", doing, event, token, timeout).decode(errors="replace")
-        except _Refused as error:
-            if error.status == 500:
-                raise RunFailed(
-                    f"{name} failed: {error.said or 'it says nothing'}",
-                    hint="see whether `ai4sdk predict` takes the same input",
-                ) from error
-            raise
+            answer = self._exchange("POST", f"/run/{_part(name)}", event, f"Bearer {token}", timeout)
+        except _Refused as refusal:
+            if refusal.status == 500:
+                raise _failed(name, refusal.said) from refusal
+            raise _meaning(self.endpoint, refusal, f"call the service {name}") from refusal
+        return answer.decode(errors="replace")
+
+    def ask_server(self, name: str, file: str, content: bytes, authorization: str, timeout: float) -> bytes:
+        """Ask the server of an exposed service to predict, and return its answer.
+
+        Raises
+        ------
+        RunFailed
+            If it refuses what it is given.
+        """
+        path = f"/system/services/{_part(name)}/{_EXPOSED}/predict"
+        kind = mimetypes.guess_type(file)[0] or "application/octet-stream"
+        try:
+            return self._exchange("POST", path, content, authorization, timeout, kind=kind)
+        except _Refused as refusal:
+            if (said := refusal.said_by_model) is not None:
+                raise _failed(name, said) from refusal
+            raise _meaning(self.endpoint, refusal, f"ask the server of {name}") from refusal
 
     def start(self, name: str, event: bytes, token: str) -> None:
         """Start a job of a service."""
-        self._ask("POST", f"/job/{_part(name)}", f"start a job of {name}", event, token)
+        self._ask("POST", f"/job/{_part(name)}", f"start a job of {name}", event, f"Bearer {token}")
 
-    def _json(self, method: str, path: str, doing: str) -> Any:
-        answer = self._ask(method, path, doing)
+    def _object(self, path: str, doing: str) -> dict[str, Any]:
+        found = self._json(path, doing, {})
+        if not isinstance(found, dict):
+            raise _no_oscar(self.endpoint)
+        return found
+
+    def _json(self, path: str, doing: str, nothing: Any) -> Any:
+        answer = self._ask("GET", path, doing)
         try:
-            return json.loads(answer or b"null") or {}
-        except ValueError as error:
-            raise EnvironmentFault(
-                f"{self.endpoint} does not answer as OSCAR does", hint="check backend.cluster"
-            ) from error
+            found = json.loads(answer or b"null")
+            return nothing if found is None else found
+        except (ValueError, RecursionError) as error:
+            raise _no_oscar(self.endpoint) from error
 
     def _ask(
         self,
@@ -160,23 +195,37 @@ class Cluster:
         path: str,
         doing: str,
         body: Mapping[str, Any] | bytes | None = None,
-        token: str | None = None,
+        authorization: str | None = None,
         timeout: float = _ANSWER,
     ) -> bytes:
+        try:
+            return self._exchange(method, path, body, authorization, timeout)
+        except _Refused as refusal:
+            raise _meaning(self.endpoint, refusal, doing) from refusal
+
+    def _exchange(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None,
+        authorization: str | None,
+        timeout: float,
+        *,
+        kind: str = "application/json",
+    ) -> bytes:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        headers = {"Authorization": f"Bearer {token}" if token else self.authorization}
-        if data is not None:
-            headers["Content-Type"] = "application/json"
+        who = self.authorization if authorization is None else authorization
+        headers = {**({"Authorization": who} if who else {}), **({"Content-Type": kind} if data is not None else {})}
         request = urllib.request.Request(self.endpoint + path, data, headers, method=method)
+        until = time.monotonic() + timeout
         try:
             with self._opener().open(request, timeout=timeout) as answer:
-                return bytes(answer.read())
+                return b"".join(_pieces(answer, until))
         except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace").strip()[:_MOST_SAID]
-            raise _meaning(self, error.code, doing, said, error.headers.get("Location", "")) from error
+            raise _Refused(error.code, _said(error), error.headers.get("Location", "")) from error
         except TimeoutError as error:
             raise self._silent(f"nothing within {timeout:g} s") from error
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError, UnicodeError) as error:
             reason = getattr(error, "reason", None) or error
             if isinstance(reason, TimeoutError):
                 raise self._silent(f"nothing within {timeout:g} s") from error
@@ -185,7 +234,9 @@ class Cluster:
                     f"the certificate of {self.endpoint} is not trusted: {reason.verify_message}",
                     hint="SSL_CERT_FILE=CA.pem for an authority of your own; backend.ssl_verify=false for a rehearsal",
                 ) from error
-            raise self._silent(re.sub(r"^\[Errno -?\d+\] ", "", str(reason))) from error
+            if isinstance(reason, ssl.SSLError):
+                raise self._silent(f"no TLS there ({reason.reason})") from error
+            raise self._silent(_shown(re.sub(r"^\[Errno -?\d+\] ", "", str(reason)))) from error
 
     def _opener(self) -> urllib.request.OpenerDirector:
         context = ssl.create_default_context()
@@ -225,11 +276,17 @@ def connect(options: OscarBackend, project: Path) -> Cluster:
             raise EnvironmentFault(
                 "no stand-in for a cluster runs in this project", hint="ai4sdk oscar cluster, in another terminal"
             )
-        return Cluster(access["endpoint"], _basic(access["username"], access["password"]), stand_in=True)
+        return Cluster(access["endpoint"], basic(access["username"], access["password"]), stand_in=True)
     if options.token is not None:
-        authorization = f"Bearer {resolve_secret(options.token)}"
+        token = resolve_secret(options.token)
+        if not re.fullmatch(r"[!-~]+", token):  # it would be shown by the error that a header of it makes
+            raise EnvironmentFault(
+                "what backend.token refers to is no token: it has blanks, or letters that none has",
+                hint="write the token alone into the secret",
+            )
+        authorization = f"Bearer {token}"
     elif options.username is not None and options.password is not None:
-        authorization = _basic(resolve_secret(options.username), resolve_secret(options.password))
+        authorization = basic(resolve_secret(options.username), resolve_secret(options.password))
     else:
         raise UsageError(
             f"nothing says who asks {options.cluster}",
@@ -238,21 +295,36 @@ def connect(options: OscarBackend, project: Path) -> Cluster:
     return Cluster(options.cluster, authorization, options.ssl_verify)
 
 
-class _Refused(EnvironmentFault):
-    """The cluster has failed, or cannot serve now."""
-
-    def __init__(self, message: str, status: int, said: str, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.status, self.said = status, said
+_ALWAYS_THERE = ("list services", "read the cluster's configuration")
+"""What every cluster does."""
 
 
-def _meaning(cluster: Cluster, status: int, doing: str, said: str, location: str) -> Ai4Error:
+class _Refused(Exception):
+    """An answer that is a refusal."""
+
+    def __init__(self, status: int, said: str, location: str) -> None:
+        super().__init__(status, said)
+        self.status, self.said, self.location = status, said, location
+
+    @property
+    def said_by_model(self) -> str | None:
+        """What the server of a model says of what it was given; nothing if it has not come that far."""
+        try:
+            told = json.loads(self.said)
+        except ValueError:
+            return None
+        says = self.status in (400, 413, 415, 422, 500) and isinstance(told, dict) and "error" in told
+        return str(told["error"]) if says else None
+
+
+def _meaning(endpoint: str, refusal: _Refused, doing: str) -> Ai4Error:
     """Return what a refusal means, and what to do about it."""
-    what = f"{cluster.endpoint} does not {doing}"
-    because = f": {said}" if said else ""
+    status, said = refusal.status, refusal.said
+    what = f"{endpoint} does not {doing}"
+    because = f": {_shown(said)}" if said and not _is_page(said) else ""
     if status == 401:
         return EnvironmentFault(
-            f"{what}: it does not know who asks{f' ({said})' if said else ''}",
+            f"{what}: it does not know who asks{because}",
             hint="get a new token, or check backend.username and backend.password",
         )
     if "quota" in said.lower() or "admitted" in said or "invalid workload" in said:
@@ -261,22 +333,61 @@ def _meaning(cluster: Cluster, status: int, doing: str, said: str, location: str
         )
     if status == 403:
         return EnvironmentFault(f"{what}: you may not{because}", hint="ask its owner, or an administrator")
+    if status in (404, 405) and (_is_page(said) or doing in _ALWAYS_THERE):
+        return _no_oscar(endpoint)
     if status == 404:
         return NotFound(f"{what}: there is no such thing{because}", hint="ai4sdk oscar ls")
-    if status == 409:
-        return UsageError(f"{what}{because}", hint="backend.service=ANOTHER-NAME")
-    if status == 400:
-        return UsageError(f"{what}{because}")
+    if status == 409 or "already exists" in said:
+        hint = "backend.service=ANOTHER-NAME; if it is a bucket, a place in another one: OSCAR makes buckets itself"
+        return UsageError(f"{what}{because}", hint=hint)
+    if status in (400, 413, 415, 422):
+        return UsageError(f"{what}{because or f': status {status}'}")
     if 300 <= status < 400:
-        return EnvironmentFault(f"{what}: it sends elsewhere, to {location}", hint="check backend.cluster")
+        return EnvironmentFault(f"{what}: it sends elsewhere, to {refusal.location}", hint="check backend.cluster")
     if status in (502, 503, 504):
-        return _Refused(
-            f"{what} now{because}", status, said, "it may be pulling the image, or starting; try again in a minute"
-        )
-    return _Refused(f"{what}: status {status}{because}", status, said)
+        return EnvironmentFault(f"{what} now{because}", hint="it may be starting, or pulling its image; wait")
+    return EnvironmentFault(f"{what}: status {status}{because}")
 
 
-def _basic(user: str, password: str) -> str:
+def _no_oscar(endpoint: str) -> EnvironmentFault:
+    return EnvironmentFault(f"{endpoint} does not answer as OSCAR does", hint="check backend.cluster")
+
+
+def _failed(name: str, said: str) -> RunFailed:
+    return RunFailed(
+        f"{name} failed: {_shown(said) or 'it says nothing'}",
+        hint="see whether `ai4sdk predict` takes the same input",
+    )
+
+
+def _pieces(answer: http.client.HTTPResponse, until: float) -> Iterator[bytes]:
+    """Read an answer, and wait no longer than until then: each piece in time could make a whole that never ends."""
+    while piece := answer.read1(_PIECE):
+        yield piece
+        if time.monotonic() > until:
+            raise TimeoutError
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """Return what a refusal says, as far as it can be read."""
+    try:
+        return error.read(_MOST_SAID).decode(errors="replace").strip()
+    except (http.client.HTTPException, OSError):
+        return ""
+
+
+def _is_page(said: str) -> bool:
+    """Tell whether it is a page of HTML, which says nothing to whom reads it in a terminal."""
+    return re.match(r"<(!doctype|html|head|body)", said, re.IGNORECASE) is not None
+
+
+def _shown(said: str) -> str:
+    """Return text without what a terminal would obey."""
+    return "".join(letter for letter in said if letter.isprintable() or letter in "\n\t")
+
+
+def basic(user: str, password: str) -> str:
+    """Return the header of basic authentication."""
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 

@@ -187,7 +187,8 @@ def _exposed(options: OscarBackend) -> dict[str, Any] | None:
     if options.expose is None:
         return None
     values = options.expose.model_dump()
-    return {**values, "api_port": [values["api_port"]], "rewrite_target": True, "default_command": False}
+    # Without a rewrite target OSCAR takes its own path, /system/services/NAME/exposed, off a request before passing it.
+    return {**values, "api_port": [values["api_port"]], "rewrite_target": False, "default_command": False}
 
 
 def _volume(options: OscarBackend) -> dict[str, Any] | None:

@@ -6,12 +6,14 @@ import importlib.metadata
 import re
 import shutil
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from ai4sdk.backends.oscar.script import serve_command
 from ai4sdk.errors import EnvironmentFault, UsageError
+from ai4sdk.runs.files import read_json
 from ai4sdk.spec.oscar import Expose, OscarBackend
 
 __all__ = ["Installed", "containerfile", "installed", "write_context"]
@@ -25,10 +27,16 @@ FROM $base AS packages
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 COPY $files ./
-# Compiled here, by content, as pip compiles by time, and no two builds would be alike. What no Python 3 reads, stays.
+# What answers is installed, and no more: ai4sdk without what trains, and all that the model's own code needs.
 RUN python -m venv --without-pip /opt/venv && \\
     python -m pip --python /opt/venv install --no-compile --prefer-binary $index\\
-        --constraint constraints.txt $wanted && \\
+        --constraint constraints.txt --requirement requirements.txt && \\
+    python -m pip --python /opt/venv install --no-compile --no-deps $ai4sdk
+# Tests and headers answer nothing. Bytecode is made by content, as pip makes it by time, and no two builds would be
+# alike; what no Python 3 reads, stays.
+RUN find /opt/venv/lib -depth -type d \\( -name tests -o -name test -o -path '*/torch/include' \\) \\
+        -exec rm -rf {} + && \\
+    find /opt/venv/lib -path '*/torch/bin/*' ! -name torch_shm_manager -delete && \\
     { python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true; }
 
 # What changes most comes last: a new model is one layer.
@@ -43,34 +51,47 @@ CMD [$command]
 """)
 _USER = 1000
 ROOT = "ai4sdk"
-REQUIREMENTS = "requirements.txt"
+_NOT_FOR_ANSWERS = ("mlflow", "optuna", "cmaes", "pandas", "pyarrow", "scikit-learn", "matplotlib")
+"""What ai4sdk needs to train, to study and to report, and not to serve. Packages whose code needs it have it."""
+_BUILT_TWICE = ("torch", "torchvision", "torchaudio")
+_FOR_DRIFT = "scipy"
+"""What watching for drift needs; it would come with scikit-learn."""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """What is installed here that serving needs.
+    """What is installed here that serving a model package needs.
 
     Parameters
     ----------
     version
         Version of ai4sdk.
+    wanted
+        Packages to ask for, and their versions, such as ``numpy==2.4.6``.
     constraints
-        All packages that it needs, and their versions, such as ``numpy==2.4.6``.
+        The same of all that these need.
     """
 
     version: str
+    wanted: tuple[str, ...]
     constraints: tuple[str, ...]
 
-    @property
-    def cpu_only(self) -> bool:
-        """Whether PyTorch is one without CUDA."""
-        return any(re.fullmatch(r"torch==\S+\+cpu", one) for one in self.constraints)
 
+def installed(packages: Mapping[str, str] = MappingProxyType({}), *, gpu: bool = False) -> Installed:
+    """Look at what is installed here: what ai4sdk needs to serve, and what a model package needs besides.
 
-def installed(roots: Iterable[str] = (ROOT,)) -> Installed:
-    """Look at what is installed here: packages, and all that they need."""
+    Parameters
+    ----------
+    packages
+        Those that the model package was made with, and their versions, which are asked for.
+    gpu
+        Whether PyTorch is the one with CUDA, whatever is installed here.
+    """
+    given = {_plain(name): version for name, version in packages.items()}
+    roots = _needed(importlib.metadata.distribution(ROOT).requires or ())
+    asked = {_plain(name) for name in (*roots, _FOR_DRIFT)}.difference(_NOT_FOR_ANSWERS).union(given) - {ROOT}
     found: dict[str, str] = {}
-    waiting = [ROOT, *roots]
+    waiting = list(asked)
     while waiting:
         name = _plain(waiting.pop())
         if name in found:
@@ -81,8 +102,10 @@ def installed(roots: Iterable[str] = (ROOT,)) -> Installed:
             continue  # for another platform
         found[name] = distribution.version
         waiting += _needed(distribution.requires or ())
-    version = found.pop(ROOT, "")
-    return Installed(version, tuple(sorted(f"{name}=={version}" for name, version in found.items())))
+    found |= {name: version for name, version in given.items() if name != ROOT}
+    lines = {name: f"{name}=={_built(name, version, gpu)}" for name, version in sorted(found.items())}
+    wanted = tuple(line for name, line in lines.items() if name in asked)
+    return Installed(given.get(ROOT, importlib.metadata.version(ROOT)), wanted, tuple(lines.values()))
 
 
 def containerfile(options: OscarBackend, have: Installed, *, base: str, wheel: str = "", trusted: bool = False) -> str:
@@ -105,9 +128,9 @@ def containerfile(options: OscarBackend, have: Installed, *, base: str, wheel: s
     command = serve_command(options.package, port, trusted=trusted, gpu=options.enable_gpu)
     return _CONTAINERFILE.substitute(
         base=base,
-        index=f"--extra-index-url {_CPU_INDEX} " if have.cpu_only and not options.enable_gpu else "",
+        index="" if options.enable_gpu else f"--extra-index-url {_CPU_INDEX} ",
         files=" ".join(["constraints.txt", "requirements.txt", *([wheel] if wheel else [])]),
-        wanted=" ".join([*([f"./{wheel}"] if wheel else []), "--requirement requirements.txt"]),
+        ai4sdk=f"./{wheel}" if wheel else f"{ROOT}=={have.version}",
         package=options.package,
         user=_USER,
         port=port,
@@ -127,33 +150,38 @@ def write_context(
     EnvironmentFault
         If it cannot be written.
     """
-    requirements = _requirements(package)
-    have = installed(_needed(requirements))
+    have = installed(_packages(package), gpu=options.enable_gpu)
     text = containerfile(options, have, base=base, wheel=wheel.name if wheel else "", trusted=trusted)
-    gpu = options.enable_gpu
-    constraints = [one.replace("+cpu", "") if gpu else one for one in have.constraints]
     try:
         if folder.is_dir() and any(folder.iterdir()):
             raise UsageError(f"{folder} has something in it", hint="--out NEW-FOLDER")
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(package, folder / "package")
+        shutil.copytree(package, folder / "package", copy_function=shutil.copyfile)
+        for path in (folder / "package").rglob("*"):  # whoever made the package, everybody in the container reads it
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        (folder / "package").chmod(0o755)
         if wheel is not None:
             shutil.copyfile(wheel, folder / wheel.name)
-        (folder / "constraints.txt").write_text("".join(f"{one}\n" for one in constraints), encoding="utf-8")
-        (folder / REQUIREMENTS).write_text("".join(f"{one}\n" for one in requirements), encoding="utf-8")
+        for name, lines in (("constraints.txt", have.constraints), ("requirements.txt", have.wanted)):
+            (folder / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         (folder / "Containerfile").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise EnvironmentFault(f"{folder} cannot be written: {error.strerror or error}", hint="--out FOLDER") from error
+    except (OSError, shutil.Error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise EnvironmentFault(f"{folder} cannot be written: {why}", hint="--out FOLDER") from error
     return sorted(folder.iterdir())
 
 
-def _requirements(package: Path) -> list[str]:
-    """Return what a package needs; at least ai4sdk."""
-    try:
-        lines = (package / REQUIREMENTS).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    return [line.strip() for line in lines if line.strip() and not line.startswith(("#", "-"))] or [ROOT]
+def _built(name: str, version: str, gpu: bool) -> str:
+    """Return the version of a package as the index has it: of PyTorch's there are builds without CUDA."""
+    if name not in _BUILT_TWICE:
+        return version
+    return version.partition("+")[0] + ("" if gpu else "+cpu")
+
+
+def _packages(package: Path) -> dict[str, str]:
+    """Return the packages that a model package was made with, and their versions."""
+    found = read_json(package / "model.json").get("packages") or {}
+    return {str(name): str(version) for name, version in found.items()}
 
 
 def _needed(requirements: Iterable[str]) -> list[str]:

@@ -16,9 +16,11 @@ from typing import Any
 
 from ai4sdk.spec.oscar import ERRORS, RESULTS, OscarBackend, StorageIO
 
-__all__ = ["SCRIPT_NAME", "script_of", "serve_command"]
+__all__ = ["PORT", "SCRIPT_NAME", "script_of", "serve_command"]
 
 SCRIPT_NAME = "script.sh"
+PORT = "AI4SDK_PORT"
+"""Variable with another port to serve at, as the stand-in has no containers with ports of their own."""
 
 _SCRIPT = string.Template("""\
 #!/bin/sh
@@ -36,7 +38,7 @@ fits() { # whether the package is the one that this service was made for
 $serve
 # ---- what this call is about, and what its files are called
 name="$${INPUT_FILE_PATH##*/}"
-if [ -n "$$STORAGE_OBJECT_KEY" ]; then
+${unmeant}if [ -n "$$STORAGE_OBJECT_KEY" ]; then
     case "$$STORAGE_OBJECT_KEY" in
 $inputs        *) name="$$STORAGE_OBJECT_KEY" ;;
     esac
@@ -95,6 +97,13 @@ if [ -z "$$TMP_OUTPUT_DIR" ]; then
 fi
 """)
 
+_UNMEANT = """\
+pass_over() { # OSCAR starts a service for every file of an input, whatever it is called
+    echo "$STORAGE_OBJECT_KEY is not meant by the inputs of this service"
+    exit 0
+}
+"""
+
 _DIE = """\
     # Nothing is uploaded, so nothing can fail but the supervisor itself.
     [ -z "$STORAGE_OBJECT_KEY" ] || kill -TERM "$PPID"
@@ -123,6 +132,7 @@ def script_of(options: OscarBackend, service: str, parts: Sequence[str] = (), *,
         parts=" ".join(parts),
         trust=" --trust-code" if trusted else "",
         serve=_served(options, trusted) if options.expose else "",
+        unmeant=_UNMEANT if any(one.prefix or one.suffix for one in options.input) else "",
         inputs=_inputs(options.input),
         barrier=_barrier(options.output),
         die="" if options.output else _DIE,
@@ -131,21 +141,41 @@ def script_of(options: OscarBackend, service: str, parts: Sequence[str] = (), *,
 
 def serve_command(package: str, port: int, *, trusted: bool, gpu: bool) -> list[str]:
     """Return the command that serves a package for everybody who reaches its port."""
+    return _serve(package, str(port), trusted=trusted, gpu=gpu)
+
+
+def _serve(package: str, port: str, *, trusted: bool, gpu: bool) -> list[str]:
     command = ["ai4sdk", "serve", package, "serving.host=0.0.0.0", f"serving.port={port}"]
     return [*command, *(["serving.device=auto"] if gpu else []), *(["--trust-code"] if trusted else [])]
 
 
 def _served(options: OscarBackend, trusted: bool) -> str:
     assert options.expose is not None
-    command = serve_command('"$PACKAGE"', options.expose.api_port, trusted=trusted, gpu=options.enable_gpu)
-    return _SERVE.substitute(command=" ".join(command))
+    port = f"${{{PORT}:-{options.expose.api_port}}}"
+    return _SERVE.substitute(command=" ".join(_serve('"$PACKAGE"', port, trusted=trusted, gpu=options.enable_gpu)))
 
 
 def _inputs(inputs: list[StorageIO]) -> str:
-    """Return the branches that leave out of an object's name what all objects of an input have in common."""
-    folders = sorted({one.path.partition("/")[2] for one in inputs} - {""}, key=len, reverse=True)
-    branch = '        {0}/*) name="${{STORAGE_OBJECT_KEY#{0}/}}" ;;\n'
-    return "".join(branch.format(_quoted(folder)) for folder in folders)
+    """Return the branches that leave out of an object's name what all objects of an input have in common.
+
+    They pass over objects that are not meant, too. Inputs of the same folder in several buckets share a branch, as an
+    object's key is without its bucket.
+    """
+    meant: dict[str, list[str]] = {}
+    for one in inputs:
+        patterns = [f"{_quoted(begin)}*{_quoted(end)}" for begin in one.prefix or [""] for end in one.suffix or [""]]
+        meant.setdefault(one.path.partition("/")[2], []).extend(patterns)
+    return "".join(
+        _branch(_quoted(folder), meant[folder]) for folder in sorted(meant, key=lambda one: (-len(one), one))
+    )
+
+
+def _branch(folder: str, patterns: list[str]) -> str:
+    name = f'name="${{STORAGE_OBJECT_KEY#{folder}/}}"' if folder else 'name="$STORAGE_OBJECT_KEY"'
+    if "*" in patterns:
+        return f"        {folder}/*) {name} ;;\n" if folder else ""
+    choice = f'case "${{name##*/}}" in {" | ".join(dict.fromkeys(patterns))}) ;; *) pass_over ;; esac'
+    return f"        {folder + '/' if folder else ''}*)\n            {name}\n            {choice}\n            ;;\n"
 
 
 def _quoted(text: str) -> str:

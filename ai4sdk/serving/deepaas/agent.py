@@ -1,7 +1,8 @@
 """A module that was written for DEEPaaS, asked from another process; run by the Python of the module's own environment.
 
     python -I agent.py serve FD NAME       answer frames on a socket
-    python -I agent.py train FOLDER NAME   train as FOLDER/training.json says, and leave FOLDER/outcome.json
+    python -I agent.py train FOLDER NAME N train as FOLDER/training.json says, with at most N at once beside each other,
+                                           and leave FOLDER/outcome.json
     python -I agent.py names FD            say which modules there are
 
 It has to run with any Python since 3.6, with nothing but the standard library and what the module brings along:
@@ -11,6 +12,7 @@ marshmallow 2 or 3, webargs of any age. It imports nothing of ours.
 import collections
 import contextlib
 import datetime
+import fcntl
 import importlib
 import io
 import json
@@ -19,12 +21,16 @@ import re
 import socket
 import struct
 import sys
+import time
 import traceback
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 GROUP = "deepaas.v2.model"
 HEADER = struct.Struct(">IQ")
 JSON_TYPES = ("application/json", "*/*")
+DEEPEST = 200
+MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)  # what matters of JSON to tell its depth
+MOST_TOLD = 100000
 
 UploadedFile = collections.namedtuple("UploadedFile", ("name", "filename", "content_type", "original_filename"))
 """What a module gets for a file; its path is `filename`."""
@@ -38,6 +44,10 @@ class Invalid(Exception):
         self.messages = messages
 
 
+class BrokenJson(Exception):
+    """The body should be JSON, is looked at, and is none."""
+
+
 class Unanswerable(Exception):
     """A module answered something that cannot be sent."""
 
@@ -47,20 +57,20 @@ class Unanswerable(Exception):
 
 def send(channel: socket.socket, head: Dict[str, Any], body: bytes = b"") -> None:
     """Send a frame."""
-    text = json.dumps(head).encode()
+    text = json.dumps(head, default=str).encode()
     channel.sendall(HEADER.pack(len(text), len(body)) + text)
     if body:
         channel.sendall(body)
 
 
-def receive(channel: socket.socket) -> Optional[Dict[str, Any]]:
-    """Return the head of the next frame, or nothing once the other side is gone. Requests have no body."""
+def receive(channel: socket.socket) -> Optional[Tuple[Dict[str, Any], bytes]]:
+    """Return the next frame, or nothing once the other side is gone."""
     header = receive_exactly(channel, HEADER.size)
     if header is None:
         return None
     head_size, body_size = HEADER.unpack(header)
     text = receive_exactly(channel, head_size + body_size)
-    return None if text is None else dict(json.loads(text[:head_size].decode()))
+    return None if text is None else (dict(json.loads(text[:head_size].decode())), text[head_size:])
 
 
 def receive_exactly(channel: socket.socket, size: int) -> Optional[bytes]:
@@ -108,8 +118,19 @@ def answers(module: Any, name: str) -> Any:
 
 def complain(what: str) -> None:
     """Write the current error into the log."""
-    sys.stderr.write(f"{what}\n{traceback.format_exc()}")
-    sys.stderr.flush()
+    note(f"{what}\n{traceback.format_exc()}")
+
+
+def note(text: str) -> None:
+    """Write into the log, whatever a module has made of `sys.stderr`."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode("utf-8", "backslashreplace"))
+
+
+def flush() -> None:
+    """Let go of what a module has printed; it may have closed `sys.stdout`, or put something of its own there."""
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
 
 
 # -- arguments -------------------------------------------------------------------------------------------------------
@@ -162,7 +183,56 @@ def untagged(name: str, tagged: Dict[str, Any]) -> Any:
     """Return a value as it was sent. What it is stands beside it, so that nobody's JSON can pass for a file."""
     if "list" in tagged:
         return [untagged(name, part) for part in tagged["list"]]
+    if "json" in tagged:
+        try:
+            return read_json(tagged["json"])
+        except ValueError:
+            return tagged["json"]  # the module's own check says what it is not
     return uploaded(name, tagged["file"]) if "file" in tagged else tagged["value"]
+
+
+def values_of(request: Dict[str, Any], body: bytes) -> Dict[str, Any]:
+    """Return what a request has, tagged: outside of its JSON body, and in it."""
+    held = in_body(body, request["in_json"])
+    return dict(request["values"], **{name: {"value": value} for name, value in held.items()})
+
+
+def in_body(body: bytes, names: Dict[str, bool], read: Optional[Callable[[str], Any]] = None) -> Dict[str, Any]:
+    """Return what a JSON body has of some arguments, of which each may be a list.
+
+    Raises
+    ------
+    BrokenJson
+        If it is none.
+    """
+    if not names or not body.strip():
+        return {}
+    try:
+        held = (read or read_json)(body.decode("utf-8"))
+    except ValueError:
+        raise BrokenJson from None
+    if not isinstance(held, dict):
+        return {}
+    found = {name: held[name] for name in names if name in held}
+    return {
+        name: [value] if names[name] and not isinstance(value, list) and value is not None else value
+        for name, value in found.items()
+    }
+
+
+def read_json(text: str) -> Any:
+    """Read JSON; raise ValueError if it is none, or nested so deep that whoever handles it may give up."""
+    if text.count("[") + text.count("{") > DEEPEST:
+        depth, in_string = 0, False
+        for match in MARKS.finditer(text):
+            mark = match.group()
+            if mark == '"':
+                in_string = not in_string
+            elif not in_string and mark[0] != "\\":
+                depth += 1 if mark in "[{" else -1
+                if depth > DEEPEST:
+                    raise ValueError(f"it is nested deeper than {DEEPEST}")
+    return json.loads(text)
 
 
 def uploaded(name: str, file: Dict[str, Any]) -> Any:
@@ -315,7 +385,7 @@ def in_json(value: Any) -> Any:
     """Return a value if JSON has a form for it, else its text."""
     try:
         json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return str(value)
     return value
 
@@ -385,6 +455,8 @@ def to_bytes(value: Any, kind: str) -> bytes:
         return bytes(value)
     if isinstance(value, str):
         return value.encode()
+    if hasattr(value, "original_filename"):  # DEEPaaS's ReturnedFile
+        value = open(value.filename, "rb")  # noqa: SIM115 - closed where it is read
     if isinstance(value, io.IOBase) or hasattr(value, "read"):
         return read_file(value)
     raise Unanswerable(
@@ -402,15 +474,26 @@ def read_file(file: Any) -> bytes:
 
 
 def failure(error: BaseException) -> Dict[str, Any]:
-    """Return what is told about an error; a status if it is one of HTTP's, as aiohttp has them."""
-    status = getattr(error, "status_code", None) or getattr(error, "status", None)
-    told = {"type": type(error).__name__, "message": str(error)}  # type: Dict[str, Any]
-    if isinstance(status, int) and 400 <= status <= 599:
-        told["status"] = status
-        told["message"] = str(getattr(error, "reason", None) or error)
+    """Return what is told about an error; a status if it is one that aiohttp answers requests with.
+
+    Errors of clients have statuses, too: that of a server which a module has asked is none of ours.
+    """
+    told = {"type": type(error).__name__, "message": words_of(error)}  # type: Dict[str, Any]
+    theirs = getattr(sys.modules.get("aiohttp.web_exceptions"), "HTTPException", ())
+    if isinstance(error, theirs) and 400 <= error.status <= 599:
+        told["status"] = error.status
+        told["message"] = str(error.reason or error)
     if isinstance(error, SystemExit):
         told["message"] = f"the module called exit({'' if error.code is None else error.code})"
     return {"failed": told}
+
+
+def words_of(error: BaseException) -> str:
+    """Return an error's text; one that cannot be had is no reason to fail again."""
+    try:
+        return str(error)
+    except Exception as another:  # noqa: BLE001 - a module's classes may do anything
+        return f"(its text raises {type(another).__name__})"
 
 
 # -- serving ---------------------------------------------------------------------------------------------------------
@@ -436,7 +519,7 @@ class Agent:
         }
         self.answer_schema, self.answer_name = answer_schema(getattr(module, "schema", None))
 
-    def describe(self, _: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes]:
+    def describe(self, *_: Any) -> Tuple[Dict[str, Any], bytes]:
         """Say what the module is, has, takes and answers."""
         return {
             "ok": True,
@@ -464,20 +547,20 @@ class Agent:
             told += f": {failure(error)['failed']['message']}"
         return {"id": "0", "name": self.name, "description": told}
 
-    def warm(self, _: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes]:
+    def warm(self, *_: Any) -> Tuple[Dict[str, Any], bytes]:
         """Have the module load what it needs."""
         with contextlib.suppress(NotImplementedError):
             getattr(self.module, "warm", lambda: None)()
         return {"ok": True}, b""
 
-    def check(self, request: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes]:
+    def check(self, request: Dict[str, Any], body: bytes) -> Tuple[Dict[str, Any], bytes]:
         """Check a function's arguments without calling it; return them as they are shown to people."""
-        checked = self.takes[request["function"]].check(request["values"])
+        checked = self.takes[request["function"]].check(values_of(request, body))
         return {"ok": True, "args": {name: shown(value) for name, value in checked.items()}}, b""
 
-    def predict(self, request: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes]:
+    def predict(self, request: Dict[str, Any], body: bytes) -> Tuple[Dict[str, Any], bytes]:
         """Predict."""
-        values = self.takes["predict"].check(request["values"])
+        values = self.takes["predict"].check(values_of(request, body))
         answer = self.module.predict(**values)
         kind = values.get("accept", JSON_TYPES[0])
         if kind not in JSON_TYPES:
@@ -500,20 +583,23 @@ class Agent:
             raise Unanswerable(f"predict answered what is not in the module's schema: {told}") from None
         return to_json(answer, "predict")
 
-    def answer(self, request: Dict[str, Any]) -> Tuple[Dict[str, Any], bytes, bool]:
-        """Answer one frame; the last tells whether to go on."""
+    def answer(self, request: Dict[str, Any], asked: bytes) -> Tuple[Dict[str, Any], bytes, bool]:
+        """Answer one frame; the last tells whether to go on, which is not after what should have ended the process."""
         try:
             function = {"describe": self.describe, "warm": self.warm, "check": self.check, "predict": self.predict}
-            head, body = function[request["do"]](request)
+            head, body = function[request["do"]](request, asked)
             return head, body, True
         except Invalid as error:
-            return {"invalid": error.messages}, b"", True
+            return {"invalid": told(error.messages)}, b"", True
+        except BrokenJson:
+            return {"broken_json": True}, b"", True
         except Unanswerable as error:
-            sys.stderr.write(str(error) + "\n")
+            note(f"{error}\n")
             return failure(error), b"", True
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a module raises is its answer
+        except BaseException as error:  # noqa: BLE001 - whatever a module raises is its answer
             complain(f"{request['do']} failed")
-            return failure(error), b"", not isinstance(error, SystemExit)
+            goes_on = isinstance(error, Exception)
+            return {"ends": not goes_on, **failure(error)}, b"", goes_on
 
 
 def answer_schema(declared: Any) -> Tuple[Any, str]:
@@ -521,19 +607,29 @@ def answer_schema(declared: Any) -> Tuple[Any, str]:
     if declared is None:
         return None, ""
     if not isinstance(declared, dict):
-        name = declared.__name__
-        return declared(), name[: -len("Schema")] if name.endswith("Schema") and name != "Schema" else name
+        made = declared() if isinstance(declared, type) else declared
+        name = type(made).__name__
+        return made, name[: -len("Schema")] if name.endswith("Schema") and name != "Schema" else name
     base = marshmallow().Schema
     if is_version_2():
         return type("ModelPredictionResponse", (base,), dict(declared))(strict=True), "ModelPredictionResponse"
     return base.from_dict(dict(declared), name="ModelPredictionResponse")(), "ModelPredictionResponse"
 
 
+def told(messages: Any) -> Any:
+    """Return why arguments are not taken, where there is not too much of it: a list may be wrong at each place."""
+    if len(json.dumps(messages, default=str)) <= MOST_TOLD:
+        return messages
+    return {name: ["Not valid, in more places than can be told."] for name in messages}
+
+
 def shown(value: Any) -> Any:
     """Return an argument's value as it is shown in the record of a training."""
     if hasattr(value, "original_filename"):
         return {"content_type": value.content_type, "original_filename": value.original_filename}
-    return in_json(value)
+    value = in_json(value)
+    size = len(json.dumps(value))
+    return value if size <= MOST_TOLD else f"({size} bytes of JSON)"
 
 
 def serve(channel: socket.socket, name: str) -> None:
@@ -544,41 +640,64 @@ def serve(channel: socket.socket, name: str) -> None:
             send(channel, {"unknown": sorted(points)})
             return
         agent = Agent(points[name](), name)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a module's import may do anything
+    except BaseException as error:  # noqa: BLE001 - a module's import may do anything
         complain("the module cannot be loaded")
         send(channel, failure(error))
         return
     send(channel, {"ok": True})
     going_on = True
     while going_on:
-        request = receive(channel)
-        if request is None:
+        frame = receive(channel)
+        if frame is None:
             return
-        head, body, going_on = agent.answer(request)
-        sys.stdout.flush()
-        send(channel, head, body)
+        request, asked = frame
+        head, body, going_on = agent.answer(request, asked)
+        flush()
+        # the number tells it from whatever else a module writes to a descriptor that is not its own
+        send(channel, dict(head, number=request["number"]), body)
 
 
 # -- training --------------------------------------------------------------------------------------------------------
 
 
-def train(folder: str, name: str) -> None:
+def wait_for_turn(folder: str, most: int) -> Any:
+    """Wait until fewer than so many trainings run; return what holds the place of this one until the process ends."""
+    paths = [os.path.join(folder, f".turn-{number}") for number in range(most)]
+    is_told = False
+    while True:
+        for path in paths:
+            place = open(path, "wb")  # noqa: SIM115 - held to the end
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return place
+            except OSError:
+                place.close()
+        if not is_told:
+            note("waiting until another training has ended\n")
+            is_told = True
+        time.sleep(0.2)
+
+
+def train(folder: str, name: str, most: int) -> None:
     """Train, and write down what came of it."""
+    turn = wait_for_turn(os.path.dirname(folder), most)  # noqa: F841 - it is held as long as there is this name
     with open(os.path.join(folder, "training.json"), encoding="utf-8") as file:
-        values = json.load(file)["values"]
+        request = json.load(file)
+    with open(os.path.join(folder, "body.json"), "rb") as file:
+        body = file.read()
     try:
         agent = Agent(entry_points()[name](), name)
-        output = agent.module.train(**agent.takes["train"].check(values))
+        output = agent.module.train(**agent.takes["train"].check(values_of(request, body)))
         outcome = {"status": "done", "output": None}  # type: Dict[str, Any]
         try:
             outcome["output"] = json.loads(to_json(output, "train").decode())
         except Unanswerable as error:
             outcome["message"] = str(error)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a module raises is what came of it
+    except BaseException as error:  # noqa: BLE001 - whatever a module raises is what came of it
         complain("the training failed")
         told = failure(error)["failed"]
         outcome = {"status": "error", "message": told["message"] or told["type"]}
-    sys.stdout.flush()
+    flush()
     outcome["finish_date"] = str(datetime.datetime.now())
     path = os.path.join(folder, "outcome.json")
     with open(path + ".part", "w", encoding="utf-8") as file:
@@ -593,9 +712,9 @@ def main() -> None:
     doing, where = sys.argv[1:3]
     os.dup2(2, 1)  # what a module prints goes into the log, also what its libraries write to descriptor 1
     if doing == "train":
-        name = sys.argv[3]
+        name, most = sys.argv[3], int(sys.argv[4])
         del sys.argv[1:]
-        train(where, name)
+        train(where, name, most)
         return
     channel = socket.socket(fileno=int(where))
     channel.set_inheritable(False)

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ai4sdk._version import __version__
-from ai4sdk.serving.deepaas.calls import InvalidJson
+from ai4sdk.serving.deepaas.agent import BrokenJson
 from ai4sdk.serving.deepaas.forms import BadRequest
 from ai4sdk.serving.deepaas.messages import HttpRequest, answer_json, complaint
 from ai4sdk.serving.deepaas.module import Invalid, ModuleFailed
@@ -70,7 +70,7 @@ class Api:
             return await self._do(found, request)
         except Invalid as error:
             return answer_json(error.messages, 422)
-        except InvalidJson:
+        except BrokenJson:
             return answer_json({"json": ["Invalid JSON body."]}, 400)
         except (BadRequest, ModuleFailed) as error:
             return complaint(error.status, error.message, {"retry-after": "5"} if error.status == 503 else None)

@@ -1,25 +1,25 @@
-"""From a request to values by argument, in the order webargs 5 looks for them: query, form, JSON. Pure."""
+"""From a request to values by argument, in the order webargs 5 looks for them: query, form, JSON. Pure.
+
+What is JSON is read by who answers, not here: see `forms.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
 
 from ai4sdk.serving.deepaas.arguments import Argument
-from ai4sdk.serving.deepaas.forms import BadRequest, Body, Upload, read_json
+from ai4sdk.serving.deepaas.forms import BadRequest, Body, Upload
 
-__all__ = ["Call", "InvalidJson", "parse_query", "tagged", "values_of"]
+__all__ = ["Call", "Found", "find_values", "parse_query"]
 
 _ANYWHERE = ("query", "form", "json")
 _ALIASES = {"querystring": "query", "files": "form"}
 _MOST_PAIRS = 1000
 _MISSING = object()
-
-
-class InvalidJson(Exception):
-    """The body should be JSON, is looked at, and is none."""
+_IN_JSON = object()
 
 
 @dataclass(frozen=True)
@@ -59,26 +59,57 @@ def parse_query(text: str) -> dict[str, list[str]]:
     return values
 
 
-def values_of(call: Call, arguments: Iterable[Argument]) -> dict[str, Any]:
-    """Return what a request has of these arguments, unchecked; what else it has is ignored.
+@dataclass(frozen=True)
+class Found:
+    """What a request has of some arguments.
 
-    Raises
-    ------
-    InvalidJson
-        If an argument is to be looked for in a body that should be JSON and is none.
+    Parameters
+    ----------
+    values
+        Those that are outside of a JSON body, by name, unchecked.
+    mappings
+        Names of those that should be mappings, which a query or form has as JSON.
+    in_json
+        Those that are to be looked for in it, by name; whether each is a list.
+    json
+        That body.
     """
-    found = {argument.name: _value(call, argument) for argument in arguments}
-    return {name: value for name, value in found.items() if value is not _MISSING}
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    mappings: frozenset[str] = frozenset()
+    in_json: Mapping[str, bool] = field(default_factory=dict)
+    json: bytes = b""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as an agent takes it, without the body."""
+        values = {
+            name: _tagged(value, "json" if name in self.mappings else "value") for name, value in self.values.items()
+        }
+        return {"values": values, "in_json": dict(self.in_json)}
 
 
-def tagged(value: Any) -> dict[str, Any]:
+def find_values(call: Call, arguments: Sequence[Argument]) -> Found:
+    """Say what a request has of these arguments; what else it has is ignored."""
+    values: dict[str, Any] = {}
+    in_json: dict[str, bool] = {}
+    mappings = frozenset(argument.name for argument in arguments if argument.item.get("type") == "object")
+    for argument in arguments:
+        value = _value(call, argument)
+        if value is _IN_JSON:
+            in_json[argument.name] = argument.many
+        elif value is not _MISSING:
+            values[argument.name] = value
+    return Found(values, mappings, in_json, call.body.json if in_json else b"")
+
+
+def _tagged(value: Any, kind: str) -> dict[str, Any]:
     """Return a value as an agent takes it: what it is stands beside it, so that nobody's JSON can pass for a file."""
+    if isinstance(value, list):
+        return {"list": [_tagged(part, kind) for part in value]}
     if isinstance(value, Upload):
         file = {"path": str(value.path), "original_name": value.original_name, "content_type": value.content_type}
         return {"file": file}
-    if isinstance(value, list) and any(isinstance(part, Upload) for part in value):
-        return {"list": [tagged(part) for part in value]}
-    return {"value": value}
+    return {kind: value}
 
 
 def _value(call: Call, argument: Argument) -> Any:
@@ -92,7 +123,7 @@ def _value(call: Call, argument: Argument) -> Any:
 
 def _look(call: Call, argument: Argument, place: str) -> Any:
     if place == "json":
-        return _in_json(call.body, argument)
+        return _IN_JSON if call.body.json else _MISSING
     if place == "headers":
         text = call.headers.get(argument.name.lower())
         return _MISSING if text is None else [text] if argument.many else text
@@ -101,27 +132,7 @@ def _look(call: Call, argument: Argument, place: str) -> Any:
     values = (call.query if place == "query" else call.body.form).get(argument.name)
     if not values:
         return _MISSING
-    read = [_from_text(value, argument) for value in values]
-    return read if argument.many else read[0]
-
-
-def _in_json(body: Body, argument: Argument) -> Any:
-    if body.broken_json:
-        raise InvalidJson
-    if not isinstance(body.json, dict) or argument.name not in body.json:
-        return _MISSING
-    value = body.json[argument.name]
-    return [value] if argument.many and not isinstance(value, list) and value is not None else value
-
-
-def _from_text(value: str | Upload, argument: Argument) -> Any:
-    """Read what a query or form can hold as text only: a mapping is written as JSON there."""
-    if isinstance(value, str) and argument.item.get("type") == "object":
-        try:
-            return read_json(value)
-        except ValueError:
-            return value  # the module's own check says what it is not
-    return value
+    return list(values) if argument.many else values[0]
 
 
 def _cookies(call: Call) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -60,7 +61,8 @@ def make_environment(
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"{place.name}.lock", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two of us may want the same
-        if not (place / _READY).is_file():
+        # it may have been made with an interpreter that was taken away since
+        if not (place / _READY).is_file() or not (place / "bin" / "python").exists():
             shutil.rmtree(place, ignore_errors=True)
             wanted = [str(source)] if is_project else ["-r", str(source)]
             _do([str(interpreter), "-m", "venv", str(place)], f"an environment cannot be made with {interpreter}")
@@ -85,8 +87,12 @@ def _do(command: list[str], what: str) -> None:
 def _digest(source: Path, python: Path, requirements: Sequence[str]) -> str:
     told = hashlib.sha256(repr((str(python.resolve()), sorted(requirements))).encode())
     for path in _files(source):
-        content = hashlib.sha256(path.read_bytes()).digest()
-        told.update(path.relative_to(source).as_posix().encode() + b"\0" + content)
+        try:
+            with open(path, "rb") as file:
+                content = hashlib.file_digest(file, "sha256").digest()
+        except OSError as error:
+            raise EnvironmentFault(f"{path} cannot be read: {error.strerror or error}") from error
+        told.update(os.fsencode(path.relative_to(source).as_posix()) + b"\0" + content)
     return told.hexdigest()[:20]
 
 

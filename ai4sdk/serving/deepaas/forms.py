@@ -1,24 +1,21 @@
-"""A request's body: fields and files of a form, or JSON. Files are written to a folder while they arrive."""
+"""A request's body: fields and files of a form, or JSON. Files are written to a folder while they arrive.
+
+JSON is kept as it came: reading some megabytes of it may take a minute, which the server's process does not have.
+"""
 
 from __future__ import annotations
 
-import json
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO, Self
 from urllib.parse import parse_qsl
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-__all__ = ["BadRequest", "Body", "BodyReader", "Limits", "Scratch", "Upload", "read_json"]
-
-_DEEPEST = 200
-_MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
-"""What matters of JSON to tell its depth: what is escaped, quotes, brackets."""
+__all__ = ["BadRequest", "Body", "BodyReader", "Limits", "Scratch", "Upload"]
 
 
 class BadRequest(Exception):
@@ -36,24 +33,6 @@ class BadRequest(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
-
-
-def read_json(text: str) -> Any:
-    """Read JSON; raise ValueError if it is none, or nested so deep that whoever handles it may give up."""
-    if text.count("[") + text.count("{") > _DEEPEST:
-        _check_depth(text)
-    return json.loads(text)
-
-
-def _check_depth(text: str) -> None:
-    depth, in_string = 0, False
-    for mark in _MARKS.findall(text):
-        if mark == '"':
-            in_string = not in_string
-        elif not in_string and mark[0] != "\\":
-            depth += 1 if mark in "[{" else -1
-            if depth > _DEEPEST:
-                raise ValueError(f"it is nested deeper than {_DEEPEST}")
 
 
 @dataclass(frozen=True)
@@ -120,9 +99,7 @@ class Body:
     """What a body holds: ``form`` by name in the order it came, or ``json``; neither if it is something else."""
 
     form: dict[str, list[str | Upload]] = field(default_factory=dict)
-    json: Any = None
-    has_json: bool = False
-    broken_json: bool = False
+    json: bytes = b""
 
     def add(self, name: str, value: str | Upload) -> None:
         """Add a field or file to the form."""
@@ -188,13 +165,9 @@ class BodyReader:
         """
         if self._parts is not None:
             self._parts.finish()
-        elif self._is_json and self._text.strip():
-            self._body.has_json = True
-            try:
-                self._body.json = read_json(self._text.decode())
-            except ValueError:
-                self._body.broken_json = True
-        elif self._text and not self._is_json:
+        elif self._is_json:
+            self._body.json = bytes(self._text)
+        elif self._text:
             self._read_urlencoded()
         return self._body
 
@@ -266,9 +239,9 @@ class _Parts:
             raise BadRequest(400, "the form is cut short")
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
 
     def _begin(self) -> None:
         self._count += 1
@@ -292,13 +265,18 @@ class _Parts:
         self._name = options[b"name"].decode("utf-8", "replace")
         self._file_name = None
         if b"filename" in options:
-            # a path of the client's would lead a module that uses the name out of its folder
-            self._file_name = PureWindowsPath(options[b"filename"].decode("utf-8", "replace").replace("\0", "")).name
-            self._file = open(self._scratch.folder / f"upload-{self._count}", "xb")  # noqa: SIM115 - closed in _end
+            self._file_name = _without_folders(options[b"filename"].decode("utf-8", "replace"))
+            try:
+                self._file = open(self._scratch.folder / f"upload-{self._count}", "xb")  # noqa: SIM115 - closed in _end
+            except OSError as error:
+                raise _not_kept(error) from error
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:
-            self._file.write(data[start:end])
+            try:
+                self._file.write(data[start:end])
+            except OSError as error:
+                raise _not_kept(error) from error
             return
         self._text += data[start:end]
         if len(self._text) > self._limits.text:
@@ -311,8 +289,11 @@ class _Parts:
             except UnicodeDecodeError as error:
                 raise BadRequest(400, f"{self._name!r} is no UTF-8 text; send it as a file") from error
             return
-        is_empty = self._file.tell() == 0
-        self.close()
+        try:
+            is_empty = self._file.tell() == 0
+            self.close()
+        except OSError as error:  # the disk may be full only now
+            raise _not_kept(error) from error
         if not self._file_name and is_empty:
             return  # what a browser sends for a file nobody has chosen
         kind = self._headers.get("content-type", "application/octet-stream")
@@ -321,3 +302,13 @@ class _Parts:
 
     def _all(self) -> None:
         self._is_over = True
+
+
+def _without_folders(name: str) -> str:
+    """Return the last part of a name: a path of the client's would lead a module that uses it out of its folder."""
+    last = PureWindowsPath(name.replace("\0", "")).name
+    return "" if last == ".." else last
+
+
+def _not_kept(error: OSError) -> BadRequest:
+    return BadRequest(507, f"a file cannot be kept here: {error.strerror or error}")

@@ -18,10 +18,10 @@ class BrokenFrame(Exception):
     """What came is no frame."""
 
 
-def write_frame(head: Mapping[str, Any]) -> bytes:
-    """Return a frame without a body: what is asked has none."""
+def write_frame(head: Mapping[str, Any], body: bytes = b"") -> bytes:
+    """Return a frame."""
     text = json.dumps(head).encode()
-    return _HEADER.pack(len(text), 0) + text
+    return b"".join((_HEADER.pack(len(text), len(body)), text, body))
 
 
 async def read_frame(stream: StreamReader, most: int) -> tuple[dict[str, Any], bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ai4sdk.serving.deepaas.package import ServedPackage
 from ai4sdk.serving.deepaas.served import Served, ServedModule
@@ -27,6 +28,7 @@ class Front(Mapping[str, Served]):
         self.modules: dict[str, ServedModule] = {}
         self._models = models
         self._most = most
+        self._packages: dict[str, tuple[Any, ServedPackage]] = {}
 
     def __getitem__(self, name: str) -> Served:
         if name in self.modules:
@@ -35,11 +37,18 @@ class Front(Mapping[str, Served]):
         if found is None:
             raise KeyError(name)
         facts = next(iter(found.entries.values())).pool.facts
+        described, package = self._packages.get(name, (None, None))
+        if package is None or described is not facts:
 
-        async def ask(request: Request) -> Response:
-            return await found.pick().ask(request)
+            async def ask(request: Request) -> Response:
+                return await found.pick().ask(request)
 
-        return ServedPackage(name, facts, ask, self._most)
+            package = ServedPackage(name, facts, ask, self._most)
+            self._packages[name] = facts, package
+        return package
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.modules or name in self._models.names
 
     def __iter__(self) -> Iterator[str]:
         yield from self.modules

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.errors import Ai4Error, EnvironmentFault, NotFound, RunFailed
+from ai4sdk.serving.deepaas.agent import BrokenJson
 from ai4sdk.serving.deepaas.arguments import Description
+from ai4sdk.serving.deepaas.calls import Found
 from ai4sdk.serving.deepaas.worker import MOST, Lost, TookTooLong, Worker, environment_python
 
 __all__ = ["Invalid", "Module", "ModuleFailed"]
@@ -94,10 +96,11 @@ class Module:
         self.most = most
         self._warm = warm
         self._description: Description | None = None
-        self._free: asyncio.Queue[Worker] = asyncio.Queue()
+        self._free: asyncio.Queue[Worker | None] = asyncio.Queue()  # None: there is nobody to wait for
         self._asked: set[asyncio.Task[Any]] = set()
         self._revivals: set[asyncio.Task[None]] = set()
         self._broken: dict[Worker, str] = {}
+        self._is_closed = False
 
     @property
     def description(self) -> Description:
@@ -108,7 +111,7 @@ class Module:
     @property
     def is_ready(self) -> bool:
         """Whether it can answer: at least one of its processes is not beyond help."""
-        return self._description is not None and len(self._broken) < len(self.workers)
+        return self._description is not None and not self._is_beyond_help
 
     async def start(self) -> None:
         """Start its processes, and warm them up.
@@ -141,33 +144,36 @@ class Module:
 
     async def close(self) -> None:
         """Kill its processes."""
+        self._is_closed = True
         tasks = [*self._asked, *self._revivals]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(worker.kill() for worker in self.workers))
 
-    async def predict(self, values: Mapping[str, Any]) -> tuple[str, bytes]:
+    async def predict(self, found: Found) -> tuple[str, bytes]:
         """Predict; return content type and body.
 
         Parameters
         ----------
-        values
-            Arguments, tagged as `calls.tagged` does.
+        found
+            Arguments.
 
         Raises
         ------
+        BrokenJson
+            If some are looked for in a JSON body that is none.
         Invalid
             If the module does not take the arguments.
         ModuleFailed
             If it does not answer.
         """
-        head, body = await self._call({"do": "predict", "values": values}, "predict")
+        head, body = await self._call({"do": "predict"}, found, "predict")
         return head["content_type"], body
 
-    async def check(self, function: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    async def check(self, function: str, found: Found) -> dict[str, Any]:
         """Check a function's arguments; return them as they are shown to people. Raises as `predict` does."""
-        head, _ = await self._call({"do": "check", "function": function, "values": values}, function)
+        head, _ = await self._call({"do": "check", "function": function}, found, function)
         return dict(head["args"])
 
     # -- starting ---------------------------------------------------------------------------------------------------
@@ -208,33 +214,50 @@ class Module:
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
-    async def _call(self, question: Mapping[str, Any], function: str) -> tuple[dict[str, Any], bytes]:
+    async def _call(self, question: Mapping[str, Any], found: Found, function: str) -> tuple[dict[str, Any], bytes]:
         worker = await self._free_worker()
         # a client that goes away does not stop a module: what it does ends by itself or by the time limit
-        task = asyncio.create_task(self._exchange(worker, question))
+        task = asyncio.create_task(self._exchange(worker, {**question, **found.to_json()}, found.json))
         self._asked.add(task)
         task.add_done_callback(self._asked.discard)
         head, body = await asyncio.shield(task)
         if "invalid" in head:
             raise Invalid(_by_argument(head["invalid"]))
+        if "broken_json" in head:
+            raise BrokenJson
         if "failed" in head:
             raise _failure(self.name, function, head["failed"])
         return head, body
 
     async def _free_worker(self) -> Worker:
-        if len(self._broken) == len(self.workers):
-            raise ModuleFailed(503, f"{self.name} cannot be started again: {next(iter(self._broken.values()))}")
         try:
-            return await asyncio.wait_for(self._free.get(), self.timeout)
+            async with asyncio.timeout(self.timeout):
+                while True:
+                    if self._is_beyond_help:
+                        if self._free.empty():  # for the next one that waits
+                            self._free.put_nowait(None)
+                        why = next(iter(self._broken.values()))
+                        raise ModuleFailed(503, f"{self.name} cannot be started again: {why}")
+                    worker = await self._free.get()
+                    if worker is not None and worker.is_alive:
+                        return worker
+                    if worker is not None:  # it ended while nobody asked it, and has begun nothing
+                        self._restart(worker)
         except TimeoutError:
             raise ModuleFailed(503, f"no worker of {self.name} became free within {self.timeout:g} s") from None
 
-    async def _exchange(self, worker: Worker, question: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    @property
+    def _is_beyond_help(self) -> bool:
+        return len(self._broken) == len(self.workers)
+
+    async def _exchange(
+        self, worker: Worker, question: Mapping[str, Any], asked: bytes
+    ) -> tuple[dict[str, Any], bytes]:
         """Ask a worker; whatever comes of it, it is free afterwards, or being started again."""
         is_usable = False
         try:
-            head, body = await worker.ask(question, timeout=self.timeout, most=self.most)
-            is_usable = "failed" not in head or head["failed"]["type"] != "SystemExit"
+            head, body = await worker.ask(question, asked, timeout=self.timeout, most=self.most)
+            is_usable = not head.get("ends")
             return head, body
         except TookTooLong:
             text = f"{self.name} did not answer within {self.timeout:g} s; its process was killed"
@@ -248,9 +271,13 @@ class Module:
             if is_usable:
                 self._free.put_nowait(worker)
             else:
-                revival = asyncio.create_task(self._revive(worker))
-                self._revivals.add(revival)
-                revival.add_done_callback(self._revivals.discard)
+                self._restart(worker)
+
+    def _restart(self, worker: Worker) -> None:
+        if not self._is_closed:
+            revival = asyncio.create_task(self._revive(worker))
+            self._revivals.add(revival)
+            revival.add_done_callback(self._revivals.discard)
 
     async def _revive(self, worker: Worker) -> None:
         """Start a worker again, with growing pauses while that fails."""
@@ -262,6 +289,8 @@ class Module:
                 await self._ready(worker)
             except Ai4Error as error:
                 self._broken[worker] = error.message
+                if self._is_beyond_help and self._free.empty():
+                    self._free.put_nowait(None)
                 log.error("%s", error)
                 pause = min(max(1.0, 2 * pause), _LONGEST_PAUSE)
                 continue

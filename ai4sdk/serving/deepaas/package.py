@@ -17,7 +17,12 @@ DATA = "data"
 MOST_COLUMNS = 100
 """Columns up to which each is an argument of its own."""
 
-_KINDS = {"number": "number", "bool": "boolean", "text": "string"}
+_KINDS = {
+    # a text, as deepaas_ui leaves out a number that is 0 and would have nobody ask about one
+    "number": {"type": "string", "format": "number"},
+    "bool": {"type": "boolean"},
+    "text": {"type": "string"},
+}
 _ANSWER = {
     "status": {"type": "string", "description": "OK"},
     "predictions": {"type": "array", "items": {"type": "object"}, "description": "A record a sample"},
@@ -151,7 +156,7 @@ def _data(told: str, *, required: bool) -> Argument:
 
 
 def _column(rule: Mapping[str, Any]) -> Argument:
-    schema: dict[str, Any] = {"type": _KINDS[rule["kind"]]}
+    schema: dict[str, Any] = dict(_KINDS[rule["kind"]])
     if rule.get("categories"):
         schema["enum"] = list(rule["categories"])
     schema["description"] = f"Column {rule['name']}"

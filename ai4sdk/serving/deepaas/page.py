@@ -45,7 +45,8 @@ for (const form of document.forms) form.addEventListener("submit", async event =
     else {
       const link = URL.createObjectURL(await answer.blob());
       const tag = kind.startsWith("image/") ? "img" : "a";
-      const made = Object.assign(document.createElement(tag), { src: link, href: link, textContent: "download" });
+      const about = { src: link, href: link, download: "answer", textContent: "download" };
+      const made = Object.assign(document.createElement(tag), about);
       place.append(made);
     }
     shown.replaceChildren(`${answer.status} ${answer.statusText}\\n`, place);
@@ -96,8 +97,9 @@ def _input(parameter: Mapping[str, Any]) -> str:
         )
         field = f"<select {attributes}>{'' if parameter.get('required') else '<option></option>'}{options}</select>"
     else:
-        kind = "number" if parameter.get("type") in ("integer", "number") else "text"
-        step = ' step="any"' if parameter.get("type") == "number" else ""
+        kinds = {parameter.get("type"), parameter.get("format")}
+        kind = "number" if kinds & {"integer", "number"} else "text"
+        step = ' step="any"' if "number" in kinds else ""
         field = f'<input type="{kind}"{step} value="{escape(str(default), quote=True)}" {attributes}>'
     told = escape(parameter.get("description", ""))
     return f"<label>{name}{'*' if parameter.get('required') else ''} {field}<small>{told}</small></label>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,14 +11,16 @@ from typing import Any, Protocol
 
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.serving.deepaas.arguments import Argument, Description
-from ai4sdk.serving.deepaas.calls import Call, parse_query, tagged, values_of
+from ai4sdk.serving.deepaas.calls import Call, Found, find_values, parse_query
 from ai4sdk.serving.deepaas.forms import BodyReader, Limits, Scratch
 from ai4sdk.serving.deepaas.messages import JSON_TEXT, HttpRequest, answer_json, complaint
-from ai4sdk.serving.deepaas.module import Module, ModuleFailed
-from ai4sdk.serving.deepaas.trainings import Trainings
+from ai4sdk.serving.deepaas.module import Invalid, Module, ModuleFailed
+from ai4sdk.serving.deepaas.trainings import TooMany, Trainings
 from ai4sdk.serving.messages import Response
 
 __all__ = ["Served", "ServedModule", "read_call"]
+
+_MEDIA_TYPE = re.compile(r"[\w.+*-]+/[\w.+*-]+( *;[ -~]*)?", re.ASCII)
 
 
 class Served(Protocol):
@@ -50,17 +53,13 @@ class Served(Protocol):
 
 
 @asynccontextmanager
-async def read_call(
-    request: HttpRequest, arguments: Sequence[Argument], limits: Limits
-) -> AsyncIterator[dict[str, Any]]:
+async def read_call(request: HttpRequest, arguments: Sequence[Argument], limits: Limits) -> AsyncIterator[Found]:
     """Read a request's arguments; files that came with it are removed at the end.
 
     Raises
     ------
     BadRequest
         If the request cannot be read, or brings too much.
-    InvalidJson
-        If its body should be JSON and is none.
     """
     with Scratch() as scratch:
         reader = BodyReader(request.content_type, scratch, limits)
@@ -70,7 +69,7 @@ async def read_call(
             body = reader.finish()
         finally:
             reader.close()
-        yield values_of(Call(parse_query(request.query), request.headers, body), arguments)
+        yield find_values(Call(parse_query(request.query), request.headers, body), arguments)
 
 
 class ServedModule:
@@ -89,7 +88,7 @@ class ServedModule:
     def __init__(self, module: Module, folder: Path, limits: Limits | None = None) -> None:
         self.module = module
         self._limits = limits or Limits()
-        self._trainings = Trainings(folder, module.python, module.name)
+        self._trainings = Trainings(folder, module.python, module.name, len(module.workers))
 
     @property
     def description(self) -> Description:
@@ -98,16 +97,20 @@ class ServedModule:
 
     async def predict(self, request: HttpRequest) -> Response:
         """Answer a request to predict."""
-        async with read_call(request, self.description.predict, self._limits) as values:
-            content_type, body = await self.module.predict({name: tagged(value) for name, value in values.items()})
+        async with read_call(request, self.description.predict, self._limits) as found:
+            content_type, body = await self.module.predict(found)
+        if not _MEDIA_TYPE.fullmatch(content_type):  # a module may take whatever a client asks for
+            raise Invalid({"accept": ["Not a media type."]})
         return Response(200, JSON_TEXT if content_type == "application/json" else content_type, body)
 
     async def train(self, request: HttpRequest) -> Response:
         """Start a training in a process of its own."""
-        async with read_call(request, self.description.train, self._limits) as values:
-            args = await self.module.check("train", {name: tagged(value) for name, value in values.items()})
+        async with read_call(request, self.description.train, self._limits) as found:
+            args = await self.module.check("train", found)
             try:
-                record = await asyncio.to_thread(self._trainings.start, values, args)
+                record = await asyncio.to_thread(self._trainings.start, found, args)
+            except TooMany as error:
+                raise ModuleFailed(503, str(error)) from error
             except (EnvironmentFault, OSError) as error:
                 raise ModuleFailed(500, f"the training cannot be started: {error}") from error
         return answer_json(record)

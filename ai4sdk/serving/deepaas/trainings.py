@@ -4,11 +4,14 @@
 
     UUID/
       training.json   when it was asked for, and with what
+      body.json       what of that was JSON
       files/          files it was given
       lock            held by its process while that runs
       log.txt         what it prints
       outcome.json    what came of it; written by its process
       cancelled       somebody has cancelled it
+
+Beside these folders are files ``.turn-N``. A process holds one while it trains, so that not more train at once.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,15 +33,21 @@ from typing import Any
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.processes import signal_group
 from ai4sdk.runs.files import read_json, write_json, write_text
-from ai4sdk.serving.deepaas.calls import tagged
+from ai4sdk.serving.deepaas.calls import Found
 from ai4sdk.serving.deepaas.forms import Upload
 from ai4sdk.serving.deepaas.worker import AGENT, module_environment
 
-__all__ = ["Trainings"]
+__all__ = ["TooMany", "Trainings"]
 
 _DATE = "%Y-%m-%d %H:%M:%S.%f"
+_MOST_WAITING = 100
+"""Trainings that run or wait, each of which is a process."""
 _GRACE = 5.0
 """Seconds a training has to end by itself once it is cancelled."""
+
+
+class TooMany(Exception):
+    """More trainings are waiting than anybody can want."""
 
 
 class Trainings:
@@ -51,36 +61,46 @@ class Trainings:
         Interpreter of the module's environment.
     name
         Name of its entry point.
+    at_once
+        How many train at once; others wait for their turn, as in DEEPaaS.
     """
 
-    def __init__(self, folder: Path, python: Path, name: str) -> None:
+    def __init__(self, folder: Path, python: Path, name: str, at_once: int = 1) -> None:
         self.folder = folder
         self.python = python
         self.name = name
+        self.at_once = at_once
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def start(self, values: Mapping[str, Any], args: Mapping[str, Any]) -> dict[str, Any]:
+    def start(self, found: Found, args: Mapping[str, Any]) -> dict[str, Any]:
         """Start a training; return its record.
 
         Parameters
         ----------
-        values
+        found
             Arguments as the request has them. Files among them are moved into the training's folder.
         args
             Arguments as they are shown.
 
         Raises
         ------
+        TooMany
+            If too many wait already.
         EnvironmentFault
             If no process can be started.
         """
+        going = sum(_is_held(place / "lock") for place in self._places())
+        if going >= _MOST_WAITING:
+            raise TooMany(f"{going} trainings of {self.name} run or wait already")
         name = uuid.uuid4().hex
         place, scratch = self.folder / name, self.folder / f".{name}"
         (scratch / "files").mkdir(parents=True)
         try:
-            kept = {key: tagged(_moved(value, scratch / "files", place / "files")) for key, value in values.items()}
+            moved = {key: _moved(value, scratch / "files", place / "files") for key, value in found.values.items()}
+            kept = replace(found, values=moved).to_json()
             date = datetime.now().strftime(_DATE)
-            write_json(scratch / "training.json", {"date": date, "args": dict(args), "values": kept})
+            write_json(scratch / "training.json", {"date": date, "args": dict(args), **kept})
+            (scratch / "body.json").write_bytes(found.json)
             with open(scratch / "lock", "wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 scratch.rename(place)
@@ -95,7 +115,7 @@ class Trainings:
         try:
             with open(place / "log.txt", "wb") as log:
                 child = subprocess.Popen(
-                    [str(self.python), "-I", "-u", str(AGENT), "train", str(place), self.name],
+                    [str(self.python), "-I", "-u", str(AGENT), "train", str(place), self.name, str(self.at_once)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -111,8 +131,7 @@ class Trainings:
     def list(self) -> list[dict[str, Any]]:
         """Return the records of all trainings, oldest first."""
         self._reap()
-        places = self.folder.iterdir() if self.folder.is_dir() else ()
-        found = [self._record(place) for place in places if not place.name.startswith(".")]
+        found = [self._record(place) for place in self._places()]
         return sorted(found, key=lambda record: str(record["date"]))
 
     def get(self, name: str) -> dict[str, Any] | None:
@@ -147,6 +166,10 @@ class Trainings:
                 _signal(lock, signal.SIGKILL)
             self._reap()
             time.sleep(0.02)
+
+    def _places(self) -> Iterator[Path]:
+        places = self.folder.iterdir() if self.folder.is_dir() else ()
+        return (place for place in places if not place.name.startswith("."))
 
     def _place(self, name: str) -> Path | None:
         is_uuid = len(name) == 32 and all(letter in "0123456789abcdef" for letter in name)

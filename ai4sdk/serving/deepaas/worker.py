@@ -48,6 +48,11 @@ def environment_python(environment: Path) -> Path:
     for candidate in (environment / "bin" / "python", environment / "bin" / "python3", environment):
         if candidate.is_file() and os.access(candidate, os.X_OK):
             return candidate.absolute()
+        if candidate.is_symlink() and not candidate.exists():
+            raise EnvironmentFault(
+                f"{candidate} leads to {candidate.readlink()}, which is not there",
+                hint="make the environment again; the Python it was made with is gone",
+            )
     raise EnvironmentFault(
         f"{environment} is no Python environment: it has no bin/python",
         hint="name the folder of a virtual environment, or an interpreter",
@@ -84,6 +89,7 @@ class Worker:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._asked = 0
 
     @property
     def pid(self) -> int | None:
@@ -107,9 +113,12 @@ class Worker:
         TookTooLong
             If loading took longer than ``timeout`` seconds.
         """
-        ours, theirs = socket.socketpair()
-        # a pipe of our own: asyncio's would have us wait for whoever else holds it, such as a child of the module
-        said, saying = os.pipe()
+        try:
+            ours, theirs = socket.socketpair()
+            # a pipe of our own: asyncio's would have us wait for whoever else holds it, such as a child of the module
+            said, saying = os.pipe()
+        except OSError as error:
+            raise EnvironmentFault(f"{self.name} cannot be started: {error.strerror or error}") from error
         with theirs, contextlib.closing(os.fdopen(saying, "wb")):
             command = [str(self.python), "-I", "-u", str(AGENT), "serve", str(theirs.fileno()), self.name]
             try:
@@ -121,7 +130,7 @@ class Worker:
                     env=module_environment(),
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
-                    preexec_fn=die_with_parent(),
+                    preexec_fn=die_with_parent(signal.SIGKILL),  # one that hangs may not hear anything less
                 )
             except OSError as error:
                 ours.close()
@@ -133,7 +142,7 @@ class Worker:
         return head
 
     async def ask(
-        self, question: Mapping[str, Any], *, timeout: float | None = None, most: int = MOST
+        self, question: Mapping[str, Any], body: bytes = b"", *, timeout: float | None = None, most: int = MOST
     ) -> tuple[dict[str, Any], bytes]:
         """Ask one thing.
 
@@ -141,6 +150,8 @@ class Worker:
         ----------
         question
             What, as `agent.py` takes it.
+        body
+            JSON that goes with it.
         timeout
             Seconds after which the process is killed.
         most
@@ -154,10 +165,14 @@ class Worker:
             If it did not answer in time. It is dead then.
         """
         assert self._writer is not None
-        with contextlib.suppress(ConnectionError):  # reading tells what is the matter
-            self._writer.write(write_frame({**question, "most": most}))
-            await self._writer.drain()
-        return await self._answer(timeout, most)
+        self._asked += 1
+        # not waited for: who does not read has no more time than who does not answer
+        self._writer.write(write_frame({**question, "most": most, "number": self._asked}, body))
+        head, answer = await self._answer(timeout, most)
+        if head.get("number") != self._asked:
+            await self.kill()
+            raise Lost("sent what is no answer")
+        return head, answer
 
     async def _answer(self, timeout: float | None, most: int) -> tuple[dict[str, Any], bytes]:
         """Wait for an answer or for the end of the process: a child of it may hold the socket open."""

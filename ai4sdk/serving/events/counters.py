@@ -27,6 +27,7 @@ class Counters:
     held: float = _counted("Times an object was left to another server.")
     gone: float = _counted("Objects that changed or vanished before they were read.")
     released: float = _counted("Objects that were given back when the server was stopped.")
+    forgotten: float = _counted("Objects that are gone from the input for long enough to be forgotten.")
     retries: float = _counted("Tries that failed and were repeated.")
     unavailable: float = _counted("Times the model could not take an object.")
     store_errors: float = _counted("Times a store did not do what it was asked.")

@@ -25,11 +25,14 @@ class Dead(Exception):
 
 
 class Ours(Exception):
-    """A try failed, and not because of the object; if it ``counts``, so many are made and no more."""
+    """A try failed, and not because of the object; if it ``counts``, so many are made and no more.
 
-    def __init__(self, reason: str, status: int | None = None, *, counts: bool = True) -> None:
+    ``unread`` if the object could not even be read, which may be so for this one alone.
+    """
+
+    def __init__(self, reason: str, status: int | None = None, *, counts: bool = True, unread: bool = False) -> None:
         super().__init__(reason)
-        self.reason, self.status, self.counts = reason, status, counts
+        self.reason, self.status, self.counts, self.unread = reason, status, counts, unread
 
 
 class Stopped(Exception):

@@ -9,7 +9,7 @@ import os
 import time
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -73,7 +73,7 @@ class Ledger:
         try:
             whole = self._load()
             with self._written():
-                if self._lines > 2 * len(self._states) + _SLACK or not self._lines:
+                if self._is_slack or not self._lines:
                     self._write_anew()
                 elif whole < self.path.stat().st_size:
                     os.truncate(self.path, whole)
@@ -94,6 +94,29 @@ class Ledger:
     def is_finished(self, item: Item) -> bool:
         """Tell whether a version is done or dead."""
         return self.state(item) in FINAL
+
+    def finished(self) -> set[tuple[str, str]]:
+        """Return key and version of those that are done or dead."""
+        return {pair for pair, state in self._states.items() if state in FINAL}
+
+    def forget(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Know nothing any more of versions that are finished, and give back the space of what is known no more.
+
+        A kill may undo it.
+
+        Raises
+        ------
+        EnvironmentFault
+            If it cannot be written; then the file is what it was.
+        """
+        for pair in pairs:
+            if self._states.get(pair) in FINAL:
+                del self._states[pair]
+        if self._is_slack:
+            with self._written():
+                self._write_anew()
+                before, self._file = self._file, os.open(self.path, os.O_WRONLY | os.O_APPEND)
+                os.close(before)
 
     def unfinished(self) -> list[Item]:
         """Return versions that were begun, in the order in which they were."""
@@ -139,6 +162,10 @@ class Ledger:
                 os.fsync(self._file)
         self._lines += 1
         self._apply((item.key, item.version), state)
+
+    @property
+    def _is_slack(self) -> bool:
+        return self._lines > 2 * len(self._states) + _SLACK
 
     def _apply(self, pair: tuple[str, str], state: State) -> None:
         if state == "left":

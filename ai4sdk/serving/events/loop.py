@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from ai4sdk.errors import DataError
 from ai4sdk.serving.events.ledger import Ledger
 from ai4sdk.serving.events.names import is_wanted
+from ai4sdk.serving.events.pruning import Pruning, Turn
 from ai4sdk.serving.events.stores.base import Item, Store
 from ai4sdk.serving.events.work import Outcome, Work, pause
 from ai4sdk.spec.serving_events import ServingEvents
@@ -18,9 +19,6 @@ from ai4sdk.spec.serving_events import ServingEvents
 __all__ = ["Loop"]
 
 log = logging.getLogger("ai4sdk.serving.events")
-
-_ROOM = 4
-"""Objects known and unfinished, for each that is processed at once: retries wait among them."""
 
 _HINTS = 10_000
 """Notifications kept; more of them only bring the next listing forward."""
@@ -42,12 +40,13 @@ class Loop:
         What processes.
     ledger
         Of this server.
+    pruning
+        Looks after claims of what is gone.
     """
 
-    def __init__(self, events: ServingEvents, source: Store, work: Work, ledger: Ledger) -> None:
-        self._events, self._source, self._work, self._ledger = events, source, work, ledger
+    def __init__(self, events: ServingEvents, source: Store, work: Work, ledger: Ledger, pruning: Pruning) -> None:
+        self._events, self._source, self._work, self._ledger, self._pruning = events, source, work, ledger, pruning
         self._counters = work.counters
-        self._room = asyncio.Semaphore(_ROOM * events.concurrency)
         self._busy: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._hints: deque[str] = deque(maxlen=_HINTS)
         self._wake = asyncio.Event()
@@ -143,13 +142,32 @@ class Loop:
         """Begin what a listing shows; the next page is asked for when there is room for the last one's objects."""
         self._counters.listings += 1
         self._later.clear()
+        missed, turn = await self._work.finished(), self._pruning.begin()
         pages = self._source.pages(self._events.prefixes)
         while (page := await self._work.call(lambda: _next(pages))) is not None:
             for item in page:
                 if self._stopping:
                     return
+                missed.discard((item.key, item.version))
+                if turn is not None:
+                    turn.saw(item)
                 if self._is_wanted(item.key) and (keys is None or item.key in keys):
                     await self._begin(item)
+        await self._work.forget(missed)
+        if turn is not None:
+            await self._prune(turn)
+
+    async def _prune(self, turn: Turn) -> None:
+        """Look after claims of what is not listed any more."""
+        try:
+            forgotten, begun = await self._work.call(lambda: self._pruning.end(turn))
+        except DataError as error:  # there are further turns
+            self._counters.store_errors += 1
+            log.warning("claims of what is gone cannot be removed: %s", error.message)
+            return
+        self._counters.forgotten += forgotten
+        for item in begun:
+            await self._begin(item)
 
     async def _begin(self, what: Item | str) -> None:
         """Process a version, or the one that a key has now, as soon as there is room."""
@@ -164,9 +182,9 @@ class Loop:
             pair = (what, "")
             if pair in self._busy:
                 return
-        await self._room.acquire()
+        await self._work.room.acquire()
         if self._stopping or pair in self._busy:
-            self._room.release()
+            self._work.room.release()
             return
         self._busy[pair] = asyncio.create_task(self._one(what, pair))
 
@@ -181,7 +199,7 @@ class Loop:
             self.stop()
         finally:
             self._busy.pop(pair, None)
-            self._room.release()
+            self._work.room.release()
 
     async def _look_up(self, key: str) -> None:
         try:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import mimetypes
+import re
 from collections.abc import Iterable, Sequence
 
 __all__ = [
     "PRIVATE",
     "bare_prefixes",
     "claim_name",
+    "claims_folder",
+    "content_type",
     "copy_name",
+    "digest_of",
     "error_name",
     "is_hidden",
     "is_wanted",
+    "mark_name",
     "may_lead_to_wanted",
     "result_name",
     "scratch_name",
@@ -26,6 +32,11 @@ PRIVATE = ".ai4sdk"
 
 _LONGEST = 160
 """Bytes of a part of a name; file systems allow 255, and endings are added."""
+
+_LONGEST_WHOLE = 700
+"""Bytes of a name; buckets allow 1024 with their prefix, and endings are added."""
+
+_MARK = re.compile(r"\.(?=[0-9a-f]{16}(\.|$))")
 
 
 def version_mark(version: str) -> str:
@@ -53,13 +64,23 @@ def error_name(key: str, version: str) -> str:
 
 def claim_name(key: str, version: str, number: int) -> str:
     """Return the name of a claim of a version, below the output."""
-    digest = _digest(key, version)
-    return f"{PRIVATE}/claims/{digest[:2]}/{digest}.{number}"
+    digest = digest_of(key, version)
+    return f"{claims_folder(digest)}/{digest}.{number}"
 
 
-def staged_name(key: str, version: str) -> str:
-    """Return where what will be published of a version waits."""
-    return f"{PRIVATE}/staged/{_digest(key, version)}"
+def claims_folder(digest: str) -> str:
+    """Return the folder of a version's claims; the first two digits of its digest say which."""
+    return f"{PRIVATE}/claims/{digest[:2]}"
+
+
+def mark_name(digest: str, since: int, server: str) -> str:
+    """Return the name of a mark that a server misses a version in the input, and since when."""
+    return f"{claims_folder(digest)}/{digest}.missed-{since}-{server}"
+
+
+def staged_name(key: str, version: str, number: int, kind: str) -> str:
+    """Return where the ``result`` or ``error`` of a version waits that the holder of a claim will publish."""
+    return f"{PRIVATE}/staged/{digest_of(key, version)}.{number}.{kind}"
 
 
 def scratch_name(owner: str, name: str) -> str:
@@ -71,6 +92,12 @@ def scratch_name(owner: str, name: str) -> str:
 def shown(key: str) -> str:
     """Return a key as text that can be encoded; bytes that are no UTF-8 are replaced."""
     return key.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def content_type(key: str) -> str:
+    """Return what an object is by its suffix; what is packed (``.csv.gz``) is not what it is packed of."""
+    kind, packed = mimetypes.guess_type(f"./{shown(key).rpartition('/')[2]}")  # never an address, such as data:,
+    return kind if kind and not packed else "application/octet-stream"
 
 
 def is_hidden(key: str) -> bool:
@@ -98,26 +125,36 @@ def bare_prefixes(prefixes: Iterable[str]) -> list[str]:
     return bare or [""]
 
 
-def _digest(key: str, version: str) -> str:
+def digest_of(key: str, version: str) -> str:
+    """Return 40 hexadecimal digits that stand for a version of a key."""
     return hashlib.sha256(f"{key}\0{version}".encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
 def _escaped(key: str) -> str:
-    """Return a key as a path that stays where it is put, on any store; different keys stay different."""
-    return "/".join(_escaped_part(part) for part in key.split("/"))
+    """Return a key as a path that stays where it is put, on any store; different keys stay different.
+
+    A folder is never called as a result or an error may be, so that nobody's keys can be in the way of others' results.
+    """
+    *folders, last = (_escaped_part(part) for part in key.split("/"))
+    return _shortened("/".join([*(_MARK.sub("%2E", folder) for folder in folders), last]), key, _LONGEST_WHOLE)
 
 
 def _escaped_part(part: str) -> str:
     if part in ("", ".", ".."):
         return part.replace(".", "%2E") or "%"
     text = "".join(char if char.isprintable() and char not in "%\\" else _percent(char) for char in part)
+    return _shortened(text, part, _LONGEST)
+
+
+def _shortened(text: str, whole: str, most: int) -> str:
+    """Cut an escaped text off where it is too long, and add a digest of what it stands for; its suffix stays."""
     data = text.encode()
-    if len(data) <= _LONGEST:
+    if len(data) <= most:
         return text
-    digest = hashlib.sha256(part.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    stem, dot, suffix = text.rpartition(".")
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    stem, dot, suffix = text.rpartition("/")[2].rpartition(".")
     ending = f".{suffix}" if dot and stem and len(suffix) <= 16 else ""
-    return f"{data[: _LONGEST - 50].decode('utf-8', 'ignore')}~{digest}{ending}"
+    return f"{data[: most - 50].decode('utf-8', 'ignore')}~{digest}{ending}"
 
 
 def _percent(char: str) -> str:

@@ -19,6 +19,7 @@ from ai4sdk.serving.events.counters import Counters
 from ai4sdk.serving.events.endpoint import Endpoint
 from ai4sdk.serving.events.ledger import Ledger
 from ai4sdk.serving.events.loop import Loop
+from ai4sdk.serving.events.pruning import Pruning
 from ai4sdk.serving.events.stores.base import Store
 from ai4sdk.serving.events.stores.opening import locations, open_store
 from ai4sdk.serving.events.stores.s3 import S3Store
@@ -64,12 +65,13 @@ class EventServer:
             self._source.prepare(writing=False)
             output, dead = (_writable(open_store(where[key], name)) for key in ("output", "dead_letter"))
             claims = Claims(output, name, events.lease)
+            pruning = Pruning(self._source, output, dead, name, events.prefixes, events.keep)
             self._work = Work(events, self._source, output, dead, self._ledger, claims, ask, self.counters, once=once)
         except BaseException:
             self._ledger.close()
             raise
         self._closed = self._asked_to_stop = False
-        self._loop = Loop(events, self._source, self._work, self._ledger)
+        self._loop = Loop(events, self._source, self._work, self._ledger, pruning)
 
     @property
     def endpoint(self) -> Endpoint:
@@ -90,19 +92,12 @@ class EventServer:
             self._work.close()
             self._ledger.close()
 
-    async def serve(self) -> None:
-        """Listen for requests and signals, and `run`."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
-        try:
-            async with _listening(self._events.listen, self.endpoint):
-                await self.run()
-        finally:
-            self.close()
+    def lines(self) -> Iterator[str]:
+        """Yield figures, in Prometheus's text form."""
+        return self.counters.lines()
 
     async def run(self) -> None:
-        """Work until `stop`, or until everything is done with ``once``.
+        """Listen and work until `stop`, or until everything is done with ``once``.
 
         Raises
         ------
@@ -114,7 +109,8 @@ class EventServer:
             If it cannot go on.
         """
         try:
-            await self._loop.run(once=self._once)
+            async with _listening(self._events.listen, self.endpoint):
+                await self._loop.run(once=self._once)
         finally:
             self.close()
             log.info("ended", extra={"event": {"event": "ended", **self.counters.values()}})
@@ -141,7 +137,9 @@ def serve_events(events: ServingEvents, storage: Storage, project: Path, ask: As
 
     async def serve() -> Counters:
         server = EventServer(events, storage, project, ask, once=once)
-        await server.serve()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, server.stop)
+        await server.run()
         return server.counters
 
     return asyncio.run(serve())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import mimetypes
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +18,7 @@ from ai4sdk.serving.events.counters import Counters
 from ai4sdk.serving.events.faults import Dead, Ours, Stopped, judge, too_large
 from ai4sdk.serving.events.ledger import Ledger
 from ai4sdk.serving.events.letters import letter, request_id
-from ai4sdk.serving.events.names import copy_name, error_name, result_name, shown, staged_name
+from ai4sdk.serving.events.names import content_type, copy_name, error_name, result_name, shown, staged_name
 from ai4sdk.serving.events.stores.base import Gone, Item, Refused, Store
 from ai4sdk.serving.messages import Request, Response
 from ai4sdk.spec.serving_events import ServingEvents
@@ -28,6 +27,12 @@ from ai4sdk.spec.units import format_span
 __all__ = ["Ask", "Outcome", "Work", "pause"]
 
 log = logging.getLogger("ai4sdk.serving.events")
+
+_ROOM = 4
+"""Objects known and unfinished, for each that is processed at once: retries wait among them."""
+
+_ASIDE = 256
+"""Objects beside these that cannot be read for now: some that are damaged must not keep all others waiting."""
 
 Ask = Callable[[Request], Awaitable[Response]]
 """What answers: the pool of a model, or any other function."""
@@ -88,6 +93,9 @@ class Work:
         self._ledger, self._claims, self._ask = ledger, claims, ask
         self.counters = counters
         self._slots = asyncio.Semaphore(events.concurrency)
+        self.room = asyncio.Semaphore(_ROOM * events.concurrency)
+        """For objects that are known and unfinished."""
+        self._aside = 0
         self._writing = asyncio.Lock()
         # Each object may have a store's answer to wait for, and its claim kept warm beside.
         self._threads = ThreadPoolExecutor(2 * events.concurrency + 2, thread_name_prefix="store")
@@ -165,6 +173,16 @@ class Work:
         async with self._writing:
             await self.call(lambda: self._ledger.record(item, state, durable=durable, **facts))
 
+    async def forget(self, pairs: set[tuple[str, str]]) -> None:
+        """Let the ledger forget versions that are finished; claims still tell of them."""
+        async with self._writing:
+            await self.call(lambda: self._ledger.forget(pairs))
+
+    async def finished(self) -> set[tuple[str, str]]:
+        """Return key and version of those that the ledger knows to be finished."""
+        async with self._writing:
+            return await self.call(self._ledger.finished)
+
     async def _keep(self, claim: Claim) -> Outcome:
         """Process what was claimed, and write its end into claim and ledger."""
         item = claim.item
@@ -189,6 +207,8 @@ class Work:
                 await self._note(item, "left")
             self._say(outcome, item)
             return outcome
+        if claim.number > 1 or outcome == Outcome.DEAD:
+            await self._tidy(claim)
         state = str(outcome)
         await self.steadily(lambda: claim.write(state=state, kind=""))
         await self._note(item, state)
@@ -236,19 +256,29 @@ class Work:
                         ) from failure
                 wait = pause(waits, events.backoff, events.longest_backoff)
                 self._say("retry", item, reason=failure.reason, status=failure.status, wait=round(wait, 3))
-                self.counters.waiting += 1
-                self._slots.release()  # others may have it meanwhile
-                await self._sleep(wait)
-                await self._slots.acquire()
-                self.counters.waiting -= 1
+                await self._wait(wait, aside=failure.unread)
                 if self.stopping.is_set():
                     raise Stopped from failure
+
+    async def _wait(self, seconds: float, *, aside: bool) -> None:
+        """Wait for the next try, while others have the slot, and what can be known of others the room if `aside`."""
+        aside = aside and self._aside < _ASIDE
+        self.counters.waiting += 1
+        self._slots.release()
+        if aside:
+            self._aside += 1
+            self.room.release()
+        await self._sleep(seconds)
+        if aside:
+            await self.room.acquire()
+            self._aside -= 1
+        await self._slots.acquire()
+        self.counters.waiting -= 1
 
     async def _attempt(self, claim: Claim) -> None:
         item = claim.item
         body = await self._read(claim)
-        kind = mimetypes.guess_type(shown(item.key))[0] or "application/octet-stream"
-        request = Request("natural", "infer", kind, body, {"name": shown(item.key)})
+        request = Request("natural", "infer", content_type(item.key), body, {"name": shown(item.key)})
         began = time.monotonic()
         self.counters.in_flight += 1
         try:
@@ -272,7 +302,7 @@ class Work:
             raise Ours(error.message) from error
         except DataError as error:
             self.counters.store_errors += 1
-            raise Ours(error.message, counts=False) from error
+            raise Ours(error.message, counts=False, unread=True) from error
         if len(body) > most:
             raise Dead(too_large(item.size, most), claim.note.attempts)
         self.counters.bytes_read += len(body)
@@ -310,23 +340,35 @@ class Work:
         if not store.moves:
             await self.steadily(lambda: store.create(name, data), patient=patient)
             return
-        staged = staged_name(claim.item.key, claim.item.version)
+        staged = staged_name(claim.item.key, claim.item.version, claim.number, kind)
         await self.steadily(lambda: store.put(staged, data), patient=patient)
-        await self.steadily(lambda: claim.write(state="staged", kind=kind))
+        await self.steadily(lambda: claim.write(state="staged", kind=kind, staged=claim.number))
+        if await self.steadily(claim.is_lost):  # who has it now has seen what is staged, or makes its own
+            raise Stopped
         await self._move(claim)
 
     async def _move(self, claim: Claim) -> None:
         """Move what is staged in its place; if it is not there any more, it was."""
-        item = claim.item
-        result = claim.note.kind == "result"
+        item, note = claim.item, claim.note
+        result = note.kind == "result"
         store = self._output if result else self._dead
         name = (result_name if result else error_name)(item.key, item.version)
+        staged = staged_name(item.key, item.version, note.staged, note.kind)
         try:
-            await self.steadily(lambda: store.move(staged_name(item.key, item.version), name), patient=not result)
+            await self.steadily(lambda: store.move(staged, name), patient=not result)
         except Gone:
             pass
         except Refused as error:
             raise _unwritable(error, claim) from error
+
+    async def _tidy(self, claim: Claim) -> None:
+        """Remove what was staged and will not be published any more: by earlier holders, or before it was refused."""
+        item = claim.item
+        for kind, store in (("result", self._output), ("error", self._dead)):
+            for number in range(1, claim.number + 1) if store.moves else ():
+                name = staged_name(item.key, item.version, number, kind)
+                with contextlib.suppress(DataError):
+                    await self.call(lambda: store.remove(name))  # noqa: B023 - done before they change
 
     async def _bury(self, claim: Claim, dead: Dead) -> None:
         """Write a dead letter: the object's copy, if it can be had, and why."""

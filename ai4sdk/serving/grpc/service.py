@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -124,22 +125,34 @@ class _Service:
         except Unreadable as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         route = Route("infer", (), "v2", asked.model_name or None, asked.model_version or None)
-        response = await self._app.infer(route, request, _authorization(context))
+        response = await self._app.infer(
+            route,
+            request,
+            _metadata(context, "authorization"),
+            called=f"/{SERVICE}/ModelInfer",
+            client=_client(context),
+            request_id=_metadata(context, "x-request-id"),
+        )
         if response.status != 200:
             await self._abort(context, response)
         return response_of(response, raw=bool(asked.raw_input_contents))
 
     async def _described(self, asked: Any, context: Any, kind: str) -> Any:
         route = Route(kind, (), "v2", asked.name or None, asked.version or None)
-        return await self._app.tell(route, _authorization(context))
+        return await self._app.tell(route, _metadata(context, "authorization"))
 
     async def _abort(self, context: Any, response: Any) -> None:
         code = getattr(grpc.StatusCode, _CODES.get(response.status, "UNKNOWN"))
         await context.abort(code, json.loads(response.body)["error"])
 
 
-def _authorization(context: Any) -> str:
-    return str(dict(context.invocation_metadata() or ()).get("authorization", ""))
+def _metadata(context: Any, name: str) -> str:
+    return str(dict(context.invocation_metadata() or ()).get(name, ""))
+
+
+def _client(context: Any) -> str:
+    """Return the address of who calls, which gRPC tells as ``ipv4:ADDRESS:PORT`` or ``ipv6:%5BADDRESS%5D:PORT``."""
+    return unquote(str(context.peer()).partition(":")[2].rpartition(":")[0]).strip("[]")
 
 
 def _snake(name: str) -> str:

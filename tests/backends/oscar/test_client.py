@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
+import socket
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from ai4sdk.backends.oscar.calls import call, content_of, event_of, start, uploa
 from ai4sdk.backends.oscar.client import Cluster, connect
 from ai4sdk.errors import Ai4Error, EnvironmentFault, NotFound, RunFailed, UsageError
 from ai4sdk.spec import OscarBackend
+
+POND = {"name": "pond", "token": "its-own"}
 
 
 class Fake:
@@ -73,7 +78,12 @@ def fake() -> Iterator[Fake]:
         (403, "User has no permission", EnvironmentFault, "you may not"),
         (409, "A secret with the given name already exists", UsageError, "backend.service"),
         (500, "Error creating the service: etcd", EnvironmentFault, "etcd"),
-        (503, "", EnvironmentFault, "try again"),
+        (409, "", UsageError, "backend.service"),
+        (500, 'the bucket "fish" already exists\n', UsageError, "OSCAR makes buckets itself"),
+        (500, "<html><body>nginx</body></html>", EnvironmentFault, "status 500"),
+        (413, "<html>", UsageError, "status 413"),
+        (429, "slow\x1b[2J down", EnvironmentFault, "slow[2J down"),
+        (503, "", EnvironmentFault, "it may be starting"),
     ],
 )
 def test_each_refusal_of_a_service_says_what_it_means(
@@ -84,6 +94,99 @@ def test_each_refusal_of_a_service_says_what_it_means(
         fake.cluster.create({"name": "pond"})
     assert isinstance(caught.value, kind)
     assert told in str(caught.value)
+    assert "<" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer", ["<html>", "[]", "7", '"x"', '{"name": "lake"}', '{"name', "[" * 100_000, '{"name": ["pond"]}']
+)
+@pytest.mark.parametrize("status", [200, 404])
+def test_what_is_no_oscar_is_told_as_such(fake: Fake, status: int, answer: str) -> None:
+    fake.answers["GET", "/system/services/pond"] = (status, answer if status == 200 else f"<html>{answer}")
+    with pytest.raises(EnvironmentFault, match="does not answer as OSCAR does") as caught:
+        fake.cluster.known("pond")
+    assert caught.value.hint == "check backend.cluster"
+
+
+@pytest.mark.parametrize("answer", ["{}", "7", '["pond"]', '[{"image": "x"}]', "<html>"])
+def test_a_list_of_services_that_is_none_is_told_as_such(fake: Fake, answer: str) -> None:
+    fake.answers["GET", "/system/services"] = (200, answer)
+    with pytest.raises(EnvironmentFault, match="does not answer as OSCAR does"):
+        fake.cluster.services()
+
+
+def test_an_address_with_nothing_of_oscar_is_told_as_such(fake: Fake) -> None:
+    for doing in (fake.cluster.services, fake.cluster.config):
+        with pytest.raises(EnvironmentFault, match="does not answer as OSCAR does"):
+            doing()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"HTTP/1.1 500 No\r\nContent-Length: 100\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    ],
+)
+def test_an_answer_that_breaks_off_or_is_none_is_a_fault_of_the_cluster(raw: bytes) -> None:
+    broken = pytest.raises(EnvironmentFault, match=r"does not answer|status 500|as OSCAR does")
+    with answering(lambda connection: connection.sendall(raw)) as endpoint, broken:
+        Cluster(endpoint, "").services()
+
+
+def test_an_answer_that_comes_too_slowly_is_not_waited_for() -> None:
+    over = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while not over.wait(0.05):
+                connection.sendall(b"x")
+
+    with answering(drip) as endpoint:
+        with pytest.raises(EnvironmentFault, match=r"nothing within 0\.3 s"):
+            Cluster(endpoint, "").run("pond", b"{}", "t", 0.3)
+        over.set()
+    with answering(lambda connection: over.wait(2) and None) as endpoint:
+        over.clear()
+        with pytest.raises(EnvironmentFault, match=r"nothing within 0\.2 s"):
+            Cluster(endpoint, "").run("pond", b"{}", "t", 0.2)
+        over.set()
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[socket.socket], object]) -> Iterator[str]:
+    """Answer one connection with bytes."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                answer(connection)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        thread.join()
+
+
+def test_pages_that_lead_back_are_read_once(fake: Fake) -> None:
+    page = (200, json.dumps({"jobs": {"a": {"status": "Failed"}}, "next_page": "x"}))
+    fake.answers["GET", "/system/logs/pond"] = fake.answers["GET", "/system/logs/pond?page=x"] = page
+    assert list(fake.cluster.jobs("pond")) == ["a"]
+    fake.answers["GET", "/system/logs/pond"] = (200, '{"jobs": ["a"]}')
+    with pytest.raises(EnvironmentFault, match="as OSCAR does"):
+        fake.cluster.jobs("pond")
+
+
+def test_what_does_no_tls_is_told(fake: Fake) -> None:
+    with pytest.raises(EnvironmentFault, match="no TLS there"):
+        Cluster(fake.endpoint.replace("http:", "https:"), "").services()
 
 
 def test_who_asks_is_said_to_the_cluster_and_to_nobody_it_sends_to(fake: Fake) -> None:
@@ -92,12 +195,6 @@ def test_who_asks_is_said_to_the_cluster_and_to_nobody_it_sends_to(fake: Fake) -
     with pytest.raises(EnvironmentFault, match="sends elsewhere"):
         fake.cluster.services()
     assert [(path, who) for _, path, who, _ in fake.asked] == [("/system/services", "Bearer sesame")]
-
-
-def test_what_is_no_oscar_is_told_as_such(fake: Fake) -> None:
-    fake.answers["GET", "/system/services"] = (200, "<html>")
-    with pytest.raises(EnvironmentFault, match="does not answer as OSCAR does"):
-        fake.cluster.services()
 
 
 def test_a_cluster_that_is_not_there_is_told_with_its_address() -> None:
@@ -142,20 +239,49 @@ def test_jobs_come_in_pages_or_all_at_once(fake: Fake) -> None:
 
 
 def test_a_call_that_failed_is_no_fault_of_this_machine(fake: Fake) -> None:
+    fake.answers["GET", "/system/services/pond"] = (200, json.dumps(POND))
     fake.answers["POST", "/run/pond"] = (500, "exit status 1\nthe prediction failed with status 3:\nno such column")
     with pytest.raises(RunFailed, match="no such column"):
         call(fake.cluster, "pond", b"{}", 5)
     fake.answers["POST", "/run/pond"] = (502, "")
-    with pytest.raises(EnvironmentFault, match="pulling the image"):
+    with pytest.raises(EnvironmentFault, match="it may be starting"):
         call(fake.cluster, "pond", b"{}", 5)
 
 
 def test_calls_are_let_in_by_the_bearer_token_or_the_services_own(fake: Fake) -> None:
     fake.answers["POST", "/run/pond"] = (200, base64.b64encode(b"x").decode())
+    fake.answers["GET", "/system/services/pond"] = (200, json.dumps(POND))
     assert call(fake.cluster, "pond", b"{}", 5) == b"x"
-    fake.answers["GET", "/system/services/pond"] = (200, json.dumps({"name": "pond", "token": "its-own"}))
     assert call(Cluster(fake.endpoint, "Basic b3NjYXI6"), "pond", b"{}", 5) == b"x"
     assert [who for method, _, who, _ in fake.asked if method == "POST"] == ["Bearer sesame", "Bearer its-own"]
+    fake.answers["GET", "/system/services/pond"] = (200, '{"name": "pond"}')
+    with pytest.raises(EnvironmentFault, match="does not tell the token of pond"):
+        call(Cluster(fake.endpoint, "Basic b3NjYXI6"), "pond", b"{}", 5)
+
+
+def test_an_exposed_service_is_asked_where_its_server_is(stand_in: Cluster, defined: Any) -> None:
+    stand_in.create(defined(expose={}).service)
+    for _ in range(600):
+        with contextlib.suppress(EnvironmentFault):  # until it has started
+            call(stand_in, "pond", b"1", 20)
+            break
+        time.sleep(0.05)
+    (record,) = json.loads(call(stand_in, "pond", b"1", 20, file="folder/row.csv"))
+    assert record == {"of": "1", "kind": "text/csv", "path": "/predict"}
+    with pytest.raises(RunFailed, match="no such column"):
+        call(stand_in, "pond", b"raises", 20)
+
+
+def test_a_server_is_given_nothing_of_who_asks_unless_it_wants_to_know(fake: Fake) -> None:
+    place = "/system/services/pond/exposed/predict"
+    fake.answers["POST", place] = (200, '{"predictions": [7]}')
+    for expose, who in (({"api_port": [80]}, None), ({"api_port": [80], "set_auth": True}, "Basic cG9uZDppdHMtb3du")):
+        fake.answers["GET", "/system/services/pond"] = (200, json.dumps({**POND, "expose": expose}))
+        assert call(fake.cluster, "pond", b"{}", 5) == b"[7]"
+        assert fake.asked[-1][1:3] == (place, who)
+    fake.answers["POST", place] = (503, '{"error": "too many"}')
+    with pytest.raises(EnvironmentFault, match="too many"):
+        call(fake.cluster, "pond", b"{}", 5)
 
 
 def test_a_job_is_named_only_if_it_is_sure(fake: Fake) -> None:
@@ -198,8 +324,19 @@ def test_files_are_put_where_the_service_is_started_for_them(fake: Fake, tmp_pat
     fake.answers["GET", "/system/services/pond"] = (200, json.dumps({"name": "pond", "input": places}))
     provider = {"endpoint": (tmp_path / "a b").as_uri(), "access_key": "", "secret_key": ""}
     fake.answers["GET", "/system/config"] = (200, json.dumps({"minio_provider": provider}))
-    assert upload(fake.cluster, "pond", file) == "fish/rows/rows.csv"
+    stand_in = Cluster(fake.endpoint, "Bearer sesame", stand_in=True)
+    assert upload(stand_in, "pond", file) == "fish/rows/rows.csv"
     assert (tmp_path / "a b" / "fish" / "rows" / "rows.csv").read_text() == "x\n1\n"
+    with pytest.raises(EnvironmentFault, match="cannot be written"):  # no cluster elsewhere names files of this machine
+        upload(fake.cluster, "pond", file)
+    (tmp_path / "a b" / "fish" / "rows" / "rows.csv").unlink()
+    (tmp_path / "a b" / "fish" / "rows").rmdir()
+    (tmp_path / "a b" / "fish" / "rows").write_text("a file where a folder should be")
+    with pytest.raises(EnvironmentFault, match="cannot be written"):
+        upload(stand_in, "pond", file)
+    fake.answers["GET", "/system/config"] = (200, "{}")
+    with pytest.raises(EnvironmentFault, match="does not say where its MinIO is"):
+        upload(fake.cluster, "pond", file)
     with pytest.raises(UsageError, match=r"takes other\.csv"):
         upload(fake.cluster, "pond", file.rename(tmp_path / "other.csv"))
     fake.answers["GET", "/system/services/pond"] = (200, json.dumps({"name": "pond", "input": None}))
@@ -218,6 +355,11 @@ def test_credentials_are_looked_up_where_they_are_used(monkeypatch: pytest.Monke
     assert connect(basic, tmp_path).authorization == "Basic " + base64.b64encode(b"oscar:sesame").decode()
     with pytest.raises(UsageError, match="who asks"):
         connect(OscarBackend.model_validate(address), tmp_path)
+    for broken in ("two words", "line\nbreak", "schlüssel"):
+        monkeypatch.setenv("TOKEN", broken)
+        with pytest.raises(EnvironmentFault, match="is no token") as caught:
+            connect(token, tmp_path)
+        assert broken not in str(caught.value)
     monkeypatch.delenv("TOKEN")
     with pytest.raises(EnvironmentFault, match="TOKEN is not set"):
         connect(token, tmp_path)
@@ -239,6 +381,9 @@ def test_files_are_put_into_a_bucket_of_s3(store: Any, tmp_path: Path) -> None:
     file.write_text("7")
     assert upload(Told("http://127.0.0.1:9", ""), "pond", file) == "fish/in/row 1.json"
     assert (store.folder / "fish" / "in" / "row 1.json").read_text() == "7"
-    store.provider["secret_key"] = "wrong"
-    with pytest.raises(EnvironmentFault, match="cannot be written"):
-        upload(Told("http://127.0.0.1:9", ""), "pond", file)
+    for change in ({"secret_key": "wrong"}, {"endpoint": "http://127.0.0.1:9"}, {"endpoint": "nonsense"}):
+        there = dict(store.provider)
+        store.provider.update(change)
+        with pytest.raises(EnvironmentFault, match="cannot be written"):
+            upload(Told("http://127.0.0.1:9", ""), "pond", file)
+        store.provider.update(there)

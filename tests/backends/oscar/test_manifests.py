@@ -27,7 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
         "cpu": 2.5,
         "memory": "4GiB",
         "enable_gpu": True,
-        "expose": {"api_port": 9000, "min_scale": 0, "max_scale": 2},
+        "expose": {"api_port": 9000, "min_scale": 1, "max_scale": 2},
         "environment": {"variables": {"LEVEL": "1e3"}, "secrets": {"TOKEN": "${secret:TOKEN}"}},
         "visibility": "public",
         "image_pull_secrets": ["registry"],
@@ -134,8 +134,8 @@ def find(value: Any, key: str) -> Any:
     ("values", "told"),
     [
         ({"image": None}, "needs an image"),
-        ({"mount": {"path": "models"}}, "backend.mount is of OSCAR"),
-        ({"volume": {"mount_path": "/data"}}, "backend.volume is of OSCAR"),
+        ({"mount": {"path": "models"}, "expose": {}}, "backend.mount is of OSCAR"),
+        ({"volume": {"mount_path": "/data", "name": "models"}}, "backend.volume is of OSCAR"),
     ],
 )
 def test_what_only_oscar_can_is_refused(values: dict[str, Any], told: str) -> None:

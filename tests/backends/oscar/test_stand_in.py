@@ -10,6 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +40,22 @@ def inside(tmp_path: Path) -> Any:
     made = StandIn(tmp_path / "inside", "oscar", "sesame")
     yield made
     made.jobs.close()
+    made._servers.close()
 
 
 def ask(cluster: StandIn, method: str, path: str, body: Any = None, authorization: str = BASIC) -> Reply:
     path, _, query = path.partition("?")
-    values = dict(pair.split("=") for pair in query.split("&") if pair)
     data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-    return cluster.answer(Asked(method, path, values, authorization, data))
+    return cluster.answer(Asked(method, path, query, authorization, data))
+
+
+def until(true: Callable[[], Any]) -> None:
+    """Wait until something is true."""
+    for _ in range(600):
+        if true():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came true")
 
 
 def schema_of(file: str, path: str, status: int, method: str = "get") -> dict[str, Any]:
@@ -127,6 +139,11 @@ def test_it_refuses_as_oscar_does(
         {"cpu": 1},
         {"input": [{"path": "fish/../../escape"}]},
         {"output": [{}]},
+        {"output": [{"path": "./out"}]},
+        {"output": ["fish/out"]},
+        {"input": "fish/in"},
+        {"labels": ["a"]},
+        {"expose": 8080},
     ],
 )
 def test_it_takes_no_service_that_oscar_would_not(inside: StandIn, defined: Any, change: dict[str, Any]) -> None:
@@ -198,18 +215,98 @@ def test_a_call_that_takes_too_long_is_ended(tmp_path: Path, defined: Any) -> No
 
 def test_files_that_appear_are_events_once_each(stand_in: Cluster, defined: Any, ended: Any, tmp_path: Path) -> None:
     fish = tmp_path / STAND_IN / "buckets" / "fish"
-    (fish / "in").mkdir(parents=True)
-    (fish / "in" / "old.json").write_text("0")
     stand_in.create(defined(**BOTH).service)
     for name, text in (("a.json", "1"), ("b.txt", "2"), ("deep/c d.json", "3"), (".e.json", "4")):
         path = fish / "in" / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
-    ended(stand_in, "pond", 2)
+    jobs = ended(stand_in, "pond", 3)
+    assert {job["status"] for job in jobs.values()} == {"Succeeded"}
     results = {str(path.relative_to(fish / "out" / "results")) for path in (fish / "out" / "results").rglob("*.json")}
-    assert results == {"a.json.json", "deep/c d.json.json"}
+    assert results == {"a.json.json", "deep/c d.json.json"}  # and the text file was passed over
+    assert not (fish / "out" / "errors").exists()
     (fish / "in" / "a.json").write_text("changed")
-    ended(stand_in, "pond", 3)
+    ended(stand_in, "pond", 4)
+
+
+def test_files_that_were_there_when_it_began_are_no_events(tmp_path: Path, defined: Any) -> None:
+    for _ in range(2):
+        with serving(tmp_path / "inside") as (_, server):
+            inside = server.cluster
+            if not inside.services():
+                ask(inside, "POST", "/system/services", defined(**BOTH).service, inside._basic)
+                (tmp_path / "inside" / "buckets" / "fish" / "in" / "a.json").write_text("1")
+                while not inside.jobs.of("pond"):
+                    time.sleep(0.02)
+            inside._watcher.look()
+            inside._watcher.look()
+            assert len(inside.jobs.of("pond")) == 1
+
+
+def test_an_update_tells_minio_of_new_buckets_alone(inside: StandIn, defined: Any, tmp_path: Path) -> None:
+    """As in OSCAR, whose client therefore refuses to change inputs in place."""
+    ask(inside, "POST", "/system/services", defined(**BOTH).service)
+    changed = [{"path": "fish/other"}, {"path": "lake/in"}]
+    assert ask(inside, "PUT", "/system/services", {**defined(**BOTH).service, "input": changed}).status == 204
+    for place in ("fish/in", "fish/other", "lake/in"):
+        (tmp_path / "inside" / "buckets" / place / "x.json").write_text("1")
+    inside._watcher.look()
+    inside._watcher.look()
+    assert len(inside.jobs.of("pond")) == 2
+
+
+@pytest.mark.parametrize("places", [("fish/in", "lake/out"), ("lake/in", "fish/out")])
+def test_buckets_that_are_there_already_are_refused(inside: StandIn, defined: Any, places: tuple[str, str]) -> None:
+    ask(inside, "POST", "/system/services", defined(**BOTH).service)
+    service = {**defined().service, "name": "lake", "input": [{"path": places[0]}], "output": [{"path": places[1]}]}
+    assert ask(inside, "POST", "/system/services", service) == Reply(500, 'the bucket "fish" already exists\n')
+    assert [one["name"] for one in inside.services()] == ["pond"]
+    assert not (inside._buckets / "lake").exists()
+    twice = {**service, "input": [{"path": "sea/in"}, {"path": "sea/more"}]}
+    assert ask(inside, "POST", "/system/services", twice).status == 500
+
+
+def test_an_exposed_service_has_a_server_of_its_own(stand_in: Cluster, defined: Any) -> None:
+    stand_in.create(defined(expose={}).service)
+    token = stand_in.known("pond")["token"]
+    place = f"{stand_in.endpoint}/system/services/pond"
+    until(lambda: state_of(stand_in) == "ready")
+    who = "Basic " + base64.b64encode(f"pond:{token}".encode()).decode()
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{place}/exposed/health/ready")
+    request = urllib.request.Request(f"{place}/exposed/health/ready?x=1", headers={"Authorization": who})
+    assert json.load(urllib.request.urlopen(request)) == {"path": "/health/ready?x=1"}  # without what leads there
+    with pytest.raises(EnvironmentFault, match="now"):  # nothing answers but the server
+        stand_in.run("pond", ENCODED, token, 20)
+    with pytest.raises(EnvironmentFault, match="no other deployment"):
+        stand_in.update(defined().service)
+    stand_in.update({**defined(expose={"set_auth": False}).service})
+    until(lambda: state_of(stand_in) == "ready")
+    assert json.load(urllib.request.urlopen(f"{place}/exposed/")) == {"path": "/"}
+    stand_in.remove("pond")
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{place}/exposed/")
+
+
+def test_a_server_that_does_not_start_is_told_with_its_log(inside: StandIn, defined: Any) -> None:
+    ask(inside, "POST", "/system/services", defined(weights="0" * 64, expose={}).service)
+
+    def deployment() -> Any:
+        return ask(inside, "GET", "/system/services/pond/deployment").content
+
+    until(lambda: deployment()["state"] == "failed")
+    file = "deployment-visibility.openapi.yaml"
+    path = "/system/services/{serviceName}/deployment"
+    jsonschema.Draft7Validator(schema_of(file, path, 200)).validate(deployment())
+    log = ask(inside, "GET", "/system/services/pond/deployment/logs").content
+    jsonschema.Draft7Validator(schema_of(file, f"{path}/logs", 200)).validate(log)
+    assert "is not the model package" in log["entries"][-1]["message"]
+    who = "Basic " + base64.b64encode(f"pond:{inside.services()[0]['token']}".encode()).decode()
+    assert ask(inside, "GET", "/system/services/pond/exposed/x", None, who).status == 503
+
+
+def state_of(cluster: Cluster) -> str:
+    return str(cluster._object("/system/services/pond/deployment", "read the deployment")["state"])
 
 
 def test_a_job_that_fails_has_failed_and_says_why(stand_in: Cluster, defined: Any, ended: Any, tmp_path: Path) -> None:
@@ -231,7 +328,7 @@ def test_an_event_that_is_too_long_for_a_variable_fails(stand_in: Cluster, defin
     assert "cannot be started" in stand_in.log("pond", name)
 
 
-def test_removing_a_service_forgets_its_jobs_and_keeps_its_results(
+def test_removing_a_service_forgets_its_jobs_and_removes_its_buckets(
     stand_in: Cluster, defined: Any, ended: Any, tmp_path: Path
 ) -> None:
     stand_in.create(defined(**BOTH).service)
@@ -240,7 +337,7 @@ def test_removing_a_service_forgets_its_jobs_and_keeps_its_results(
     stand_in.remove("pond")
     with pytest.raises(NotFound):
         stand_in.jobs("pond")
-    assert list((tmp_path / STAND_IN / "buckets" / "fish" / "out" / "results").iterdir())
+    assert list((tmp_path / STAND_IN / "buckets").iterdir()) == []
     stand_in.create(defined().service)
     assert stand_in.jobs("pond") == {}
 

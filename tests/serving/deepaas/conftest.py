@@ -24,6 +24,7 @@ from ai4sdk.serving.deepaas.module import Module
 from ai4sdk.serving.deepaas.served import ServedModule
 
 POND = Path(__file__).parent / "pond"
+REQUIREMENTS = ["deepaas==2.5.2", "numpy<2"]
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ def environment(tmp_path_factory) -> Path:
     """An environment of its own: DEEPaaS 2.5.2, webargs 5, numpy 1, and the modules of the folder ``pond``."""
     kept = os.environ.get("AI4SDK_TEST_ENVIRONMENTS")  # to keep it from one session to the next
     folder = Path(kept) if kept else tmp_path_factory.mktemp("environments")
-    return make_environment(POND, folder, requirements=["deepaas==2.5.2"])
+    return make_environment(POND, folder, requirements=REQUIREMENTS)
 
 
 @pytest.fixture(scope="session")
@@ -102,10 +103,10 @@ def theirs(environment) -> Iterator[httpx.Client]:
     yield from running_deepaas(environment, "pond")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def another_deepaas(environment) -> Iterator[httpx.Client]:
-    """The real one, for a test alone."""
-    yield from running_deepaas(environment, "pond")
+    """The real one, for tests that cost it a worker each."""
+    yield from running_deepaas(environment, "pond", "--workers", "3")
 
 
 def running_deepaas(environment: Path, name: str, *options: str) -> Iterator[httpx.Client]:

@@ -9,7 +9,12 @@ import pytest
 
 from ai4sdk.errors import EnvironmentFault, NotFound
 from ai4sdk.serving.deepaas.environment import make_environment
+from ai4sdk.serving.deepaas.modules import with_paths
+from ai4sdk.serving.deepaas.worker import environment_python
+from ai4sdk.spec.serving import Module, Serving
 
+POND = Path(__file__).parent / "pond"
+REQUIREMENTS = ["deepaas==2.5.2", "numpy<2"]
 SETUP = "from setuptools import setup\nsetup(name='brook', version='1', py_modules=['brook'])\n"
 
 
@@ -30,7 +35,8 @@ class Commands(list):
     def __call__(self, command, **_):
         self.append(command)
         if command[1:3] == ["-m", "venv"]:
-            Path(command[3]).mkdir(parents=True)
+            (Path(command[3]) / "bin").mkdir(parents=True)
+            (Path(command[3]) / "bin" / "python").touch()
         fails = bool(self.failing) and self.failing in command
         return subprocess.CompletedProcess(command, int(fails), "", "ERROR: No matching distribution found for mud\n")
 
@@ -43,16 +49,15 @@ def commands(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_folder_becomes_an_environment_with_its_module(source, tmp_path):
-    made = make_environment(source, tmp_path / "kept")
+@pytest.mark.engine
+def test_a_folder_becomes_an_environment_with_its_module(environment, monkeypatch):
+    imports = "import lake, webargs; print(webargs.__version__)"
     told = subprocess.run(
-        [made / "bin" / "python", "-I", "-c", "import brook; print(brook.FISH)"],
-        capture_output=True,
-        text=True,
-        check=True,
+        [environment / "bin" / "python", "-I", "-c", imports], capture_output=True, text=True, check=True
     )
-    assert told.stdout == "1\n"
-    assert make_environment(source, tmp_path / "kept") == made
+    assert told.stdout.startswith("5.")
+    monkeypatch.setattr("ai4sdk.serving.deepaas.environment.subprocess.run", None)  # nothing is done again
+    assert make_environment(POND, environment.parent, requirements=REQUIREMENTS) == environment
 
 
 def test_it_is_found_again_by_what_it_is_made_of(source, tmp_path, commands):
@@ -101,6 +106,48 @@ def test_one_that_was_not_finished_is_made_anew(source, tmp_path, commands):
     assert make_environment(source, tmp_path) == made
     assert not (made / "half").exists()
     assert len(commands) == 4
+
+
+def test_one_whose_python_was_taken_away_is_made_anew(source, tmp_path, commands):
+    made = make_environment(source, tmp_path)
+    (made / "bin" / "python").unlink()
+    assert make_environment(source, tmp_path) == made
+    assert len(commands) == 4
+
+
+def test_a_file_that_cannot_be_read_is_told(source, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("ai4sdk.serving.deepaas.environment.open", refuse, raising=False)
+    with pytest.raises(EnvironmentFault, match=r"brook\.py cannot be read: Permission denied"):
+        make_environment(source, tmp_path)
+
+
+def test_an_environment_whose_python_is_gone_says_so(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to("/opt/python3.6/bin/python")
+    with pytest.raises(EnvironmentFault) as caught:
+        environment_python(tmp_path)
+    assert "leads to /opt/python3.6/bin/python, which is not there" in caught.value.message
+
+
+def test_paths_of_modules_start_at_the_project(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/angler")
+    made = Serving(
+        modules={
+            "a": Module(environment="venv"),
+            "b": Module(source="~/b", python="python3.8"),
+            "c": Module(source="/c", python="old/python"),
+        }
+    )
+    whole = with_paths(made, tmp_path)
+    assert whole.trainings == str(tmp_path / "trainings")
+    assert [(each.environment, each.source, each.python) for each in whole.modules.values()] == [
+        (str(tmp_path / "venv"), None, None),
+        (None, "/home/angler/b", "python3.8"),
+        (None, "/c", str(tmp_path / "old/python")),
+    ]
 
 
 def test_what_is_no_module_is_told(tmp_path):

@@ -104,9 +104,30 @@ def test_limits_of_the_front_hold_for_modules(endpoint):
     server._wait_for(r"water is ready")
     body, kind = form("data", "a.txt", b"x" * 2000, "text/plain")
     assert server.ask("/v2/models/water/predict/", body, kind).status == 413
+    assert server.models() == []  # where modules alone are served, no process of ours waits for a model
+    small, kind = form("data", "a.txt", b"x" * 200, "text/plain")
+    assert server.ask("/v2/models/water/predict/", small, kind).status == 200
+    server._wait_for(rf'"path": "/v2/models/water/predict/", "status": 200, "ms": [\d.]+, "in": {len(small)}, ')
     assert server.ask("/v2/models/water/predict/?mode=hang", b"").status == 504
     assert server.ask("/v2/models/water/predict/", b"").status == 200
     assert server.stop() == 0
+
+
+def test_a_module_that_is_on_its_way_is_told_from_one_that_is_not_there(endpoint):
+    server = endpoint(package=False, env={"POND_IMPORT": "2"})
+    answer = server.ask("/v2/models/water/predict/", b"")
+    assert (answer.status, json.loads(answer.body)) == (503, {"message": "water is being loaded"})
+    assert answer.headers["retry-after"]
+    assert server.ask("/v2/models/fire/predict/", b"").status == 404
+    server._wait_for(r"water is ready")
+    assert server.ask("/v2/models/water/predict/", b"").status == 200
+
+
+def test_a_module_that_hangs_while_it_is_imported_ends_the_server(endpoint):
+    server = endpoint("serving.start=1", package=False, env={"POND_IMPORT": "600"})
+    assert server.process.wait(60) == 7
+    assert "pond: loading took longer than 1 s" in server.log
+    assert "Traceback" not in server.log
 
 
 def test_a_module_that_does_not_load_ends_the_server_with_the_reason(start, environment, write):

@@ -182,9 +182,10 @@ def test_a_table_is_described_with_an_argument_a_column():
     found, swagger = parameters(TABLE, COLUMNS)
     assert [(one["name"], one["in"], one["required"], one["type"]) for one in found] == [
         ("data", "formData", False, "file"),
-        ("p", "query", False, "number"),
+        ("p", "query", False, "string"),
         ("q", "query", False, "string"),
     ]
+    assert found[1]["format"] == "number"  # a text box: the UI leaves out a number that is 0, and sends the text "0"
     assert found[2]["enum"] == ["x", "y"]
     assert list(swagger["definitions"]["ModelPredictionResponse"]["properties"]) == [
         "status", "predictions", "labels", "probabilities",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import asyncio
+import contextlib
+import io
 import json
 import string
+import sys
 import tempfile
+import urllib.error
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +19,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai4sdk.serving.deepaas import agent
+from ai4sdk.serving.deepaas.api import Api
 from ai4sdk.serving.deepaas.arguments import Answer, Argument, Description
-from ai4sdk.serving.deepaas.calls import Call, InvalidJson, parse_query, tagged, values_of
-from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Scratch, Upload, read_json
+from ai4sdk.serving.deepaas.calls import Call, Found, find_values, parse_query
+from ai4sdk.serving.deepaas.forms import BadRequest, Body, BodyReader, Limits, Scratch, Upload
+from ai4sdk.serving.deepaas.messages import HttpRequest
 from ai4sdk.serving.deepaas.page import render_page
 from ai4sdk.serving.deepaas.routes import NotAllowed, Redirect, Route, find_route, takes
+from ai4sdk.serving.deepaas.served import ServedModule
 from ai4sdk.serving.deepaas.swagger import render_swagger
 
 FORM = "multipart/form-data; boundary=edge"
@@ -54,8 +62,8 @@ def test_the_agent_is_python_3_6_and_imports_the_standard_library_alone():
     imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert not [name for name in imported if name.partition(".")[0] == "ai4sdk"]
     assert imported <= {
-        "collections", "contextlib", "datetime", "importlib", "io", "json", "os", "re", "socket", "struct", "sys",
-        "traceback", "typing",
+        "collections", "contextlib", "datetime", "fcntl", "importlib", "io", "json", "os", "re", "socket", "struct", "sys",
+        "time", "traceback", "typing",
     }  # fmt: skip
 
 
@@ -87,6 +95,45 @@ def test_what_holds_itself_is_refused():
 
 def test_numbers_that_are_not_finite_become_null():
     assert json.loads(agent.to_json({"a": [float("nan"), -float("inf"), 1.5]}, "predict")) == {"a": [None, None, 1.5]}
+
+
+class Wordless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def test_an_error_without_words_is_told_all_the_same():
+    assert agent.failure(Wordless())["failed"] == {"type": "Wordless", "message": "(its text raises RuntimeError)"}
+
+
+def test_a_status_is_taken_from_errors_of_servers_alone(monkeypatch):
+    gone = urllib.error.HTTPError("https://example.org/weights", 404, "Not Found", {}, None)
+    assert "status" not in agent.failure(gone)["failed"]
+    refused = type("HTTPBadRequest", (Exception,), {"status": 400, "reason": "no fish"})()
+    theirs = SimpleNamespace(HTTPException=type(refused))
+    assert "status" not in agent.failure(refused)["failed"]
+    monkeypatch.setitem(sys.modules, "aiohttp.web_exceptions", theirs)
+    assert agent.failure(refused)["failed"] == {"type": "HTTPBadRequest", "message": "no fish", "status": 400}
+
+
+def test_too_many_mistakes_are_told_of_in_short():
+    few = {"lst": {0: ["Not a valid integer."]}}
+    assert agent.told(few) == few
+    many = {"lst": {number: ["Not a valid integer."] for number in range(10_000)}}
+    assert agent.told(many) == {"lst": ["Not valid, in more places than can be told."]}
+
+
+def test_a_long_argument_is_shown_by_its_size():
+    assert agent.shown([1, 2]) == [1, 2]
+    assert agent.shown([0] * 100_000) == "(300000 bytes of JSON)"
+
+
+@pytest.mark.parametrize("stdout", [None, object(), io.StringIO()])
+def test_what_a_module_puts_in_the_place_of_stdout_does_no_harm(stdout, monkeypatch):
+    if isinstance(stdout, io.StringIO):
+        stdout.close()
+    monkeypatch.setattr(sys, "stdout", stdout)
+    agent.flush()
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------
@@ -121,12 +168,18 @@ def test_a_folder_is_made_for_files_alone_and_removed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "kept"),
-    [("../../etc/passwd", "passwd"), ("C:\\x\\y.txt", "y.txt"), ("a\0b", "ab"), ("..", ".."), ("/", "")],
+    [("../../etc/passwd", "passwd"), ("C:\\x\\y.txt", "y.txt"), ("a\0b", "ab"), ("..", ""), ("x/..", ""), ("/", "")],
 )
 def test_a_files_name_has_no_folders(name, kept, tmp_path):
     upload = read(FORM, part("data", file=name) + END, tmp_path).form["data"][0]
     assert upload.original_name == kept
     assert upload.path.parent == tmp_path
+
+
+def test_a_disk_that_is_full_is_told_and_no_defect(tmp_path):
+    with pytest.raises(BadRequest) as caught:
+        read(FORM, part("data", file="a") + END, tmp_path / "gone")
+    assert (caught.value.status, caught.value.message) == (507, "a file cannot be kept here: No such file or directory")
 
 
 def test_a_file_nobody_chose_is_none(tmp_path):
@@ -170,18 +223,22 @@ def test_rubbish_is_read_or_refused(tmp_path_factory, body, content_type):
         pass
 
 
-def test_deep_json_is_broken_and_no_defect(tmp_path):
+def test_json_is_kept_as_it_came_and_read_by_who_answers(tmp_path):
     deep = b"[" * 100_000
     body = read("application/json", deep, tmp_path, Limits(), step=10_000)
-    assert body.broken_json
-    for depth, is_read in ((200, True), (201, False)):
-        content = b"[" * depth + b"]" * depth
-        assert read("application/json", content, tmp_path, Limits()).broken_json is not is_read
+    assert find_values(Call(body=body), [N, LST]) == Found(in_json={"n": False, "lst": True}, json=deep)
+
+
+def test_deep_json_is_broken_and_no_defect():
+    for depth, is_read in ((200, True), (201, False), (100_000, False)):
+        content = b'{"n": %s%s}' % (b"[" * (depth - 1), b"]" * (depth - 1))
+        with contextlib.nullcontext() if is_read else pytest.raises(agent.BrokenJson):
+            agent.in_body(content, {"n": False})
 
 
 @pytest.mark.parametrize("text", ['["%s"]' % ("[" * 500), '["\\\\", "%s"]' % ("[" * 500), '["\\"%s"]' % ("{" * 500)])
 def test_brackets_in_text_are_not_depth(text):
-    assert read_json(text) == json.loads(text)
+    assert agent.read_json(text) == json.loads(text)
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
@@ -189,8 +246,15 @@ def test_brackets_in_text_are_not_depth(text):
 N, LST, CFG = Argument("n"), Argument("lst", many=True), Argument("cfg", {"type": "object"})
 
 
+def values_of(call, arguments):
+    """Do what the server and the agent do, one after the other."""
+    found = find_values(call, arguments)
+    held = agent.values_of(found.to_json(), found.json)
+    return {name: agent.untagged(name, value) for name, value in held.items()}
+
+
 def test_a_value_is_looked_for_in_the_query_then_the_form_then_the_json():
-    body = Body(form={"n": ["2"], "lst": ["3", "4"]}, json={"n": 5, "lst": 6, "cfg": {"a": 1}}, has_json=True)
+    body = Body(form={"n": ["2"], "lst": ["3", "4"]}, json=b'{"n": 5, "lst": 6, "cfg": {"a": 1}}')
     assert values_of(Call({"n": ["1"]}, {}, body), [N, LST, CFG]) == {"n": "1", "lst": ["3", "4"], "cfg": {"a": 1}}
     assert values_of(Call({}, {}, body), [N]) == {"n": "2"}
     body.form.clear()
@@ -198,7 +262,7 @@ def test_a_value_is_looked_for_in_the_query_then_the_form_then_the_json():
 
 
 def test_an_argument_with_a_place_is_looked_for_there_alone():
-    call = Call({"n": ["1"]}, {"n": "2", "cookie": "n=3; m=4"}, Body(form={"n": ["5"]}, json={"n": 6}, has_json=True))
+    call = Call({"n": ["1"]}, {"n": "2", "cookie": "n=3; m=4"}, Body(form={"n": ["5"]}, json=b'{"n": 6}'))
     found = {place: values_of(call, [Argument("n", location=place)]) for place in ("query", "querystring", "headers",
              "cookies", "form", "files", "json")}  # fmt: skip
     assert found == {
@@ -207,11 +271,17 @@ def test_an_argument_with_a_place_is_looked_for_there_alone():
     }  # fmt: skip
 
 
-def test_broken_json_matters_only_where_it_is_looked_at():
-    call = Call({"n": ["1"]}, {}, Body(has_json=True, broken_json=True))
+@pytest.mark.parametrize("broken", [b"{", b"\xff\xfe", b"[" * 300])
+def test_broken_json_matters_only_where_it_is_looked_at(broken):
+    call = Call({"n": ["1"]}, {}, Body(json=broken))
     assert values_of(call, [N]) == {"n": "1"}
-    with pytest.raises(InvalidJson):
+    with pytest.raises(agent.BrokenJson):
         values_of(call, [N, LST])
+
+
+@pytest.mark.parametrize("other", [b"", b" \n", b"[1]", b"null"])
+def test_json_that_is_no_mapping_has_nothing(other):
+    assert values_of(Call(body=Body(json=other)), [N, LST]) == {}
 
 
 def test_mappings_are_json_in_a_query_and_text_that_is_none_stays_for_the_modules_own_check():
@@ -228,14 +298,27 @@ def test_too_many_values_in_a_query_are_refused():
 def test_values_are_told_from_files_by_what_stands_beside_them(tmp_path):
     upload = Upload(tmp_path / "x", "a.png", "image/png")
     file = {"path": str(tmp_path / "x"), "original_name": "a.png", "content_type": "image/png"}
-    assert tagged(upload) == {"file": file}
-    assert tagged([upload, {"file": file}]) == {"list": [{"file": file}, {"value": {"file": file}}]}
-    assert tagged({"file": file}) == {"value": {"file": file}}
-    assert agent.untagged("n", tagged({"file": file})) == {"file": file}
-    assert agent.untagged("n", tagged([upload, {"file": file}])) == [
-        agent.UploadedFile("n", str(tmp_path / "x"), "image/png", "a.png"),
-        {"file": file},
-    ]
+    as_text = json.dumps({"file": file})
+    call = Call({"n": [as_text]}, {}, Body(form={"lst": [upload, as_text], "cfg": [as_text]}))
+    assert values_of(call, [N, LST, CFG]) == {
+        "n": as_text,
+        "lst": [agent.UploadedFile("lst", str(tmp_path / "x"), "image/png", "a.png"), as_text],
+        "cfg": {"file": file},
+    }
+    body = Body(json=b'{"n": %s, "lst": [%s], "cfg": %s}' % ((as_text.encode(),) * 3))
+    in_json = {"n": {"file": file}, "lst": [{"file": file}], "cfg": {"file": file}}
+    assert values_of(Call(body=body), [N, LST, CFG]) == in_json
+
+
+@pytest.mark.parametrize("kind", ["text/plain\r\nx-evil: 1", "image/é", "html", "text/html,*/*;q=0.8"])
+def test_a_type_that_a_client_has_made_up_is_no_header(kind, tmp_path):
+    async def predict(_):
+        return kind, b"fish"
+
+    module = SimpleNamespace(description=described(), predict=predict, python=Path("python"), name="pond", workers=[])
+    api = Api({"pond": ServedModule(module, tmp_path)})
+    answer = asyncio.run(api.handle(HttpRequest("POST", "/v2/models/pond/predict/")))
+    assert (answer.status, json.loads(answer.body)) == (422, {"accept": ["Not a media type."]})
 
 
 # -- routes ------------------------------------------------------------------------------------------------------------
@@ -341,9 +424,11 @@ def test_the_page_has_a_form_for_each_operation_and_breaks_out_of_none():
         Argument("n", {"type": "integer", "default": 3, "description": evil}),
         Argument("mode", {"type": "string", "enum": ["a", evil]}),
         Argument("data", {"type": "file"}, location="form"),
+        Argument("size", {"type": "string", "format": "number"}),
     )
     page = render_page(render_swagger({"pond": model}, version="1"))
     assert page.count("<form ") == 10
     assert page.count("<script>") == 1
     assert '<input type="file" name="data"' in page
+    assert '<input type="number" step="any" value="" name="size"' in page
     assert 'value="3"' in page

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from ai4sdk.errors import EnvironmentFault
-from ai4sdk.serving.deepaas.trainings import Trainings, _holders
+from ai4sdk.serving.deepaas.calls import Found
+from ai4sdk.serving.deepaas.trainings import TooMany, Trainings, _holders
 from ai4sdk.testing.helpers import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
@@ -31,7 +32,7 @@ def again(trainings):
 
 def start(trainings, **values):
     values = {"epochs": 2, **values}
-    return trainings.start(values, values)["uuid"]
+    return trainings.start(Found(values), values)["uuid"]
 
 
 def test_a_server_that_was_killed_finds_its_training_running_and_then_done(environment, trainings, tmp_path):
@@ -39,9 +40,10 @@ def test_a_server_that_was_killed_finds_its_training_running_and_then_done(envir
         f"""
         import os, signal
         from pathlib import Path
+        from ai4sdk.serving.deepaas.calls import Found
         from ai4sdk.serving.deepaas.trainings import Trainings
         trainings = Trainings(Path({str(trainings.folder)!r}), Path({str(trainings.python)!r}), "pond")
-        trainings.start({{"epochs": 7, "seconds": 2.0}}, {{}})
+        trainings.start(Found({{"epochs": 7, "seconds": 2.0}}), {{}})
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -97,6 +99,7 @@ def test_cancelling_right_after_the_start_works(trainings):
         ({"fail": True}, "error", "it ran dry"),
         ({"answer": "vanish"}, "error", "lost"),
         ({"epochs": "many"}, "error", "Not a valid integer"),
+        ({"answer": "silent", "fail": True}, "error", "it ran dry"),
         ({"answer": "unserialisable"}, "done", "train answered what JSON has no form for: a builtins.set"),
     ],
 )
@@ -112,6 +115,37 @@ def test_several_are_listed_in_the_order_they_began(trainings):
     begun = [start(trainings, seconds=0) for _ in range(3)]
     assert [record["uuid"] for record in again(trainings).list()] == begun
     wait_for(lambda: all(record["status"] == "done" for record in trainings.list()), 60)
+
+
+def test_trainings_wait_for_their_turn_also_when_the_server_was_started_anew(trainings):
+    first = start(trainings, seconds=60)
+    wait_for(lambda: "training for" in (trainings.folder / first / "log.txt").read_text(), 30)
+    second = start(again(trainings), seconds=0)
+    log = trainings.folder / second / "log.txt"
+    wait_for(lambda: log.read_text() == "waiting until another training has ended\n", 30)
+    assert trainings.get(second)["status"] == "running"
+    third = start(trainings, seconds=0)
+    assert trainings.cancel(third)["status"] == "cancelled"  # one that waits is stopped, too
+    trainings.cancel(first)
+    wait_for(lambda: trainings.get(second)["status"] == "done", 60)
+
+
+def test_as_many_as_said_train_at_once(environment, tmp_path):
+    both = Trainings(tmp_path / "pond", environment / "bin" / "python", "pond", 2)
+    begun = [start(both, seconds=60) for _ in range(2)]
+    for uuid in begun:
+        wait_for(lambda log=both.folder / uuid / "log.txt": "training for" in log.read_text(), 30)
+        both.cancel(uuid)
+
+
+def test_trainings_that_nobody_can_want_are_refused(trainings, monkeypatch):
+    monkeypatch.setattr("ai4sdk.serving.deepaas.trainings._MOST_WAITING", 2)
+    begun = [start(trainings, seconds=60) for _ in range(2)]
+    with pytest.raises(TooMany, match="2 trainings of pond run or wait already"):
+        start(trainings)
+    for uuid in begun:
+        trainings.cancel(uuid)
+    assert trainings.get(start(trainings, seconds=0))["status"] == "running"
 
 
 def test_damaged_records_are_told_of_and_hide_no_other(trainings):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from ai4sdk.errors import DataError
 from ai4sdk.serving.events.stores.base import Gone, Item
@@ -31,6 +32,21 @@ class Power:
         return result
 
 
+class Pause(Power):
+    """Falls asleep after so many actions; what others do meanwhile is ``meanwhile``."""
+
+    def __init__(self, after: int, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
+        self.after, self.meanwhile = after, meanwhile
+
+    def step(self, action: Callable[[], object]) -> object:
+        result = super().step(action)
+        if self.count == self.after:
+            with ThreadPoolExecutor(1) as other:  # with an event loop of its own
+                other.submit(self.meanwhile).result()
+        return result
+
+
 class MemoryStore:
     """Objects in a dictionary; ``objects`` outlives the store, as a bucket outlives processes."""
 
@@ -45,12 +61,16 @@ class MemoryStore:
         self.log: list[str] = []
 
     def _do(self, what: str, action: Callable[[], object]) -> object:
-        with self.lock:
-            self.log.append(what)
-            if self.away > 0:
-                self.away -= 1
-                raise DataError("cannot reach memory://pond: it is away")
-            return self.power.step(action)
+        self.log.append(what)
+        if self.away > 0:
+            self.away -= 1
+            raise DataError("cannot reach memory://pond: it is away")
+
+        def locked() -> object:
+            with self.lock:
+                return action()
+
+        return self.power.step(locked)
 
     def prepare(self, *, writing: bool) -> None:
         pass
@@ -107,6 +127,13 @@ class MemoryStore:
             return True
 
         return self._do(f"move {source}", move)  # type: ignore[return-value]
+
+    def names(self, folder: str) -> list[str]:
+        def names() -> list[str]:
+            found = (name.rpartition("/") for name in self.objects)
+            return [name for where, _, name in found if where == folder]
+
+        return self._do(f"names {folder}", names)  # type: ignore[return-value]
 
     def remove(self, name: str) -> None:
         self._do(f"remove {name}", lambda: self.objects.pop(name, None))

@@ -31,6 +31,14 @@ def time():
     return Time()
 
 
+def test_what_was_given_back_too_often_is_left_alone_and_keeps_nobody_waiting(store, time, monkeypatch):
+    monkeypatch.setattr("ai4sdk.serving.events.claims._MOST", 3)
+    claims = Claims(store, "one", 10, time)
+    for _ in range(4):
+        claims.take(ITEM).write(state="released")
+    assert claims.take(ITEM) == Held()
+
+
 def test_who_comes_first_has_it(store, time):
     one, two = (Claims(store, name, 10, time) for name in ("one", "two"))
     assert isinstance(one.take(ITEM), Claim)
@@ -82,13 +90,44 @@ def test_a_death_is_counted(store, time):
 
 
 def test_what_is_staged_stays_so_in_other_hands(store, time):
-    Claims(store, "one", 10, time).take(ITEM).write(state="staged", kind="error")
-    taken = Claims(store, "one", 10, time).take(ITEM)
-    assert (taken.note.state, taken.note.kind, taken.note.deaths) == ("staged", "error", 0)
+    Claims(store, "one", 10, time).take(ITEM).write(state="staged", kind="error", staged=1)
+    for _ in range(2):
+        taken = Claims(store, "one", 10, time).take(ITEM)
+        assert (taken.note.state, taken.note.kind, taken.note.staged) == ("staged", "error", 1)
+        assert taken.note.deaths == 0
+
+
+def test_an_answer_of_the_store_that_was_lost_is_no_death(store, time):
+    """The claim was created, and the server that created it does not know."""
+    claims = Claims(store, "one", 10, time)
+    for _ in range(5):
+        taken = claims.take(ITEM)
+    assert (taken.number, taken.note.deaths) == (5, 0)
+    assert Claims(store, "one", 10, time).take(ITEM).note.deaths == 1
+
+
+@pytest.mark.parametrize("late", [{"state": "staged", "kind": "result", "staged": 1}, {"state": "done"}])
+def test_who_takes_over_sees_what_was_said_until_then(store, time, late):
+    one, two = (Claims(store, name, 10, time) for name in ("one", "two"))
+    claim, create = one.take(ITEM), store.create
+    assert two.take(ITEM) == Held()
+    time.now = 10
+
+    def create_late(name, data):
+        if name == claim_name("a", "1", 2):
+            claim.write(**late)
+        return create(name, data)
+
+    store.create = create_late
+    taken = two.take(ITEM)
+    if late["state"] == "done":
+        assert taken == Finished("done")
+    else:
+        assert (taken.number, taken.note.state, taken.note.kind, taken.note.staged) == (2, "staged", "result", 1)
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0\0\0", b"[]", b"{}", b'{"server": "x"}', json.dumps({"server": "one", "key": "a", "version": "1", "state": "odd"}).encode()]
+    "data", [b"", b"\0\0\0", b"[]", b"{}", b'{"server": "x"}', b'{"server": 1, "attempts": "9"}', json.dumps({"server": "one", "key": "a", "version": "1", "state": "odd"}).encode()]
 )  # fmt: skip
 def test_a_damaged_claim_is_somebodys_until_its_lease_is_over(store, time, data):
     store.objects[claim_name("a", "1", 1)] = data

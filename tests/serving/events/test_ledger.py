@@ -145,6 +145,22 @@ def test_it_is_written_anew_when_most_of_it_is_superseded(tmp_path, monkeypatch)
     again.close()
 
 
+def test_what_is_forgotten_gives_its_space_back_while_the_ledger_is_in_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_SLACK", 10)
+    ledger = opened(tmp_path)
+    for number in range(30):
+        ledger.record(Item("a", str(number)), "done", durable=False)
+    ledger.record(Item("b", "1"), "claimed")
+    assert ledger.finished() == {("a", str(number)) for number in range(30)}
+    ledger.forget({("a", str(number)) for number in range(29)} | {("b", "1"), ("unknown", "1")})
+    ledger.record(Item("c", "1"), "done")
+    assert len(ledger.path.read_bytes().splitlines()) == 4
+    ledger.close()
+    again = opened(tmp_path)
+    assert known(again) == {("a", "29"): "done", ("b", "1"): "claimed", ("c", "1"): "done"}
+    again.close()
+
+
 def _fill(folder: str, ready: multiprocessing.Event) -> None:
     ledger = opened(Path(folder))
     ready.set()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,8 @@ __all__ = ["make_code", "make_package"]
 def write(folder: Path, package: Path, **events: Any) -> None:
     given = {"input": "in", "output": "out", "dead_letter": "dead", "settle": 0, "every": 0.1, **events}
     models = {"tiny": {"source": str(package), "trust_code": True}}
-    config = {"defaults": ["base", "_self_"], "name": "watch", "serving": {"models": models, "events": given}}
+    serving = {"models": models, "port": 0, "events": given}
+    config = {"defaults": ["base", "_self_"], "name": "watch", "serving": serving}
     (folder / "watch.yaml").write_text(yaml.safe_dump(config))
     (folder / "in").mkdir(exist_ok=True)
 
@@ -91,6 +96,53 @@ def group_of(leader: int) -> list[int]:
 
 
 @pytest.mark.slow
+def test_one_server_answers_over_http_and_processes_files_with_the_same_processes(make_package, tmp_path):
+    write(tmp_path, make_package())
+    server = subprocess.Popen(command(), cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().removeprefix("listening at ").strip()
+
+        def get(path: str, body: bytes | None = None) -> Any:
+            request = urllib.request.Request(address + path, body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.read().decode()
+
+        def ready() -> bool:
+            with contextlib.suppress(urllib.error.HTTPError):
+                return bool(get("/health/ready"))
+            return False
+
+        until(ready)
+        alone = len(group_of(server.pid))
+        for number in range(20):
+            (tmp_path / "in" / f"{number}.json").write_text(json.dumps([[number, 0, 0, 0]]))
+        asked = json.dumps([[5, 0, 0, 0]]).encode()
+        (answered,) = json.loads(get("/predict", asked))["predictions"]
+        until(lambda: len(results(tmp_path)) == 20)
+        assert results(tmp_path)["5"]["predictions"] == [answered]
+        assert len(group_of(server.pid)) == alone
+        lines = get("/metrics").splitlines()
+        assert "ai4sdk_events_done_total 20" in lines
+        assert any(
+            line.startswith('ai4sdk_requests_total{model="tiny",protocol="natural",status="200"} 1') for line in lines
+        )
+        server.terminate()
+        assert server.wait(60) == 0
+    finally:
+        if group_of(server.pid):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
 def test_mistakes_are_told_before_a_model_is_loaded(tmp_path):
     write(tmp_path, tmp_path / "nowhere", output="in/out")
     done = run(tmp_path)
@@ -106,6 +158,7 @@ def test_mistakes_are_told_before_a_model_is_loaded(tmp_path):
     done = run(tmp_path)
     assert done.returncode == 2
     assert "one model" in done.stderr
+    assert "serving.events.model=a" in done.stderr
     del config["serving"]["events"]
     (tmp_path / "watch.yaml").write_text(yaml.safe_dump(config))
     done = run(tmp_path, "--once")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ai4sdk.serving.events.names import (
     bare_prefixes,
+    content_type,
     copy_name,
     error_name,
     is_wanted,
@@ -19,6 +20,7 @@ from ai4sdk.serving.events.names import (
 )
 
 KEYS = st.text(st.sampled_from("ab./%~\\\0\n é海"), min_size=1, max_size=30) | st.text(min_size=1, max_size=400)
+LONG_KEYS = st.lists(KEYS, min_size=1, max_size=8).map("/".join)
 
 
 @given(st.lists(st.tuples(KEYS, st.sampled_from(["1", "2"])), min_size=2, max_size=2, unique=True))
@@ -28,11 +30,12 @@ def test_different_versions_have_different_names(pairs):
         assert name(key, version) != name(other, another)
 
 
-@given(KEYS)
+@given(KEYS | LONG_KEYS)
 def test_names_stay_below_where_they_are_put_and_fit_on_disks(key):
     for name in (result_name(key, "v"), copy_name(key, "v"), error_name(key, "v")):
         assert posixpath.normpath(posixpath.join("/out", name)) == f"/out/{name}"
         assert all(len(f".{part}.12345678.part".encode()) <= 255 for part in name.split("/"))
+        assert len(name.encode()) <= 800  # of the 1024 that a bucket allows
         assert "\0" not in name
         assert "\n" not in name
 
@@ -45,9 +48,40 @@ def test_names_are_such_as_people_read():
     assert error_name("scans/7.jpg", "etag") == f"scans/7.{mark}.jpg.error.json"
 
 
+@pytest.mark.parametrize("make", [result_name, copy_name, error_name])
+def test_nobody_can_put_a_folder_where_the_name_of_another_version_will_be(make):
+    name = make("a.jpg", "etag")
+    for own in (result_name, copy_name, error_name):
+        assert not own(f"{name}/b.jpg", "etag").startswith(f"{name}/")
+    assert result_name(f"{name}/b.jpg", "1") != result_name(f"{name.replace('.', '%2E', 1)}/b.jpg", "1")
+
+
+def test_long_keys_that_begin_alike_stay_different():
+    keys = ["/".join(["x" * 100] * 20) + end for end in ("/a.jpg", "/b.jpg", "/a.png")]
+    names = {result_name(key, "1") for key in keys}
+    assert len(names) == 3
+    assert all(name.split("~")[1][16:].startswith((".jpg.", ".png.")) for name in names)
+
+
 def test_names_that_are_no_utf8_can_be_written():
     result_name("caf\udce9.jpg", "1").encode()
     assert result_name("caf\udce9.jpg", "1") != result_name("caf\udce8.jpg", "1")
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("a/b.JPG", "image/jpeg"),
+        ("b.csv", "text/csv"),
+        ("b.csv.gz", "application/octet-stream"),
+        ("data:text/csv,x", "application/octet-stream"),
+        ("http://x/a?b.png", "image/png"),
+        ("caf\udce9.png", "image/png"),
+        ("README", "application/octet-stream"),
+    ],
+)
+def test_a_suffix_tells_what_an_object_is(key, kind):
+    assert content_type(key) == kind
 
 
 @pytest.mark.parametrize(

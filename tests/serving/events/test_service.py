@@ -77,6 +77,8 @@ async def until(condition: Callable[[], bool]) -> None:
         ({"dead_letter": "./in/../in"}, "lie in each other"),
         ({"output": "out", "dead_letter": "out/"}, "the same place"),
         ({"input": "https://example.org/in"}, "cannot be used"),
+        ({"state": "in/events"}, "remembers what is done lies in the input"),
+        ({"input": ".", "output": "../out", "dead_letter": "../dead"}, "remembers what is done lies in the input"),
     ],
 )
 def test_addresses_that_would_go_wrong_are_refused_before_anything_is_done(given, message, tmp_path):
@@ -280,7 +282,7 @@ def test_a_folders_server_tells_how_it_goes(tmp_path):
     async def look() -> None:
         nonlocal found
         server = EventServer(section(listen={"address": f"127.0.0.1:{port}"}), Storage(), tmp_path, length)
-        task = asyncio.ensure_future(server.serve())
+        task = asyncio.ensure_future(server.run())
         await until(lambda: server.counters.done == 1)
         found = await asyncio.to_thread(
             lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
@@ -410,9 +412,9 @@ class Bucket:
     def put(self, key: str, data: bytes) -> None:
         self.s3.put_object(Bucket=self.name, Key=key, Body=data)
 
-    def keys(self, prefix: str) -> list[str]:
+    def keys(self, prefix: str, *, private: bool = False) -> list[str]:
         found = self.s3.list_objects_v2(Bucket=self.name, Prefix=prefix).get("Contents", [])
-        return [entry["Key"].removeprefix(prefix) for entry in found if "/.ai4sdk/" not in entry["Key"]]
+        return [entry["Key"].removeprefix(prefix) for entry in found if private or "/.ai4sdk/" not in entry["Key"]]
 
 
 @pytest.mark.engine
@@ -465,6 +467,52 @@ def test_a_real_store_says_what_arrived_and_the_poll_finds_what_it_did_not_say(r
     stems = sorted(name.rsplit(".", 2)[0] for name in bucket.keys("out/"))
     assert stems == ["a+b.txt", "c.txt", "day 1/ä 100%25.txt", "missed.txt"]
     assert bucket.keys("dead/") == []
+
+
+STRANGE = [
+    "../../etc/passwd", "..", "a/../b", "a/./b", "a//b", "/absolute", "line\nbreak", "tab\tand\rreturn", "bell\x07", "100%.txt",
+    "%2e%2e/x", "q?x=1&y=2#z", "a+b c", "ä 海 \u202e", "zero", "back\\slash", "'\"<>&;$(x)", "~", "z" * 900, "bad",
+    "bad" + "/deep" * 180, f"bad.{'0' * 16}.error.json/bad",
+]  # fmt: skip
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_whatever_a_real_store_takes_as_a_key_gets_a_result_or_a_letter_and_is_forgotten(rgw, tmp_path, monkeypatch):
+    bucket = Bucket(rgw, "strange")
+    for key in STRANGE:
+        bucket.put(f"in/{key}", b"" if key == "zero" else key.encode())
+    storage = Storage(protocol="s3", endpoint=rgw.endpoint, root="strange", username=rgw.key, password=rgw.secret)
+    places = {"input": "storage://in", "output": "storage://out", "dead_letter": "storage://dead"}
+    for _ in range(2):
+        with contextlib.suppress(RunFailed):
+            serve_events(section(**places), storage, tmp_path, length, once=True)
+    bad = sum(key.startswith("bad") for key in STRANGE)
+    assert len(bucket.keys("out/")) == len(STRANGE) - bad
+    letters = [name for name in bucket.keys("dead/") if name.endswith(".error.json")]
+    assert len(letters) == bad
+    local = {"output": "results/out", "dead_letter": "results/dead", "state": "local"}
+    with pytest.raises(RunFailed, match=f"{bad} objects"):
+        serve_events(section(**{**places, **local}), storage, tmp_path, length, once=True)
+    results = [path for path in (tmp_path / "results" / "out").rglob("*.json") if ".ai4sdk" not in path.parts]
+    assert len(results) == len(STRANGE) - bad
+
+    for key in STRANGE:
+        bucket.s3.delete_object(Bucket="strange", Key=f"in/{key}")
+    shards = {name[len(".ai4sdk/claims/") :][:2] for name in bucket.keys("out/", private=True) if "/claims/" in name}
+    for _ in range(2):  # missed, and removed
+        turns = iter(shards)
+        monkeypatch.setattr("random.randrange", lambda _, turns=turns: int(next(turns), 16))
+        monkeypatch.setattr("ai4sdk.serving.events.pruning._EVERY", 0.0)
+        server = EventServer(section(**places, keep=1), storage, tmp_path, length)
+
+        async def whole(server: EventServer = server) -> None:
+            for _ in shards:
+                await server._loop._list()
+
+        asyncio.run(whole())
+        server.close()
+    assert [name for name in bucket.keys("out/", private=True) if "/claims/" in name] == []
 
 
 @pytest.mark.engine

@@ -18,11 +18,12 @@ from ai4sdk.serving.events.counters import Counters
 from ai4sdk.serving.events.ledger import Ledger
 from ai4sdk.serving.events.loop import Loop
 from ai4sdk.serving.events.names import copy_name, error_name, result_name
+from ai4sdk.serving.events.pruning import Pruning
 from ai4sdk.serving.events.stores.base import Item, Refused
 from ai4sdk.serving.events.work import Ask, Outcome, Work, pause
 from ai4sdk.serving.messages import JSON, Request, Response
 from ai4sdk.spec.serving_events import ServingEvents
-from tests.serving.events.memory import Killed, MemoryStore, Power
+from tests.serving.events.memory import Killed, MemoryStore, Pause, Power
 
 
 def answer(body: Any, status: int = 200) -> Response:
@@ -90,7 +91,11 @@ class Server:
             self.counters,
             once=self.once,
         )
-        self.loop = Loop(self.events, self.source, self.work, self.ledger)
+        pruning = Pruning(
+            self.source, self.output, self.dead, self.name, self.events.prefixes, self.events.keep,
+            now=lambda: self.world.time, clock=lambda: self.world.time,
+        )  # fmt: skip
+        self.loop = Loop(self.events, self.source, self.work, self.ledger, pruning)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -295,6 +300,26 @@ def test_a_store_that_is_away_is_waited_for(world):
     assert counters.store_errors >= 9
 
 
+def test_objects_that_cannot_be_read_for_now_keep_no_others_waiting(world):
+    """As on a disk with bad sectors; they are no dead letters, as the store may just be ill."""
+    world.input.update({f"bad {number}": b"x" for number in range(20)} | {"good": b"xy"})
+    server = world.server(concurrency=1)
+    read, ill = server.source.read, True
+
+    def damaged(item, most):
+        if ill and item.key.startswith("bad"):
+            raise DataError(f"cannot read {item.key}: Input/output error")
+        return read(item, most)
+
+    server.source.read = damaged
+    server.watch(lambda: bool(world.results()))
+    assert [each["length"] for each in world.results().values()] == [2]
+    ill = False
+    server = world.server()
+    server.watch(lambda: len(world.results()) == 21)
+    assert world.dead == {}
+
+
 def test_once_says_that_a_store_is_away(world):
     world.input["a"] = b"x"
     server = world.server(once=True)
@@ -388,6 +413,8 @@ def test_no_more_is_listed_or_begun_than_can_be_handled(world):
         running += 1
         most = max(most, running)
         listed.append((len(server.source.log), len(world.asked)))
+        while most < 3:  # that so many are at once
+            await asyncio.sleep(0.001)
         await asyncio.sleep(0.001)
         running -= 1
         return answer({})
@@ -566,6 +593,60 @@ def test_a_kill_before_or_after_any_step_neither_loses_nor_doubles_an_object(tmp
         if number / 2 > steps + 2:
             break
     assert steps >= 15
+
+
+class Reader:
+    """Takes what is published away at once, so that a second one would be seen."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.seen = world, []
+
+    def take_away(self) -> None:
+        for store in (self.world.output, self.world.dead):
+            for name in [name for name in store if not name.startswith(".") and name.endswith(".json")]:
+                self.seen.append((name, store.pop(name)))
+
+
+@pytest.mark.parametrize("status", [200, 422])
+def test_a_server_that_sleeps_at_any_step_longer_than_its_lease_and_others_do_nothing_twice(tmp_path, status):
+    """Another takes over meanwhile, and may be killed at any step itself, so that a third one does."""
+
+    async def ask(request):
+        return answer({"length": len(request.body)}, status)
+
+    steps = 0
+    for after, killed_at in itertools.product(range(1, 14), [*range(1, 16), 1000]):
+        if (after + killed_at) % 2:  # half of them show as much
+            continue
+        world = World(tmp_path / f"{after}-{killed_at}", moves=True)
+        world.input["a"] = b"x"
+        item, reader = item_of(world, "a"), Reader(world)
+
+        def others(
+            world: World = world, item: Item = item, reader: Reader = reader, killed_at: int = killed_at
+        ) -> None:
+            nonlocal steps
+            steps += 1
+            for name, power in (("two", Power(killed_at)), ("three", Power())):
+                asyncio.run(patient(world.server(ask, name, power), item))
+                reader.take_away()
+
+        assert world.server(ask, "one", Pause(after, others)).process(item) in Outcome
+        reader.take_away()
+        asyncio.run(patient(world.server(ask, "four"), item))
+        reader.take_away()
+        make = result_name if status == 200 else error_name
+        assert [name for name, _ in reader.seen] == [make("a", item.version)], (after, killed_at)
+    assert steps > 50
+
+
+async def patient(server: Server, item: Item) -> None:
+    """Process a version also if a silent server has it; the power may fail."""
+    async with server:
+        with contextlib.suppress(Killed):
+            for _ in range(2):
+                await server.work.process(item)
+                server.world.time += 100
 
 
 def test_a_kill_before_or_after_any_step_on_s3_leaves_one_result(tmp_path):

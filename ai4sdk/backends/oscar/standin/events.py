@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus
 
-from ai4sdk.backends.oscar.standin.supervisor import accepts
-
-__all__ = ["Watcher", "event_of", "places"]
+__all__ = ["Watcher", "event_of"]
 
 _EVERY = 0.2
 
@@ -44,12 +42,11 @@ def event_of(bucket: str, key: str, size: int, when: float) -> str:
     return json.dumps(event, separators=(",", ":"))
 
 
-def places(services: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Return the inputs in the cluster's own MinIO: service and place."""
+def _watched(services: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """Return services and the places that MinIO tells them of, whatever files there are called."""
     for service in services:
-        for place in service.get("input") or []:
-            if place.get("storage_provider", "minio.default") in ("minio", "minio.default"):
-                yield service, place
+        for place in service["notified"]:
+            yield service, place
 
 
 class Watcher:
@@ -93,28 +90,28 @@ class Watcher:
     def notice(self) -> None:
         """Take what is at places that are new for old. Whatever comes after this returns, is an event."""
         with self._lock:
-            self._notice(list(places(self._services())))
+            self._notice(list(_watched(self._services())))
 
     def look(self) -> None:
         """Look once."""
         with self._lock:
-            wanted = list(places(self._services()))
+            wanted = list(_watched(self._services()))
             self._notice(wanted)
             for service, place in wanted:
                 self._look_at(service, place)
 
-    def _notice(self, wanted: list[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> None:
-        keys = {(service["name"], place["path"]) for service, place in wanted}
+    def _notice(self, wanted: list[tuple[Mapping[str, Any], str]]) -> None:
+        keys = {(service["name"], place) for service, place in wanted}
         for gone in self._seen.keys() - keys:
             del self._seen[gone]
         for key in keys - self._seen.keys():
             self._seen[key], self._changing[key] = _files(self._buckets / key[1]), {}
 
-    def _look_at(self, service: Mapping[str, Any], place: Mapping[str, Any]) -> None:
-        key = (service["name"], place["path"])
-        found = _files(self._buckets / place["path"])
+    def _look_at(self, service: Mapping[str, Any], place: str) -> None:
+        key = (service["name"], place)
+        found = _files(self._buckets / place)
         seen, changing = self._seen[key], self._changing[key]
-        bucket, _, folder = place["path"].partition("/")
+        bucket, _, folder = place.partition("/")
         for name, version in found.items():
             if seen.get(name) == version:
                 continue
@@ -123,8 +120,7 @@ class Watcher:
                 continue
             seen[name] = version
             del changing[name]
-            if accepts(place, name.rpartition("/")[2]):
-                self._start(service, event_of(bucket, f"{folder}/{name}".strip("/"), version[0], version[1] / 1e9))
+            self._start(service, event_of(bucket, f"{folder}/{name}".strip("/"), version[0], version[1] / 1e9))
         for name in seen.keys() - found.keys():
             del seen[name]
 

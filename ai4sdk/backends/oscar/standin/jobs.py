@@ -21,11 +21,13 @@ from ai4sdk.backends.oscar.standin.files import read_all
 from ai4sdk.backends.oscar.standin.supervisor import BUCKETS
 from ai4sdk.runs.files import read_json, write_json
 
-__all__ = ["Answer", "Job", "Jobs"]
+__all__ = ["Answer", "Job", "Jobs", "environment_of", "exposed"]
 
 SUPERVISOR = (sys.executable, "-P", "-m", "ai4sdk.backends.oscar.standin.supervisor")
 _SHARED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "PYTHONPATH", "LD_LIBRARY_PATH", "TZ")
 """Variables of this machine that containers get; an image would have its own."""
+_LONG = 25
+"""Characters of a service's name, from which on OSCAR shortens it in those of jobs."""
 _AT_ONCE = 2
 """Jobs that run at once."""
 
@@ -81,7 +83,8 @@ class Jobs:
 
     def start(self, service: Mapping[str, Any], event: str) -> Job:
         """Start a job for an event; it may wait for its turn."""
-        job = Job(f"{service['name'][:16]}-{uuid.uuid4()}", service["name"], "Pending", _now())
+        name = service["name"]
+        job = Job(f"{name if len(name) < _LONG else name[:16]}-{uuid.uuid4()}", name, "Pending", _now())
         self._keep(job)
         self._pool.submit(self._execute, job, service, event)
         return job
@@ -158,7 +161,12 @@ class Jobs:
     def _spawned(
         self, command: list[str], service: Mapping[str, Any], variables: Mapping[str, str], **streams: Any
     ) -> subprocess.Popen[bytes]:
-        env = {**_environment(service, self._buckets), **variables}
+        call = {
+            "SCRIPT": base64.b64encode(service["script"].encode()).decode(),
+            "FUNCTION_CONFIG": base64.b64encode(json.dumps(_config(service)).encode()).decode(),
+            BUCKETS: str(self._buckets),
+        }
+        env = {**environment_of(service), **call, **variables}
         streams = {"stdout": subprocess.PIPE, **streams}
         process = subprocess.Popen(command, stdin=subprocess.PIPE, env=env, start_new_session=True, **streams)
         with self._lock:
@@ -187,23 +195,28 @@ class Jobs:
         return self._folder / service / f"{name}.log"
 
 
-def _environment(service: Mapping[str, Any], buckets: Path) -> dict[str, str]:
+def _config(service: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: service.get(name) for name in ("name", "input", "output", "log_level")}
+
+
+def environment_of(service: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables of a container of a service."""
     own = {name: os.environ[name] for name in _SHARED if name in os.environ}
     own["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), own.get("PATH", os.defpath)))
     given = service.get("environment") or {}
-    config = {name: service.get(name) for name in ("name", "input", "output", "log_level")}
     return {
         **own,
         **(given.get("variables") or {}),
         **(service.get("secret_values") or {}),
         "OSCAR_SERVICE_NAME": service["name"],
         "OSCAR_SERVICE_TOKEN": service["token"],
-        "OSCAR_SERVICE_BASE_PATH": f"/system/services/{service['name']}/exposed",
-        "SCRIPT": base64.b64encode(service["script"].encode()).decode(),
-        "FUNCTION_CONFIG": base64.b64encode(json.dumps(config).encode()).decode(),
-        BUCKETS: str(buckets),
+        "OSCAR_SERVICE_BASE_PATH": f"/system/services/{service['name']}/exposed" if exposed(service) else "",
     }
+
+
+def exposed(service: Mapping[str, Any]) -> bool:
+    """Tell whether a service has a server."""
+    return any((service.get("expose") or {}).get("api_port") or [])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from ai4sdk.backends.oscar.standin.cluster import Asked, Cluster
 from ai4sdk.backends.oscar.standin.files import write_private
@@ -31,16 +31,20 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def _answer(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
+        given = self.headers.get("Content-Length") or "0"
+        length = int(given) if given.isascii() and given.isdigit() else -1
+        if length < 0:
+            self.send_error(400)
+            self.close_connection = True
+            return
         if length > _MOST:
             self.send_error(413)
             self.close_connection = True
             return
         address = urlsplit(self.path)
-        query = dict(parse_qsl(address.query))
-        body = self.rfile.read(length)
+        who, kind = (self.headers.get(name, "") for name in ("Authorization", "Content-Type"))
         reply = self.server.cluster.answer(
-            Asked(self.command, address.path, query, self.headers.get("Authorization", ""), body)
+            Asked(self.command, address.path, address.query, who, self.rfile.read(length), kind)
         )
         self.send_response(reply.status)
         self.send_header("Content-Type", reply.content_type)
@@ -89,7 +93,7 @@ def serving(folder: Path, port: int = 0, **options: Any) -> Iterator[tuple[Acces
     try:
         server = _Server(port, cluster)
     except OSError as error:
-        cluster.jobs.close()
+        cluster.close()
         raise EnvironmentFault(f"port {port} cannot be had: {error.strerror or error}", hint="--port 0") from error
     address = f"http://127.0.0.1:{server.server_address[1]}"
     access = {"endpoint": address, "username": "oscar", "password": password}

@@ -88,6 +88,9 @@ class Store(Protocol):
     def move(self, source: str, target: str) -> bool:
         """Rename in one step unless the target is there; tell whether it did. Raises `Gone` without a source."""
 
+    def names(self, folder: str) -> list[str]:
+        """Return the names of the objects in a folder, hidden ones, too; none if there is no such folder."""
+
     def remove(self, name: str) -> None:
         """Delete an object, if it is there."""
 

@@ -157,6 +157,11 @@ class DavStore:
             hint="check that this user may write there",
         )
 
+    def names(self, folder: str) -> list[str]:
+        """List a folder."""
+        found = self._properties(f"{folder}/", depth=1) or {}
+        return [name for name, properties in found.items() if not properties.collection]
+
     def remove(self, name: str) -> None:
         """Delete a file."""
         with troubled(self.address, "write to"):

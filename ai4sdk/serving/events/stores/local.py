@@ -7,6 +7,7 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import shutil
 import stat
 import time
@@ -18,18 +19,22 @@ from ai4sdk.runs.files import sync
 from ai4sdk.serving.events.names import PRIVATE, may_lead_to_wanted, scratch_name
 from ai4sdk.serving.events.stores.base import PAGE, Gone, Item, Refused
 
-__all__ = ["LocalStore"]
+__all__ = ["LocalStore", "kind_of_mount"]
 
 log = logging.getLogger(__name__)
 
 _HERE = -100  # AT_FDCWD
 _NO_REPLACE = 1  # RENAME_NOREPLACE, renameat2(2)
 _CANNOT = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+_SURE = 60.0
+"""Seconds by which the clock of a file server may be wrong. What changed later than that is watched by our own."""
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ELOOP)
 
 
 class LocalStore:
     """Files below a folder; their version is the time of change, size and inode.
+
+    On FUSE (sshfs, rclone) a file has another inode after each mount, or whenever it was forgotten; it is left out.
 
     Links are not followed: whoever may put one there could have files read that are not theirs.
 
@@ -60,6 +65,7 @@ class LocalStore:
         self._owner, self._settle = owner, settle
         self._now, self._clock = now, clock
         self._unsettled: dict[str, tuple[str, float]] = {}
+        self._inodes_last = not kind_of_mount(folder).startswith("fuse")
 
     def prepare(self, *, writing: bool) -> None:
         """See that the folder is there or can be made, and whether renames can spare what is there."""
@@ -102,10 +108,10 @@ class LocalStore:
         path = self._path(item.key)
         try:
             with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
-                if _version(os.fstat(file.fileno())) != item.version:
+                if self._version(os.fstat(file.fileno())) != item.version:
                     raise Gone(item.key)
                 data = file.read(most + 1)
-                if _version(os.fstat(file.fileno())) != item.version:
+                if self._version(os.fstat(file.fileno())) != item.version:
                     raise Gone(item.key)
                 return data
         except (FileNotFoundError, NotADirectoryError):
@@ -147,6 +153,15 @@ class LocalStore:
                 return self._rename(path, final)
             except FileNotFoundError:
                 raise Gone(source) from None
+
+    def names(self, folder: str) -> list[str]:
+        """List a folder."""
+        with self._trouble("list"):
+            try:
+                with os.scandir(self._path(folder)) as found:
+                    return [entry.name for entry in found if entry.is_file(follow_symlinks=False)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def remove(self, name: str) -> None:
         """Delete a file."""
@@ -210,14 +225,18 @@ class LocalStore:
                     yield self._item(key, entry.stat(follow_symlinks=False), before)
 
     def _item(self, key: str, status: os.stat_result, before: dict[str, tuple[str, float]]) -> Item:
-        version = _version(status)
-        if self._now() - status.st_mtime >= self._settle:
+        version = self._version(status)
+        if not self._settle or self._now() - status.st_mtime >= self._settle + _SURE:
             return Item(key, version, status.st_size)
         seen, since = before.get(key, ("", 0.0))
-        if seen == version and self._clock() - since >= self._settle:  # its time of change lies in the future
+        if seen == version and self._clock() - since >= self._settle:
             return Item(key, version, status.st_size)
         self._unsettled[key] = (version, since if seen == version else self._clock())
         return Item(key, version, status.st_size, settled=False)
+
+    def _version(self, status: os.stat_result) -> str:
+        inode = f"{status.st_ino:x}" if self._inodes_last else "0"
+        return f"{status.st_mtime_ns:x}-{status.st_size:x}-{inode}"
 
     @contextlib.contextmanager
     def _trouble(self, verb: str) -> Iterator[None]:
@@ -242,8 +261,21 @@ def _sync(folder: Path) -> None:
             raise
 
 
-def _version(status: os.stat_result) -> str:
-    return f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
+def kind_of_mount(folder: Path, table: str = "/proc/self/mountinfo") -> str:
+    """Return the kind of file system that a folder lies on, such as ``fuse.sshfs``; nothing where it is not told."""
+    try:
+        lines = Path(table).read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    place, found = f"{folder.resolve()}/", ("", "")
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        if len(fields) > 4 and right:
+            mounted = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4]).rstrip("/")
+            if place.startswith(f"{mounted}/") and len(mounted) >= len(found[0]):  # the last one covers those before
+                found = (mounted, right.split(" ")[0])
+    return found[1]
 
 
 def _rename_sparing(source: Path, target: Path) -> bool | None:

@@ -40,6 +40,14 @@ def locations(events: ServingEvents, storage: Storage, project: Path) -> dict[st
                     fix="give each a folder or prefix of its own",
                 )
             )
+    if found["input"].is_local and _lies_in(project / Path(events.state).expanduser(), Path(found["input"].path)):
+        problems.append(
+            Problem(
+                "the folder that remembers what is done lies in the input, and would be processed itself",
+                "serving.events.state",
+                fix="choose another folder",
+            )
+        )
     if _whole(found["output"]) == _whole(found["dead_letter"]):
         problems.append(
             Problem(
@@ -74,6 +82,10 @@ def open_store(location: Location, owner: str, settle: float = 0.0) -> Store:
     from ai4sdk.serving.events.stores.dav import DavStore
 
     return DavStore(location, owner)
+
+
+def _lies_in(folder: Path, other: Path) -> bool:
+    return folder.resolve().is_relative_to(other.resolve())
 
 
 def _whole(location: Location) -> tuple[str, str, str]:

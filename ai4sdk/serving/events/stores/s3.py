@@ -61,17 +61,31 @@ class S3Store:
     def pages(self, prefixes: Sequence[str]) -> Iterator[list[Item]]:
         """Yield the store's own pages."""
         for prefix in bare_prefixes(prefixes):
-            more: dict[str, Any] = {}
-            while True:
-                with troubled(self.address, "list"):
-                    answer = self._files.call_s3(
-                        "list_objects_v2", Bucket=self.bucket, Prefix=self.prefix + prefix, MaxKeys=PAGE, **more
-                    )
-                    found = [self._item(entry["Key"], entry, "Size") for entry in answer.get("Contents", ())]
-                    more = {"ContinuationToken": answer["NextContinuationToken"]} if answer.get("IsTruncated") else {}
-                yield [item for item in found if item.key]
-                if not more:
-                    break
+            for page in self._listed(prefix):
+                yield [item for item in page if item.key]
+
+    def names(self, folder: str) -> list[str]:
+        """List what begins with the folder's name and has no further slash."""
+        pages = self._listed(f"{folder}/", Delimiter="/")
+        return [item.key.rpartition("/")[2] for page in pages for item in page]
+
+    def _listed(self, prefix: str, **more: Any) -> Iterator[list[Item]]:
+        following: dict[str, Any] = {}
+        while True:
+            with troubled(self.address, "list"):
+                answer = self._files.call_s3(
+                    "list_objects_v2",
+                    Bucket=self.bucket,
+                    Prefix=self.prefix + prefix,
+                    MaxKeys=PAGE,
+                    **more,
+                    **following,
+                )
+                page = [self._item(entry["Key"], entry, "Size") for entry in answer.get("Contents", ())]
+                following = {"ContinuationToken": answer["NextContinuationToken"]} if answer.get("IsTruncated") else {}
+            yield page
+            if not following:
+                break
 
     def stat(self, key: str) -> Item | None:
         """Ask for an object's headers."""

@@ -4,18 +4,19 @@ import contextlib
 import os
 import pathlib
 import signal
+import struct
 import sys
 import tempfile
 import time
 
-import numpy as np
 from webargs import fields, validate
 
 MODES = ["ok", "raise", "attribute", "not implemented", "exit", "abort", "vanish", "hang", "print", "unserialisable"]
-MODES += ["huge", "nan", "refuse", "fork", "answer on our socket", "numpy"]
+MODES += ["huge", "nan", "refuse", "fork", "answer on our socket", "numpy", "stdout", "interrupt", "pretend"]
 WARMED = []
 
 print("pond is being imported")
+time.sleep(float(os.environ.get("POND_IMPORT", 0)))
 
 
 def warm():
@@ -79,6 +80,8 @@ def predict(**args):
         os.write(1, b"\x00\x00\x00\x02not a frame {}")
         os.system("echo a line of a child")
     if mode == "unserialisable":
+        import numpy as np
+
         return {"ok": 1, "fish": [{"weight": np.float32(2.5)}]}
     if mode == "huge":
         return "x" * (8 << 20)
@@ -89,16 +92,30 @@ def predict(**args):
 
         raise web.HTTPBadRequest(reason="no fish on Mondays")
     if mode == "fork":  # a child that holds all our descriptors and outlives us
-        if os.fork() == 0:
-            time.sleep(30)
+        child = os.fork()
+        if child == 0:
+            time.sleep(600)
             os._exit(0)
+        print(f"left behind: {child}.", flush=True)
         os._exit(9)
     if mode == "answer on our socket":
         for number in range(3, 64):
             with contextlib.suppress(OSError):
                 os.write(number, b"\xff" * 64)
         time.sleep(30)
+    if mode == "stdout":  # as loggers do that know print() alone
+        sys.stdout = type("Tee", (), {"write": lambda self, text: os.write(2, text.encode())})()
+        print("told all the same")
+    if mode == "interrupt":
+        raise KeyboardInterrupt
+    if mode == "pretend":
+        head = b'{"ok": true, "content_type": "application/json"}'
+        for number in range(3, 64):
+            with contextlib.suppress(OSError):
+                os.write(number, struct.pack(">IQ", len(head), 4) + head + b"evil")
     if mode == "numpy":
+        import numpy as np
+
         return {"sum": int(np.asarray(args["lst"]).sum()), "version": np.__version__}
     if args["accept"] == "image/png":
         return b"\x89PNG of " + str(args["n"]).encode()
@@ -130,6 +147,8 @@ def get_train_args():
 
 def train(**args):
     print("training for", args["epochs"], "epochs", flush=True)
+    if args["answer"] == "silent":
+        sys.stdout.close()
     if args["answer"] == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if os.fork() == 0:

@@ -4,6 +4,6 @@ setup(
     name="pond",
     version="1.2",
     py_modules=["pond", "lake", "mire", "swamp"],
-    install_requires=["numpy<2", "webargs<6", "marshmallow<4"],
+    install_requires=["webargs<6", "marshmallow<4"],
     entry_points={"deepaas.v2.model": ["pond = pond", "lake = lake:Lake", "mire = mire", "swamp = swamp"]},
 )
