@@ -92,6 +92,8 @@ def _decoded(file: BinaryIO, how: Audio, shown: str) -> Sound:
             mono = _beginning(sound, _needed(rate, how, int(sound.channels), shown))
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).rstrip(".")
+        if "does not exist" in reason:  # said of MP3 files that are damaged; this one was opened here
+            reason = "it is damaged"
         raise DataError(f"{shown} cannot be read: {reason}", hint="fetch it again, or delete it") from error
     return _fitted(_resampled(_sane(mono, shown), rate, how), how)
 
