@@ -14,7 +14,7 @@ from ai4sdk.worker.prediction import Prediction
 class Doubling:
     """A model that has nothing to fill gaps with."""
 
-    preprocessing = type("Rules", (), {"kind": "array", "fill": None})()
+    preprocessing = type("Rules", (), {"kind": "array", "fill": None, "media": None})()
 
     def __call__(self, samples):
         return Prediction("regression", 2 * np.asarray(samples, np.float64))
