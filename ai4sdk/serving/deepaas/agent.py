@@ -680,7 +680,7 @@ def wait_for_turn(folder: str, most: int) -> Any:
 
 def train(folder: str, name: str, most: int) -> None:
     """Train, and write down what came of it."""
-    turn = wait_for_turn(os.path.dirname(folder), most)  # noqa: F841 - it is held as long as there is this name
+    turn = wait_for_turn(os.path.dirname(folder), most)
     with open(os.path.join(folder, "training.json"), encoding="utf-8") as file:
         request = json.load(file)
     with open(os.path.join(folder, "body.json"), "rb") as file:
@@ -705,6 +705,7 @@ def train(folder: str, name: str, most: int) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(path + ".part", path)
+    fcntl.flock(turn, fcntl.LOCK_UN)  # threads and children that it leaves behind are not to hold up the next one
 
 
 def main() -> None:

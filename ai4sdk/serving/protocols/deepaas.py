@@ -86,7 +86,7 @@ def _values(call: Call, arguments: list[Argument]) -> dict[str, Any]:
 
 def _is_plural(given: Any) -> bool:
     """Tell whether several values were given; a list in JSON is one: samples."""
-    return isinstance(given, list) and all(isinstance(value, Upload | str) for value in given)
+    return isinstance(given, list) and bool(given) and all(isinstance(value, Upload | str) for value in given)
 
 
 def _joined(parts: list[Any]) -> Any:

@@ -109,6 +109,11 @@ def test_arrays_come_as_data(request_):
     assert samples(request_, ARRAY) == [[1, 2], [3, 4]]
 
 
+@pytest.mark.parametrize("contract", [TABLE, ARRAY])
+def test_no_samples_are_no_mistake_of_files(contract):
+    assert samples(asked({"data": []}), contract) == []
+
+
 def test_pictures_come_as_files_one_or_several():
     assert deepaas.decode(form(file("a.png", PNG, "image/png")), PICTURES).samples == [PNG]
     assert deepaas.decode(form(file("a", PNG), file("b.jpg", b"\xff\xd8")), PICTURES).samples == [PNG, b"\xff\xd8"]

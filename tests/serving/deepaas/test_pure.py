@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import string
 import sys
 import tempfile
@@ -134,6 +135,26 @@ def test_what_a_module_puts_in_the_place_of_stdout_does_no_harm(stdout, monkeypa
         stdout.close()
     monkeypatch.setattr(sys, "stdout", stdout)
     agent.flush()
+
+
+def test_what_a_training_leaves_behind_does_not_hold_up_the_next_one(tmp_path, monkeypatch):
+    left_behind = []
+
+    def train():  # a child would have its descriptors
+        turns = [int(each.name) for each in Path("/proc/self/fd").iterdir() if each.resolve().name == ".turn-0"]
+        left_behind.extend(os.dup(each) for each in turns)
+        return "done"
+
+    monkeypatch.setattr(agent, "entry_points", lambda: {"pond": lambda: SimpleNamespace(train=train)})
+    folder = tmp_path / ("0" * 32)
+    folder.mkdir()
+    (folder / "training.json").write_text('{"values": {}, "in_json": {}}')
+    (folder / "body.json").touch()
+    agent.train(str(folder), "pond", 1)
+    assert json.loads((folder / "outcome.json").read_text())["output"] == "done"
+    (descriptor,) = left_behind
+    with agent.wait_for_turn(str(tmp_path), 1):
+        os.close(descriptor)
 
 
 # -- bodies ------------------------------------------------------------------------------------------------------------
