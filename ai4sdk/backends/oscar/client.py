@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import logging
 import mimetypes
 import re
 import ssl
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ai4sdk.backends.oscar.standin.server import read_access
 from ai4sdk.data.secrets import resolve_secret
@@ -23,6 +24,8 @@ from ai4sdk.errors import Ai4Error, EnvironmentFault, NotFound, RunFailed, Usage
 from ai4sdk.spec.oscar import OscarBackend
 
 __all__ = ["STAND_IN", "Cluster", "basic", "connect"]
+
+log = logging.getLogger(__name__)
 
 STAND_IN = "oscar-local"
 """Folder of the stand-in in a project."""
@@ -292,6 +295,9 @@ def connect(options: OscarBackend, project: Path) -> Cluster:
             f"nothing says who asks {options.cluster}",
             hint="backend.token='${secret:OSCAR_TOKEN}', or backend.username and backend.password",
         )
+    address = urlsplit(options.cluster)
+    if address.scheme == "http" and address.hostname not in ("localhost", "127.0.0.1", "::1"):
+        log.warning("%s is no https: everybody on the way can read who you are", options.cluster)
     return Cluster(options.cluster, authorization, options.ssl_verify)
 
 
@@ -332,7 +338,8 @@ def _meaning(endpoint: str, refusal: _Refused, doing: str) -> Ai4Error:
             f"{what}{because}", hint="ask for less by backend.cpu and backend.memory, or remove a service"
         )
     if status == 403:
-        return EnvironmentFault(f"{what}: you may not{because}", hint="ask its owner, or an administrator")
+        hint = "ask its owner, or give yours another name: backend.service=NAME"
+        return EnvironmentFault(f"{what}: you may not{because}", hint=hint)
     if status in (404, 405) and (_is_page(said) or doing in _ALWAYS_THERE):
         return _no_oscar(endpoint)
     if status == 404:
