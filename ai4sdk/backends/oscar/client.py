@@ -23,7 +23,7 @@ from ai4sdk.data.secrets import resolve_secret
 from ai4sdk.errors import Ai4Error, EnvironmentFault, NotFound, RunFailed, UsageError
 from ai4sdk.spec.oscar import OscarBackend
 
-__all__ = ["STAND_IN", "Cluster", "basic", "connect"]
+__all__ = ["STAND_IN", "Cluster", "basic", "connect", "has_server"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ _MOST_SAID = 2000
 """Characters of what a cluster says that are shown."""
 _PIECE = 2**16
 """Bytes of an answer that are read at a time."""
-_EXPOSED = "exposed"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -136,6 +135,14 @@ class Cluster:
         path = f"/system/logs/{_part(name)}/{_part(job)}"
         return self._ask("GET", path, f"read the log of {job}").decode(errors="replace")
 
+    def server_log(self, name: str) -> str:
+        """Return what the server of an exposed service has printed."""
+        found = self._object(f"/system/services/{_part(name)}/deployment/logs", f"read the log of {name}'s server")
+        entries = found.get("entries") or []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise _no_oscar(self.endpoint)
+        return "".join(f"{entry.get('message', '')}\n" for entry in entries)
+
     def remove_jobs(self, name: str, *, everything: bool = False) -> None:
         """Remove the jobs of a service that have succeeded, or all of them."""
         path = f"/system/logs/{_part(name)}" + ("?all=true" if everything else "")
@@ -165,7 +172,7 @@ class Cluster:
         RunFailed
             If it refuses what it is given.
         """
-        path = f"/system/services/{_part(name)}/{_EXPOSED}/predict"
+        path = f"/system/services/{_part(name)}/exposed/predict"
         kind = mimetypes.guess_type(file)[0] or "application/octet-stream"
         try:
             return self._exchange("POST", path, content, authorization, timeout, kind=kind)
@@ -391,6 +398,11 @@ def _is_page(said: str) -> bool:
 def _shown(said: str) -> str:
     """Return text without what a terminal would obey."""
     return "".join(letter for letter in said if letter.isprintable() or letter in "\n\t")
+
+
+def has_server(service: Mapping[str, Any]) -> bool:
+    """Tell whether a service is exposed."""
+    return bool((service.get("expose") or {}).get("api_port"))
 
 
 def basic(user: str, password: str) -> str:
