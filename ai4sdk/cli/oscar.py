@@ -13,7 +13,7 @@ actions:
   ls                              list services
   invoke NAME --input FILE        call a service, and wait for its answer
   jobs NAME                       list the jobs of a service, and how they stand
-  logs NAME [JOB]                 show what a job printed, by default the newest one
+  logs NAME [JOB]                 show what a job printed, by default the newest one, or what its server did
   rm NAME                         remove a service
   manifests RUN [KEY=VALUE ...]   the same as a Knative Service, or an InferenceService of KServe
   image RUN [KEY=VALUE ...]       write a Containerfile for its image

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ai4sdk.backends.oscar.calls import call, start, upload
+from ai4sdk.backends.oscar.client import has_server
 from ai4sdk.cli.answers import content_of, give
 from ai4sdk.cli.oscar_options import cluster_of, parser_for, read
 from ai4sdk.errors import NotFound, UsageError
@@ -69,11 +70,15 @@ def jobs(command: str, argv: Sequence[str]) -> int:
 
 def logs(command: str, argv: Sequence[str]) -> int:
     """Show a log."""
-    parser = parser_for(command, "Show what a job printed, by default the newest.", words="NAME [JOB] [KEY=VALUE]")
+    what = "Show what a job printed, by default the newest; or what the server of an exposed service did."
+    parser = parser_for(command, what, words="NAME [JOB] [KEY=VALUE]")
     request = read(command, parser, argv, names=["NAME", "JOB"], more=1)
     name, *job = request.names
     cluster = cluster_of(request)
-    cluster.known(name)
+    service = cluster.known(name)
+    if not job and has_server(service):
+        print(cluster.server_log(name), end="")
+        return 0
     if not job:
         job = _in_order(cluster.jobs(name))[-1:]
         if not job:

@@ -142,6 +142,7 @@ def test_what_is_exposed_answers_without_loading_the_model_again(oscar: Callable
     Path("row.json").write_text("[1]")
     until(lambda: oscar("invoke", "pond", "--input", "row.json")[0] == 0)
     assert json.loads(oscar("invoke", "pond", "--input", "row.json")[1]) == ["application/json", "[1]"]
+    until(lambda: "POST" in oscar("logs", "pond")[1])
     status, _, err = oscar("apply", "package")
     assert (status, "--recreate" in err) == (2, True)
     assert "a GPU is for what is exposed" in oscar("apply", "package", "--recreate", "backend.enable_gpu=true")[2]

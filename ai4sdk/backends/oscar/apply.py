@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ai4sdk.backends.oscar.client import Cluster
+from ai4sdk.backends.oscar.client import Cluster, has_server
 from ai4sdk.backends.oscar.definition import DIGEST, MANAGED, Definition
 from ai4sdk.data.secrets import resolve_secrets
 from ai4sdk.errors import Ai4Error, EnvironmentFault, UsageError
@@ -163,7 +163,7 @@ def _not_in_place(wanted: Definition, there: Mapping[str, Any], changed: tuple[s
     """Return what OSCAR does not change in a service that is there, though it may say that it has."""
     if "volume" in changed or (there.get("volume") and "volume" not in wanted.service):
         return "the volume"
-    if bool((there.get("expose") or {}).get("api_port")) != ("expose" in wanted.service):
+    if has_server(there) != has_server(wanted.service):
         return "whether there is a server"
     inputs = [{_place(one) for one in service.get("input") or []} for service in (wanted.service, there)]
     if inputs[0] != inputs[1]:  # new ones would start nothing, and old ones would go on

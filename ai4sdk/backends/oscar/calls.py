@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ai4sdk.backends.oscar.client import Cluster, basic
+from ai4sdk.backends.oscar.client import Cluster, basic, has_server
 from ai4sdk.errors import EnvironmentFault, UsageError
 
 __all__ = ["call", "content_of", "event_of", "start", "upload"]
@@ -67,9 +67,8 @@ def call(cluster: Cluster, name: str, content: bytes, timeout: float, *, file: s
     """
     if not _is_guest(cluster):
         service = cluster.known(name)
-        expose = service.get("expose") or {}
-        if expose.get("api_port"):
-            who = basic(name, _own_token(service)) if expose.get("set_auth") else ""
+        if has_server(service):
+            who = basic(name, _own_token(service)) if service["expose"].get("set_auth") else ""
             return _as_predicted(cluster.ask_server(name, file, content, who, timeout))
     return content_of(cluster.run(name, event_of(content), _token(cluster, name), timeout))
 

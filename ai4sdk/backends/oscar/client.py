@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import logging
 import mimetypes
 import re
 import ssl
@@ -15,14 +16,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ai4sdk.backends.oscar.standin.server import read_access
 from ai4sdk.data.secrets import resolve_secret
 from ai4sdk.errors import Ai4Error, EnvironmentFault, NotFound, RunFailed, UsageError
 from ai4sdk.spec.oscar import OscarBackend
 
-__all__ = ["STAND_IN", "Cluster", "basic", "connect"]
+__all__ = ["STAND_IN", "Cluster", "basic", "connect", "has_server"]
+
+log = logging.getLogger(__name__)
 
 STAND_IN = "oscar-local"
 """Folder of the stand-in in a project."""
@@ -34,7 +37,6 @@ _MOST_SAID = 2000
 """Characters of what a cluster says that are shown."""
 _PIECE = 2**16
 """Bytes of an answer that are read at a time."""
-_EXPOSED = "exposed"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -133,6 +135,14 @@ class Cluster:
         path = f"/system/logs/{_part(name)}/{_part(job)}"
         return self._ask("GET", path, f"read the log of {job}").decode(errors="replace")
 
+    def server_log(self, name: str) -> str:
+        """Return what the server of an exposed service has printed."""
+        found = self._object(f"/system/services/{_part(name)}/deployment/logs", f"read the log of {name}'s server")
+        entries = found.get("entries") or []
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise _no_oscar(self.endpoint)
+        return "".join(f"{entry.get('message', '')}\n" for entry in entries)
+
     def remove_jobs(self, name: str, *, everything: bool = False) -> None:
         """Remove the jobs of a service that have succeeded, or all of them."""
         path = f"/system/logs/{_part(name)}" + ("?all=true" if everything else "")
@@ -162,7 +172,7 @@ class Cluster:
         RunFailed
             If it refuses what it is given.
         """
-        path = f"/system/services/{_part(name)}/{_EXPOSED}/predict"
+        path = f"/system/services/{_part(name)}/exposed/predict"
         kind = mimetypes.guess_type(file)[0] or "application/octet-stream"
         try:
             return self._exchange("POST", path, content, authorization, timeout, kind=kind)
@@ -292,6 +302,9 @@ def connect(options: OscarBackend, project: Path) -> Cluster:
             f"nothing says who asks {options.cluster}",
             hint="backend.token='${secret:OSCAR_TOKEN}', or backend.username and backend.password",
         )
+    address = urlsplit(options.cluster)
+    if address.scheme == "http" and address.hostname not in ("localhost", "127.0.0.1", "::1"):
+        log.warning("%s is no https: everybody on the way can read who you are", options.cluster)
     return Cluster(options.cluster, authorization, options.ssl_verify)
 
 
@@ -332,7 +345,8 @@ def _meaning(endpoint: str, refusal: _Refused, doing: str) -> Ai4Error:
             f"{what}{because}", hint="ask for less by backend.cpu and backend.memory, or remove a service"
         )
     if status == 403:
-        return EnvironmentFault(f"{what}: you may not{because}", hint="ask its owner, or an administrator")
+        hint = "ask its owner, or give yours another name: backend.service=NAME"
+        return EnvironmentFault(f"{what}: you may not{because}", hint=hint)
     if status in (404, 405) and (_is_page(said) or doing in _ALWAYS_THERE):
         return _no_oscar(endpoint)
     if status == 404:
@@ -384,6 +398,11 @@ def _is_page(said: str) -> bool:
 def _shown(said: str) -> str:
     """Return text without what a terminal would obey."""
     return "".join(letter for letter in said if letter.isprintable() or letter in "\n\t")
+
+
+def has_server(service: Mapping[str, Any]) -> bool:
+    """Tell whether a service is exposed."""
+    return bool((service.get("expose") or {}).get("api_port"))
 
 
 def basic(user: str, password: str) -> str:

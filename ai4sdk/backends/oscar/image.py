@@ -37,7 +37,7 @@ RUN python -m venv --without-pip /opt/venv && \\
 RUN find /opt/venv/lib -depth -type d \\( -name tests -o -name test -o -path '*/torch/include' \\) \\
         -exec rm -rf {} + && \\
     find /opt/venv/lib -path '*/torch/bin/*' ! -name torch_shm_manager -delete && \\
-    { python -m compileall -qq -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true; }
+    { python -m compileall -qq -f -j 0 --invalidation-mode unchecked-hash /opt/venv/lib || true; }
 
 # What changes most comes last: a new model is one layer.
 FROM $base

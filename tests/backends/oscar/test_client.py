@@ -346,7 +346,9 @@ def test_files_are_put_where_the_service_is_started_for_them(fake: Fake, tmp_pat
         upload(fake.cluster, "lake", tmp_path / "other.csv")
 
 
-def test_credentials_are_looked_up_where_they_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_credentials_are_looked_up_where_they_are_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     address = {"kind": "oscar", "cluster": "https://a.example.org/", "image": "x"}
     monkeypatch.setenv("TOKEN", "sesame")
     token = OscarBackend.model_validate({**address, "token": "${secret:TOKEN}"})
@@ -355,6 +357,10 @@ def test_credentials_are_looked_up_where_they_are_used(monkeypatch: pytest.Monke
     assert connect(basic, tmp_path).authorization == "Basic " + base64.b64encode(b"oscar:sesame").decode()
     with pytest.raises(UsageError, match="who asks"):
         connect(OscarBackend.model_validate(address), tmp_path)
+    for cluster, told in (("http://a.example.org", 1), ("http://localhost:8080", 0), ("https://a.example.org", 0)):
+        caplog.clear()
+        connect(OscarBackend.model_validate({**address, "cluster": cluster, "token": "${secret:TOKEN}"}), tmp_path)
+        assert len(caplog.records) == told
     for broken in ("two words", "line\nbreak", "schlüssel"):
         monkeypatch.setenv("TOKEN", broken)
         with pytest.raises(EnvironmentFault, match="is no token") as caught:
