@@ -140,7 +140,7 @@ def test_a_mistake_is_told_in_a_sentence(trained, argv, code, told):
         ("other.csv", None, 3, "no column 'a'"),
         ("empty.csv", None, 3, "no sample to check"),
         ("nothing.csv", None, 3, "has no header"),
-        ("folder", None, 3, "no picture in folder"),
+        ("folder", None, 3, "no picture or recording in folder"),
         ("array.npy", None, 3, "does not have 4 cells"),
         ("data.csv", "no/such/folder/x.html", 7, "cannot be written"),
         ("data.csv", "folder", 7, "cannot be written"),
