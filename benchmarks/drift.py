@@ -1,8 +1,8 @@
-"""How often drift is seen that is none, and how soon drift is seen that is some, on the digits and the patients.
+"""How often drift is seen that is none, and how soon drift is seen that is some: digits, patients, made-up samples.
 
 A module learns from two fifths of the samples. The others are taken as the whole world: references and new samples
 are drawn from them at random, with replacement, so that both are of exactly one distribution; drift is then made on
-purpose.
+purpose. Of tables and pictures that are made up, each kind of feature and each kind of drift is known exactly.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ai4sdk.drift.streams import open_streams
 from ai4sdk.drift.verdict import judge
 from ai4sdk.drift.watch import DriftWatch
 from ai4sdk.drift.windows import Windows
+from ai4sdk.spec import Images
 from ai4sdk.spec.drift import DriftWatching
 from ai4sdk.worker.prediction import Prediction, predict_classes
 
@@ -276,6 +277,100 @@ def streams(world: World, seeds: int, settings: DriftWatching) -> dict[str, dict
     return told
 
 
+PICTURES = Form("images", images=Images(size=[16, 16], mode="RGB"))
+
+
+def made_rows(
+    g: np.random.Generator, n: int, *, mean: float = 0.0, spread: float = 1.0, share: float = 0.2,
+    missing: float = 0.05, new: float = 0.0,
+) -> Both:  # fmt: skip
+    """Make up samples with a feature of every kind, one of which may drift."""
+    age = g.normal(50, 10, n)
+    age[g.uniform(size=n) < missing] = np.nan
+    colours = g.choice(["a", "b", "c"], n, p=[share, 0.5, 0.5 - share])
+    inputs: Features = {
+        "normal": g.normal(mean, spread, n),
+        "with gaps": age,
+        "counts": g.poisson(2, n).astype(np.float64),
+        "skewed": g.lognormal(0, 1, n),
+        "rare": (g.uniform(size=n) < 0.1).astype(np.float64),
+        "constant": np.full(n, 7.0),
+        "texts": [
+            "new" if is_new else str(each) for is_new, each in zip(g.uniform(size=n) < new, colours, strict=True)
+        ],
+        "many rare texts": [str(each) for each in g.zipf(2, n)],
+    }
+    return inputs, {"class": [str(each) for each in g.choice(["x", "y"], n)], "confidence": g.beta(5, 1, n)}
+
+
+def made_pictures(g: np.random.Generator, n: int, *, brighter: float = 0.0) -> Both:
+    """Make up pictures of random colours and noise."""
+    pixels = g.uniform(0.2, 0.8, (n, 3, 1, 1)) + g.normal(0, 0.1, (n, 3, 16, 16)) + brighter
+    inputs = features_of_inputs(np.clip(pixels, 0, 1).astype(np.float32), PICTURES)
+    return inputs, {"class": [str(each) for each in g.choice(["x", "y"], n)], "confidence": g.beta(5, 1, n)}
+
+
+MADE: list[tuple[str, Callable[..., Both], dict[str, float]]] = [
+    ("mean moved by half a deviation", made_rows, {"mean": 0.5}),
+    ("mean moved by a quarter", made_rows, {"mean": 0.25}),
+    ("deviation twice as large", made_rows, {"spread": 2.0}),
+    ("deviation half as large again", made_rows, {"spread": 1.5}),
+    ("a text's share from 20 to 35 %", made_rows, {"share": 0.35}),
+    ("missing from 5 to 15 %", made_rows, {"missing": 0.15}),
+    ("a new text in 5 %", made_rows, {"new": 0.05}),
+    ("pictures brighter by 0.1 of 1", made_pictures, {"brighter": 0.1}),
+    ("pictures brighter by 0.05", made_pictures, {"brighter": 0.05}),
+]
+
+
+def made_up(seeds: int, settings: DriftWatching) -> dict[str, object]:
+    """Judge and watch samples that are made up."""
+    print("\nmade up: 8 features and 2 answers, or pictures")
+    told: dict[str, object] = {}
+    for name, make, reference, size, alpha in (
+        ("rows", made_rows, 2000, 200, 0.05),
+        ("rows", made_rows, 2000, 250, 0.01),
+        ("rows", made_rows, 300, 20, 0.05),
+        ("rows", made_rows, 50, 3, 0.05),
+        ("pictures", made_pictures, 500, 100, 0.05),
+        ("pictures", made_pictures, 1000, 250, 0.01),
+    ):
+        rounds = seeds * 5 if make is made_rows else seeds
+        hits = 0
+        for seed in range(rounds):
+            generator = np.random.default_rng((seed, 7))
+            known = make_reference(None, *make(generator, reference), ())
+            hits += judge(known, *make(generator, size), alpha=alpha).drifted
+        print(
+            f"  no drift, {size} {name} to {reference:,}, alpha {alpha:g}: drift in {share(hits, rounds)}", flush=True
+        )
+        told[f"{size} {name} to {reference}, alpha {alpha:g}"] = hits / rounds
+    for name, make, drift in MADE:
+        rounds = max(10, seeds // 10)
+        delays: dict[str, list[int]] = {"warning": [], "drift": []}
+        for seed in range(rounds):
+            generator = np.random.default_rng((seed, 8))
+            known = make_reference(None, *make(generator, 2000 if make is made_rows else 1000), ())
+            detector, hits_now, seen = Windows(known, settings.window, settings.alpha), Hits(), dict[str, int]()
+            list(detector.add(*make(generator, int(generator.integers(1, settings.window)))))
+            for number in range(1, 20 * settings.window // 25):
+                for verdict in detector.add(*make(generator, 25, **drift)):
+                    seen.setdefault(hits_now.see(verdict.drifted), number * 25)
+                if "drift" in seen:
+                    break
+            for state, found in delays.items():
+                found += [seen[state]] if state in seen else []
+        line = {state: statistics.median(found) if found else float("nan") for state, found in delays.items()}
+        missed = rounds - len(delays["drift"])
+        print(
+            f"  {name:32} warning after {line['warning']:5.0f} samples, drift after {line['drift']:5.0f} (medians), "
+            f"not in {20 * settings.window:,}: {missed} of {rounds}",
+            flush=True,
+        )
+        told[name] = {**line, "missed": missed / rounds}
+    return told
+
+
 def cost(world: World) -> dict[str, float]:
     """Time what the serving thread pays, and what the watching one does."""
     generator = np.random.default_rng(0)
@@ -299,11 +394,13 @@ def cost(world: World) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=200)
-    seeds = parser.parse_args().seeds
+    parser.add_argument("--made-up", action="store_true", help="only samples that are made up")
+    given = parser.parse_args()
+    seeds = given.seeds
     torch.set_num_threads(1)
     settings = DriftWatching()
-    result = {}
-    for world in (digits(), heart()):
+    result: dict[str, object] = {"made up": made_up(seeds, settings)}
+    for world in () if given.made_up else (digits(), heart()):
         result[world.name] = {
             "batches": batches(world, seeds),
             "windows": windows(world, seeds, settings),

@@ -136,6 +136,8 @@ class _Measured:
         try:
             features = {} if form is None else features_of_inputs(_at(batch.samples, places), form)
         except DataError as error:
+            if batch.names is not None and any(name in error.message for name in batch.names):
+                raise  # it is named
             raise DataError(f"{batch.source}: {error.message}", hint=error.hint) from error
         self.inputs.add(lots[places], features)
         self.kept += len(places)

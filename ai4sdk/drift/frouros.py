@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ai4sdk.drift.sketch import Sketch
 from ai4sdk.drift.streams import ranks
-from ai4sdk.errors import ConfigError, EnvironmentFault, Problem, RunFailed
+from ai4sdk.errors import EnvironmentFault, RunFailed, UsageError
 from ai4sdk.processes import die_with_parent
 from ai4sdk.spec.drift import Frouros
 
@@ -66,7 +66,7 @@ class FrourosProcess:
 
     Raises
     ------
-    ConfigError
+    UsageError
         If a detector's name is unknown.
     EnvironmentFault
         If there is no such interpreter.
@@ -76,9 +76,10 @@ class FrourosProcess:
         for name in settings.detectors:
             if name not in DETECTORS:
                 near = difflib.get_close_matches(name, DETECTORS, n=1)
-                fix = near[0] if near else f"there are {', '.join(DETECTORS)}"
-                problem = Problem(f"Frouros has no detector {name!r} that is known", "frouros.detectors", fix=fix)
-                raise ConfigError([problem])
+                known = near[0] if near else f"one of {', '.join(DETECTORS)}"
+                raise UsageError(
+                    f"Frouros has no detector {name!r} that is known", hint=f"name {known} in drift.frouros.detectors"
+                )
         self.python = shutil.which(settings.python)
         if self.python is None:
             raise EnvironmentFault(

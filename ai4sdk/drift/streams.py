@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ai4sdk.drift.sketch import Sketch
 from ai4sdk.drift.states import Latch
-from ai4sdk.errors import ConfigError, EnvironmentFault, Problem
+from ai4sdk.errors import EnvironmentFault, UsageError
 
 __all__ = ["DETECTORS", "Stream", "open_streams"]
 
@@ -99,12 +99,11 @@ def open_streams(
     ------
     EnvironmentFault
         If river is not installed.
-    ConfigError
+    UsageError
         If a name is unknown.
     """
     if unknown := [name for name in names if name not in DETECTORS]:
-        known = ", ".join(DETECTORS)
-        raise ConfigError([Problem(f"there is no detector {unknown[0]!r}", key="detectors", fix=f"there are {known}")])
+        raise UsageError(f"there is no detector {unknown[0]!r}", hint=f"there are {', '.join(DETECTORS)}")
     numbers = {name: sketch for name, sketch in features.items() if sketch.is_number and sketch.samples}
     if not names or not numbers:
         return {}

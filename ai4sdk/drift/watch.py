@@ -66,7 +66,7 @@ class DriftWatch(Feeding):
     ------
     EnvironmentFault
         If a detector's package is not installed.
-    ConfigError
+    UsageError
         If a detector is unknown.
     """
 

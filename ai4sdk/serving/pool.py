@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault, NotFound, RunFailed
+from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault, NotFound, RunFailed, UsageError
 from ai4sdk.serving.link import Link, Spawned, spawn
 from ai4sdk.serving.messages import Request, Response
 from ai4sdk.serving.refusals import refusal
@@ -257,7 +257,7 @@ class Pool:
                 hint="its log is above",
             ) from None
         if "error" in facts:
-            kind = {3: DataError, 6: NotFound, 7: EnvironmentFault}.get(facts["exit_code"], RunFailed)
+            kind = {2: UsageError, 3: DataError, 6: NotFound, 7: EnvironmentFault}.get(facts["exit_code"], RunFailed)
             raise kind(facts["error"], hint=facts["hint"])
         self.facts = facts
         member.ready = True

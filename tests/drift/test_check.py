@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import ai4sdk
+from ai4sdk.drift.check import main
 from ai4sdk.drift.reference import REFERENCE, read_reference
 from ai4sdk.worker.model import load_model
 
@@ -121,22 +122,42 @@ def test_cells_that_the_model_would_refuse_are_drift_and_no_error(trained, tmp_p
     [
         (["nosuch", "--data", "data.csv"], 6, "nosuch"),
         (["latest", "--data", "nosuch.csv"], 6, "nosuch.csv"),
-        (["latest", "--data", "s3://bucket/new.csv"], 6, "copy it first"),
-        (["latest", "--data", "other.csv"], 3, "no column 'a'"),
-        (["latest", "--data", "empty.csv"], 3, "no sample to check"),
         (["latest", "--data", "data.csv", "--alpha", "2"], 2, "alpha"),
         (["latest", "--data", "data.csv", "--alfa", "2"], 2, "--alpha"),
-        (["latest", "--data", "data.csv", "--report", "no/such/folder/x.html"], 7, "cannot be written"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(trained, argv, code, told):
-    folder = trained[1]
-    (folder / "other.csv").write_text("b,c,colour\n1,2,red\n")
-    (folder / "empty.csv").write_text("a,b,c,colour\n")
     done = check(*argv)
     assert done.returncode == code, done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("data", "report", "code", "told"),
+    [
+        ("s3://bucket/new.csv", None, 6, "copy it first"),
+        ("other.csv", None, 3, "no column 'a'"),
+        ("empty.csv", None, 3, "no sample to check"),
+        ("nothing.csv", None, 3, "has no header"),
+        ("folder", None, 3, "no picture or recording in folder"),
+        ("array.npy", None, 3, "does not have 4 cells"),
+        ("data.csv", "no/such/folder/x.html", 7, "cannot be written"),
+        ("data.csv", "folder", 7, "cannot be written"),
+    ],
+)
+def test_data_that_do_not_fit_and_pages_that_cannot_be_written_are_told(trained, capsys, data, report, code, told):
+    folder = trained[1]
+    (folder / "other.csv").write_text("b,c,colour\n1,2,red\n")
+    (folder / "empty.csv").write_text("a,b,c,colour\n")
+    (folder / "nothing.csv").touch()
+    (folder / "folder").mkdir(exist_ok=True)
+    np.save(folder / "array.npy", np.zeros((5, 3)))
+    argv = [str(trained[0].paths.root), "--data", data, *(["--report", report] if report else [])]
+    assert main(argv) == code  # in this process: a new one would import torch first
+    printed = capsys.readouterr()
+    assert told in printed.err
+    assert "drift" not in printed.out
 
 
 def test_an_action_that_is_none_is_told():

@@ -14,7 +14,7 @@ from ai4sdk.drift import frouros as room
 from ai4sdk.drift.frouros import DETECTORS, FrourosProcess, reference_ranks
 from ai4sdk.drift.sketch import sketch
 from ai4sdk.drift.watch import DriftWatch
-from ai4sdk.errors import ConfigError, EnvironmentFault, RunFailed
+from ai4sdk.errors import EnvironmentFault, RunFailed, UsageError
 from ai4sdk.spec.drift import DriftWatching, Frouros
 from ai4sdk.worker.prediction import Prediction
 
@@ -59,7 +59,7 @@ VALUES = np.random.default_rng(1).uniform(0.5, 1, 100)
 
 
 def test_an_unknown_detector_gets_its_nearest_name():
-    with pytest.raises(ConfigError, match="KSTest"):
+    with pytest.raises(UsageError, match="name KSTest"):
         FrourosProcess(Frouros(python=sys.executable, detectors={"KStest": {}}), CONFIDENCE, 100)
 
 

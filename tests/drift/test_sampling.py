@@ -1,12 +1,16 @@
 """However many samples there are, so many features are kept; and the sample that is wrong is the one that is named."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from ai4sdk.drift import check as room
 from ai4sdk.drift.check import _answers, _Measured
 from ai4sdk.drift.features import Form, joined
 from ai4sdk.errors import DataError
+from ai4sdk.spec import Images
 from ai4sdk.worker.inputs import Batch
 from ai4sdk.worker.prediction import Prediction
 
@@ -56,3 +60,14 @@ def test_the_sample_that_a_model_refuses_is_named_and_none_that_it_was_not_given
     batch = Batch([[""], [1], [""], [500]], "rows.csv", 10)
     with pytest.raises(DataError, match=r"^rows\.csv, record 14: is too large"):
         _answers(model, batch, np.array([1, 3]))
+
+
+def test_a_picture_that_cannot_be_read_is_named_alone(tmp_path):
+    names = [str(tmp_path / f"{number}.png") for number in range(3)]
+    for name in names:
+        Image.new("L", (4, 4)).save(name)
+    Path(names[1]).write_bytes(b"no picture")
+    with pytest.raises(DataError) as caught:
+        _Measured().add(Batch(names, names[0], 0, names), Form("images", images=Images(size=[4, 4])), None)
+    assert "1.png" in caught.value.message
+    assert "0.png" not in caught.value.message
