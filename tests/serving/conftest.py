@@ -39,7 +39,7 @@ class Server:
     def port(self):
         return int(self.url.rpartition(":")[2])
 
-    def _wait_for(self, pattern, seconds=90):
+    def _wait_for(self, pattern, seconds=180):
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if match := re.search(pattern, self.log):
