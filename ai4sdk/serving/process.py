@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     frames, buffer = Frames(), bytearray(_READ)
     answering = watch = None
     # With what is to be loaded comes a socket, where this is one of several processes that one watches for drift.
-    first, descriptors, _, _ = socket.recv_fds(connection, _READ, 1)
+    first, descriptors, _, _ = socket.recv_fds(connection, _READ, 1, socket.MSG_CMSG_CLOEXEC)
     buffer[: len(first)], count = first, len(first)
     while count:
         for head, body in frames.feed(memoryview(buffer)[:count]):
