@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -211,31 +212,42 @@ def windows(world: World, seeds: int, settings: DriftWatching) -> dict[str, dict
     print(f"            streams of {quiet * settings.window:,} samples", flush=True)
     told["no drift"] = {"windows": warned / (quiet * streams), "streams": drifted / streams}
     for change in world.drifts:
-        delays = {"warning": [], "drift": []}
-        rounds = max(10, seeds // 10)
-        for seed in range(rounds):
+        seen: list[dict[str, int]] = []
+        for seed in range(max(10, seeds // 10)):
             generator = np.random.default_rng((seed, 2))
             detector, hits = Windows(world.known(generator), settings.window, settings.alpha), Hits()
             # Drift begins somewhere in a window.
             before = int(generator.integers(0, settings.window))
             list(detector.add(*world.drawn(before, generator))) if before else None
-            seen: dict[str, int] = {}
-            for number in range(1, 20 * settings.window // 25):
-                for verdict in detector.add(*world.drawn(25, generator, change)):
-                    seen.setdefault(hits.see(verdict.drifted), number * 25)
-                if "drift" in seen:
-                    break
-            for state, found in delays.items():
-                found += [seen[state]] if state in seen else []
-        line = {state: statistics.median(found) if found else float("nan") for state, found in delays.items()}
-        missed = rounds - len(delays["drift"])
-        print(
-            f"  {change:32} warning after {line['warning']:5.0f} samples, drift after {line['drift']:5.0f} (medians), "
-            f"not in {20 * settings.window:,}: {missed} of {rounds}",
-            flush=True,
-        )
-        told[change] = {**line, "missed": missed / rounds}
+            seen.append(noticed(detector, hits, settings.window, partial(world.drawn, 25, generator, change)))
+        told[change] = told_delays(change, seen, settings.window)
     return told
+
+
+def noticed(
+    detector: Windows, hits: Hits, window: int, draw: Callable[[], tuple[Features, Features]]
+) -> dict[str, int]:
+    """Return after how many drifted samples each state was first seen; they come 25 at a time."""
+    seen: dict[str, int] = {}
+    for number in range(1, 20 * window // 25):
+        for verdict in detector.add(*draw()):
+            seen.setdefault(hits.see(verdict.drifted), number * 25)
+        if "drift" in seen:
+            break
+    return seen
+
+
+def told_delays(name: str, seen: list[dict[str, int]], window: int) -> dict[str, float]:
+    """Print how soon a drift was noticed, and return it."""
+    delays = {state: [one[state] for one in seen if state in one] for state in ("warning", "drift")}
+    line = {state: statistics.median(found) if found else float("nan") for state, found in delays.items()}
+    missed = len(seen) - len(delays["drift"])
+    print(
+        f"  {name:32} warning after {line['warning']:5.0f} samples, drift after {line['drift']:5.0f} (medians), "
+        f"not in {20 * window:,}: {missed} of {len(seen)}",
+        flush=True,
+    )
+    return {**line, "missed": missed / len(seen)}
 
 
 def streams(world: World, seeds: int, settings: DriftWatching) -> dict[str, dict[str, float]]:
@@ -346,28 +358,14 @@ def made_up(seeds: int, settings: DriftWatching) -> dict[str, object]:
         )
         told[f"{size} {name} to {reference}, alpha {alpha:g}"] = hits / rounds
     for name, make, drift in MADE:
-        rounds = max(10, seeds // 10)
-        delays: dict[str, list[int]] = {"warning": [], "drift": []}
-        for seed in range(rounds):
+        seen: list[dict[str, int]] = []
+        for seed in range(max(10, seeds // 10)):
             generator = np.random.default_rng((seed, 8))
             known = make_reference(None, *make(generator, 2000 if make is made_rows else 1000), ())
-            detector, hits_now, seen = Windows(known, settings.window, settings.alpha), Hits(), dict[str, int]()
+            detector = Windows(known, settings.window, settings.alpha)
             list(detector.add(*make(generator, int(generator.integers(1, settings.window)))))
-            for number in range(1, 20 * settings.window // 25):
-                for verdict in detector.add(*make(generator, 25, **drift)):
-                    seen.setdefault(hits_now.see(verdict.drifted), number * 25)
-                if "drift" in seen:
-                    break
-            for state, found in delays.items():
-                found += [seen[state]] if state in seen else []
-        line = {state: statistics.median(found) if found else float("nan") for state, found in delays.items()}
-        missed = rounds - len(delays["drift"])
-        print(
-            f"  {name:32} warning after {line['warning']:5.0f} samples, drift after {line['drift']:5.0f} (medians), "
-            f"not in {20 * settings.window:,}: {missed} of {rounds}",
-            flush=True,
-        )
-        told[name] = {**line, "missed": missed / rounds}
+            seen.append(noticed(detector, Hits(), settings.window, partial(make, generator, 25, **drift)))
+        told[name] = told_delays(name, seen, settings.window)
     return told
 
 
