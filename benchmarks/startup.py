@@ -16,6 +16,11 @@ from pathlib import Path
 
 from side_by_side import measure, show
 
+WORKER = """
+from ai4sdk.worker.startup import quick_imports
+with quick_imports():
+    import ai4sdk.worker.phases
+"""
 HYDRA_APP = """
 import hydra
 
@@ -55,6 +60,8 @@ def main() -> None:
             "hydra app --help": process(python, str(app), "--help", folder=folder),
             "hydra app": process(python, str(app), folder=folder),
             "mlflow --help": process(str(scripts / "mlflow"), "--help", folder=folder),
+            "import pytorch_lightning": process(python, "-c", "import pytorch_lightning", folder=folder),
+            "what a worker imports": process(python, "-c", WORKER, folder=folder),
         }
         if (scripts / "flwr").exists():
             contenders["flwr --help"] = process(str(scripts / "flwr"), "--help", folder=folder)

@@ -25,6 +25,8 @@ import pytest
 from ai4sdk.testing.project import write_project
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has begun the tests with `&`
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or programs that they interrupt would ignore it, too
 
 
 @pytest.fixture

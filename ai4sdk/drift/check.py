@@ -81,9 +81,12 @@ def check(
     each = itertools.chain([first], batches)
     model = None
     if reference.outputs:
-        from ai4sdk.worker.model import load_model
+        from ai4sdk.worker.startup import quick_imports
 
-        model = load_model(source, trust_code=trust_code)
+        with quick_imports():
+            from ai4sdk.worker.model import load_model
+
+            model = load_model(source, trust_code=trust_code)
     found = _Measured()
     for batch in each:
         found.add(batch, reference.form, model)

@@ -147,7 +147,7 @@ def _v2_body(contract: Mapping[str, Any]) -> Schema:
                     "type": "object",
                     "properties": {
                         "name": {"enum": names},
-                        "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1},
+                        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
                         "datatype": {"enum": sorted({spec["datatype"] for spec in contract["inputs"]})},
                         "data": {"type": "array"},
                     },

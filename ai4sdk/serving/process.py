@@ -85,22 +85,26 @@ def _load(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[Any,
 
 
 def _loaded(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[Any, Any, dict[str, Any]]:
-    import torch
-    from PIL import Image
+    from ai4sdk.worker.startup import quick_imports
 
-    from ai4sdk.serving.answering import Answering
-    from ai4sdk.serving.contract import contract_of
-    from ai4sdk.serving.question import Served
-    from ai4sdk.serving.warmup import golden_samples, warm_up
-    from ai4sdk.worker.loading import find_package
-    from ai4sdk.worker.model import BATCH_SIZE, load_model
+    with quick_imports():
+        import torch
+        from PIL import Image
+
+        from ai4sdk.serving.answering import Answering
+        from ai4sdk.serving.contract import contract_of
+        from ai4sdk.serving.question import Served
+        from ai4sdk.serving.warmup import golden_samples, warm_up
+        from ai4sdk.worker.loading import find_package
+        from ai4sdk.worker.model import BATCH_SIZE, load_model
 
     torch.set_num_threads(1)  # what is best is measured later
     torch.set_grad_enabled(False)
     Image.MAX_IMAGE_PIXELS = settings["pixels"] // 2  # Pillow refuses twice as many
     folder = Path(settings["folder"])
     started = time.perf_counter()
-    model = load_model(folder, device=settings["device"], trust_code=settings["trust_code"] or None)
+    with quick_imports():  # the module's own
+        model = load_model(folder, device=settings["device"], trust_code=settings["trust_code"] or None)
     contract = contract_of(model.description)
     rows = BATCH_SIZE
 

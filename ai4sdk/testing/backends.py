@@ -39,7 +39,7 @@ class Net(Plain):
         if self.current_epoch == 2 and self.fails:
             raise ValueError("the pond is empty")
         if self.until and self.current_epoch >= 2 and not Path(self.until).exists():
-            time.sleep(0.1)
+            time.sleep(0.4)
         x, y = batch
         return super().training_step((x + 0.1 * torch.randn_like(x), y), batch_idx)
 """
@@ -76,7 +76,7 @@ class BackendContract:
 
     def start_held(self) -> ai4sdk.Run:
         """Start a run that takes long in its third epoch, until ``self.go_on`` is there; wait for that epoch."""
-        run = self.start(f"+module.until={self.go_on}", epochs=400)
+        run = self.start(f"+module.until={self.go_on}", epochs=60)
         wait_for(lambda: epoch_of(run) >= 2 or run.state.ended)
         assert run.state is State.RUNNING
         return run
@@ -119,7 +119,7 @@ class BackendContract:
         assert run.state is State.FAILED
 
     def test_a_cancelled_run_has_a_checkpoint_and_resumes_to_the_same_weights(self) -> None:
-        whole = self.start(epochs=400).wait(timeout=300)
+        whole = self.start(epochs=60).wait(timeout=300)
         run = self.start_held()
         cancelled = command("cancel", run.id)
         assert cancelled.returncode == 0, cancelled.stderr

@@ -20,6 +20,7 @@ from ai4sdk.errors import EnvironmentFault
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.worker.signals import StopRequest
+from ai4sdk.worker.startup import quick_imports
 
 if TYPE_CHECKING:
     from ai4sdk.planning.plan import Plan
@@ -85,10 +86,13 @@ def _executor(kind: str) -> Callable[[Plan, RunPaths, str, StopRequest], None]:
     try:
         if kind == "call":
             from ai4sdk.worker.call import execute
-        elif kind == "federate":
-            from ai4sdk.federated.task import execute
-        else:
-            from ai4sdk.worker.phases import execute
+
+            return execute
+        with quick_imports():
+            if kind == "federate":
+                from ai4sdk.federated.task import execute
+            else:
+                from ai4sdk.worker.phases import execute
     except ImportError as error:
         raise EnvironmentFault(f"ai4sdk cannot work here: {error}") from error
     return execute

@@ -18,6 +18,7 @@ from ai4sdk.data.formats import NOUNS, told_by_name
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.worker.inputs import Batch, read_inputs
 from ai4sdk.worker.model import BATCH_SIZE, Model, load_model
+from ai4sdk.worker.startup import quick_imports
 
 __all__ = ["located", "main", "predict"]
 
@@ -74,7 +75,8 @@ def predict(
     first = next(batches, None)  # wrong names are told before the model, and with it torch's start, is waited for
     if first is None:
         raise DataError("there is no sample to predict for", hint="check the input")
-    model = load_model(source, trust_code=trust_code)
+    with quick_imports():  # the module's own
+        model = load_model(source, trust_code=trust_code)
     count = 0
     with _opened(output, stdout or sys.stdout) as file:
         writer = _JsonWriter(file) if chosen == "json" else _CsvWriter(file)

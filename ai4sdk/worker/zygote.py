@@ -38,6 +38,7 @@ from ai4sdk.worker.__main__ import __file__ as worker_file
 from ai4sdk.worker.__main__ import main as worker_main
 from ai4sdk.worker.__main__ import start_logging
 from ai4sdk.worker.instantiate import instantiate
+from ai4sdk.worker.startup import quick_imports
 
 __all__ = ["main"]
 
@@ -103,7 +104,8 @@ def _make_ready() -> None:
 
 def _serve(connection: socket.socket, grace: float, modules: Sequence[str]) -> None:
     start_logging()
-    _import(modules)
+    with quick_imports():
+        _import(modules)
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:  # of Python's; the threads of numerical libraries come back in the child by themselves
         log.warning("%s was started by an import: workers start cold, for a fork would lack it", ", ".join(threads))

@@ -42,7 +42,7 @@ class Net(Plain):
 
     def training_step(self, batch, batch_idx):
         if self.until and self.current_epoch >= 2 and not Path(self.until).exists():
-            time.sleep(0.1)
+            time.sleep(0.4)
         x, y = batch
         return super().training_step((x + 0.1 * torch.randn_like(x), y), batch_idx)
 """
@@ -83,7 +83,7 @@ def start(*overrides: str, epochs: int = 2) -> ai4sdk.Run:
 
 def start_held(go_on: Path, *overrides: str) -> ai4sdk.Run:
     """Start a run that takes its time until it is let go, and wait until it trains."""
-    run = start(f"+module.until={go_on}", *overrides, epochs=300)
+    run = start(f"+module.until={go_on}", *overrides, epochs=60)
     wait_for(lambda: training(run) or run.state.ended)
     assert run.state is State.RUNNING, run
     return run
@@ -91,7 +91,7 @@ def start_held(go_on: Path, *overrides: str) -> ai4sdk.Run:
 
 @functools.cache
 def weights_of_a_whole_run() -> dict[str, bytes]:
-    return weights(start(epochs=300).wait(timeout=300))
+    return weights(start(epochs=60).wait(timeout=300))
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def preempt(run: ai4sdk.Run, slurm) -> None:
 
 
 def test_a_plan_gives_the_same_weights_as_on_this_machine(slurm, undisturbed):
-    here = ai4sdk.run("train", *JOB, "backend={kind: local}", "training.max_epochs=300", wait=False)
+    here = ai4sdk.run("train", *JOB, "backend={kind: local}", "training.max_epochs=60", wait=False)
     assert weights(here.wait(timeout=300)) == undisturbed
 
 
