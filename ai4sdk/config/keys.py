@@ -153,8 +153,14 @@ _STEM = 4
 
 
 def nearest_key(key: str, existing: Sequence[str]) -> str | None:
-    """Return the dotted key most like another, keeping its section where the section is right."""
+    """Return the dotted key most like another, keeping its section where the section is right.
+
+    A key of just that name further down in the section is meant rather than one beside it that looks alike.
+    """
     section, _, name = key.rpartition(".")
+    below = [k for k in existing if section and k.startswith(f"{section}.") and k.endswith(f".{name}")]
+    if len(below) == 1:
+        return below[0]
     siblings = [k for k in existing if k.rpartition(".")[0] == section]
     if found := nearest(name, [k.rpartition(".")[2] for k in siblings]):
         return f"{section}.{found}".lstrip(".")

@@ -53,6 +53,8 @@ def test_an_override_is_cited_as_typed(project):
         ("training.max_epoch=3", "training.max_epochs=3"),
         ("training.lr_scaling=true", "training.scale_learning_rate=true"),
         ("training.epochs_max=3", "training.max_epochs=3"),
+        ("dataset.rate=8000", "dataset.audio.rate=8000"),
+        ("dataset.batch_size=8", "dataset.loader.batch_size=8"),
         ("+optimizer.lr=3", "optimizer.lr=3"),
         ("~optimizer.momentumm", None),
         ("hydra.run.dir=x", "runs=FOLDER"),
