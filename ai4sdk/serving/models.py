@@ -62,6 +62,8 @@ class Models:
         self._names: dict[str, Name] = {}
         self.modules: dict[str, Callable[[], bool]] = {}
         """Modules that are served beside the models, and what tells whether they can answer."""
+        self.complete = True
+        """Whether everything that shall be served has been loaded once; it is loaded one after the other."""
 
     @property
     def names(self) -> list[str]:
@@ -75,9 +77,9 @@ class Models:
 
     @property
     def ready(self) -> bool:
-        """Whether every version can answer now."""
+        """Whether every version that shall be served can answer now."""
         every = [pool.ready for pool in self.pools()] + [is_ready() for is_ready in self.modules.values()]
-        return bool(every) and all(every)
+        return self.complete and bool(every) and all(every)
 
     def add(self, name: str, version: str, pool: Pool, weight: float) -> Pool | None:
         """Serve a version from now on; return the processes that did so until now."""

@@ -299,12 +299,14 @@ class _Server:
 
     async def _load(self) -> None:
         """Load every model, then see to it that they stay the ones that their sources mean."""
+        self._models.complete = False
         self._models.modules = dict.fromkeys(self._serving.modules, lambda: False)
         for wanted in wanted_of(self._serving):
             await self._put(wanted, await self._find(wanted))
         self._end_spawned()  # there is none left, except where modules alone are served
         for name in self._serving.modules:
             await self._put_module(name)
+        self._models.complete = True
         self._loaded.set()
         every = self._serving.reload
         while True:

@@ -1,6 +1,7 @@
 """Versions get the share of requests that their weights say."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,6 +28,18 @@ def test_a_version_is_had_by_name_whatever_its_weight():
     assert {models.get("fish").version(None) for _ in range(10)} == {"old"}
     assert models.get("fish").version("newer") is None
     assert models.get("bird") is None
+
+
+def test_models_are_ready_once_all_that_shall_be_served_are():
+    models = Models()
+    assert not models.ready
+    models.complete = False
+    models.add("fish", "1", SimpleNamespace(ready=True), 1)
+    assert not models.ready, "another is still loading"
+    models.complete = True
+    assert models.ready
+    models.add("bird", "1", SimpleNamespace(ready=False), 1)
+    assert not models.ready
 
 
 def test_a_version_takes_the_place_of_the_one_before():

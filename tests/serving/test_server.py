@@ -19,6 +19,7 @@ from serving.faulty import write_faulty_package
 from ai4sdk.errors import DataError
 from ai4sdk.serving import server as room
 from ai4sdk.spec.serving import Serving
+from ai4sdk.testing.helpers import wait_for
 from ai4sdk.worker.model import load_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.engine]
@@ -309,7 +310,8 @@ def test_a_look_for_a_new_model_that_fails_in_any_way_changes_nothing(monkeypatc
 
 
 def test_versions_stand_side_by_side(start, project):
-    server = start("config=fish").ready(times=3)
+    server = start("config=fish")
+    wait_for(lambda: server.ask("/health/ready").status == 200, 120)  # not before all of them are
     listed = json.loads(server.ask("/").body)["models"]
     assert {name: sorted(versions) for name, versions in listed.items()} == {"fish": ["new", "old"], "bird": ["1"]}
     tensor = {"name": "input", "datatype": "FP32", "shape": [1, 4], "data": ROW}
