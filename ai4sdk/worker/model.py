@@ -230,7 +230,7 @@ def _stacked(samples: Any, known: Description) -> Array:
     if isinstance(samples, np.ndarray) and samples.dtype.kind in "biuf" and samples.shape[1:] == shape:
         may_lose = dtype.kind in "iu" and samples.dtype.kind == "f"
         if not may_lose:
-            return samples.astype(dtype, copy=False)
+            return _cast(samples, dtype)
     rows = []
     for number, sample in enumerate(samples, start=1):
         values = _values(sample, known, number)
@@ -240,7 +240,7 @@ def _stacked(samples: Any, known: Description) -> Array:
                 raise ValueError(f"it holds {array.dtype} values")
             if dtype.kind in "iu" and array.dtype.kind == "f" and not (array == np.trunc(array)).all():
                 raise ValueError("it holds fractions where whole numbers are expected")
-            rows.append(array.astype(dtype))
+            rows.append(_cast(array[None], dtype, first=number)[0])
         except (TypeError, ValueError) as error:
             raise DataError(
                 f"sample {number} is no array of numbers: {first_line(error)}",
@@ -249,6 +249,19 @@ def _stacked(samples: Any, known: Description) -> Array:
         if rows[-1].shape != shape:
             raise DataError(f"sample {number} has the shape {rows[-1].shape}; the model takes {_shape_text(shape)}")
     return np.stack(rows) if rows else np.empty((0, *shape), dtype)
+
+
+def _cast(samples: Array, dtype: np.dtype[Any], first: int = 1) -> Array:
+    """Bring samples, the first of which has a number, to the type the module takes, if its numbers reach that far."""
+    with np.errstate(over="ignore", invalid="ignore"):  # told below
+        cast = samples.astype(dtype, copy=False)
+    if cast is samples:
+        return cast
+    lost = np.isfinite(samples) & ~np.isfinite(cast) if dtype.kind == "f" else cast != samples
+    if lost.any():
+        number = first + int(np.argwhere(lost)[0][0])
+        raise DataError(f"sample {number} holds a number too large for {dtype}", hint="rescale it")
+    return cast
 
 
 def _values(sample: Any, known: Description, number: int) -> Any:

@@ -270,6 +270,8 @@ def test_a_device_that_is_not_there_is_told(package):
         ([X[0], X[0, :2]], "sample 2 has the shape"),
         ([["a", "b", "c", "d"]], "sample 1 is no array of numbers"),
         ([[1, 2, 3, None]], "sample 1 is no array of numbers"),
+        ([[1, 2, 3, 4], [1, 2, 3, -1e300]], "sample 2 holds a number too large for float32"),
+        (np.array([[1, 2, 3, 1e300]]), "sample 1 holds a number too large for float32"),
         (["cat.png"], "sample 1 is text"),
         ([{"a": 1}], "sample 1 is a record"),
         ([], "no sample"),
