@@ -20,7 +20,7 @@ from ai4sdk.drift.reference import Reference, read_reference
 from ai4sdk.drift.verdict import Verdict, counted, judge, p_value
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.runs.files import write_text
-from ai4sdk.worker.inputs import Batch, read_inputs
+from ai4sdk.worker.inputs import Batch, as_arrays, read_inputs
 
 if TYPE_CHECKING:
     from ai4sdk.worker.model import Model
@@ -88,8 +88,9 @@ def check(
 
             model = load_model(source, trust_code=trust_code)
     found = _Measured()
+    shape = _shape_of_rows(reference.form, model)
     for batch in each:
-        found.add(batch, reference.form, model)
+        found.add(batch if shape is None else as_arrays(batch, shape), reference.form, model)
     notes = list(reference.notes)
     if found.kept < found.total:
         notes.append(f"{found.kept:,} of the {found.total:,} samples were looked at, chosen at random.")
@@ -155,6 +156,13 @@ class _Measured:
             self.inputs.below(self._limit)
             self.outputs.below(self._limit)
             self.kept = sum(map(len, self.inputs.lots))
+
+
+def _shape_of_rows(form: Form | None, model: Model | None) -> Sequence[int] | None:
+    """Return the shape that rows of a CSV have as samples, where they are arrays and no records."""
+    if form is not None:
+        return form.shape if form.kind == "array" and not form.names else None
+    return model.description.input_shape if model is not None and model.description.takes_arrays else None
 
 
 def _at(values: Any, places: NDArray[np.intp]) -> Any:

@@ -70,6 +70,11 @@ class Description(BaseModel):
     scores: dict[str, Any] = Field(default_factory=dict)
     """Headline figures of its evaluation."""
 
+    @property
+    def takes_arrays(self) -> bool:
+        """Whether samples are arrays of numbers, and have no columns with names."""
+        return not self.column_names and (self.preprocessing or {}).get("kind", "array") == "array"
+
     @classmethod
     def of(cls, values: Any, where: Path) -> Self:
         """Read a description.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -19,7 +20,7 @@ import numpy as np
 from ai4sdk.data.formats import PICTURES, RECORDINGS, told_by_content, told_by_name
 from ai4sdk.errors import DataError, NotFound
 
-__all__ = ["Batch", "read_inputs", "samples_of_json"]
+__all__ = ["Batch", "as_arrays", "read_inputs", "samples_of_json"]
 
 TABLES = frozenset({".csv", ".tsv"})
 ARRAYS = frozenset({".npy", ".npz"})
@@ -50,12 +51,15 @@ class Batch:
         Number of samples of that source before these.
     names
         For pictures and recordings their paths, one a sample; they are repeated in the answer.
+    cells
+        Whether they are the rows of a CSV: records of texts, by the names in its header.
     """
 
     samples: Any
     source: str
     start: int = 0
     names: Sequence[str] | None = None
+    cells: bool = False
 
 
 def read_inputs(inputs: Sequence[str], *, stdin: IO[bytes], batch_size: int) -> Iterator[Batch]:
@@ -92,6 +96,28 @@ def read_inputs(inputs: Sequence[str], *, stdin: IO[bytes], batch_size: int) -> 
                 raise NotFound(f"{name} is an address, and only files of this machine are read", hint="copy it first")
             raise NotFound(f"there is no file {name}", hint=hint)
         yield from _read_file(path, batch_size)
+
+
+def as_arrays(batch: Batch, shape: Sequence[int]) -> Batch:
+    """Take the rows of a CSV as arrays of a shape, for a model whose samples have no columns with names.
+
+    Raises
+    ------
+    DataError
+        If a row has another number of cells, or one that is no number.
+    """
+    if not batch.cells:
+        return batch
+    rows, width = [], math.prod(shape)
+    for number, record in enumerate(batch.samples, start=batch.start + 1):
+        where = f"{batch.source}, record {number}"
+        if len(record) != width:
+            raise DataError(f"{where} has {len(record)} cells; the model takes arrays of the shape {tuple(shape)}")
+        try:
+            rows.append([float(cell) for cell in record.values()])
+        except ValueError as error:
+            raise DataError(f"{where}: {error}", hint="give numbers below a header") from None
+    return replace(batch, samples=np.array(rows).reshape(len(rows), *shape), cells=False)
 
 
 def samples_of_json(value: Any, source: str) -> Any:
@@ -175,7 +201,7 @@ def _read_text(file: IO[bytes], form: Form, source: str, batch_size: int, separa
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
         if form == "csv":
-            yield from _cut(_csv_records(text, source, separator), source, batch_size)
+            yield from _cut(_csv_records(text, source, separator), source, batch_size, cells=True)
         elif form == "lines":
             yield from _cut(_json_lines(text, source), source, batch_size)
         else:
@@ -291,10 +317,10 @@ def _read_media(paths: Sequence[Path], batch_size: int) -> Iterator[Batch]:
         yield Batch(names, names[0], start, names)
 
 
-def _cut(samples: Iterator[Any], source: str, batch_size: int) -> Iterator[Batch]:
+def _cut(samples: Iterator[Any], source: str, batch_size: int, *, cells: bool = False) -> Iterator[Batch]:
     start = 0
     while batch := list(islice(samples, batch_size)):
-        yield Batch(batch, source, start)
+        yield Batch(batch, source, start, cells=cells)
         start += len(batch)
 
 

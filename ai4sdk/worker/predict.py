@@ -16,7 +16,7 @@ from typing import IO, Any, Literal
 
 from ai4sdk.data.formats import NOUNS, told_by_name
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
-from ai4sdk.worker.inputs import Batch, read_inputs
+from ai4sdk.worker.inputs import Batch, as_arrays, read_inputs
 from ai4sdk.worker.model import BATCH_SIZE, Model, load_model
 from ai4sdk.worker.startup import quick_imports
 
@@ -77,11 +77,12 @@ def predict(
         raise DataError("there is no sample to predict for", hint="check the input")
     with quick_imports():  # the module's own
         model = load_model(source, trust_code=trust_code)
+    known = model.description
     count = 0
     with _opened(output, stdout or sys.stdout) as file:
         writer = _JsonWriter(file) if chosen == "json" else _CsvWriter(file)
         for batch in itertools.chain([first], batches):
-            records = _answers(model, batch)
+            records = _answers(model, as_arrays(batch, known.input_shape) if known.takes_arrays else batch)
             writer.write(records)
             count += len(records)
         writer.close()

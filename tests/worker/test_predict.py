@@ -148,6 +148,20 @@ def test_arrays_are_answered(make_package, tmp_path):
     assert len(json.loads(answers(make_package(), tmp_path / "x.npy", batch_size=2))) == 5
 
 
+def test_rows_of_a_csv_are_arrays_for_a_model_without_columns(make_package, tmp_path):
+    package, rows = make_package(), np.array([[1, 0.5, -1, 2], [0, 0, 1, 3], [4, 1, 1, 1]])
+    np.save(tmp_path / "x.npy", rows)
+    header = "a,b,c,d\n"
+    (tmp_path / "x.csv").write_text(header + "\n".join(",".join(map(str, row)) for row in rows))
+    assert answers(package, tmp_path / "x.csv", batch_size=2) == answers(package, tmp_path / "x.npy")
+    (tmp_path / "wide.csv").write_text("a,b,c,d,e\n1,2,3,4,5\n")
+    with pytest.raises(DataError, match=r"wide\.csv, record 1 has 5 cells; the model takes arrays of the shape \(4,\)"):
+        answers(package, tmp_path / "wide.csv")
+    (tmp_path / "words.csv").write_text(header + "1,2,3,4\n1,2,three,4\n")
+    with pytest.raises(DataError, match=r"words\.csv, record 2: could not convert string to float: 'three'"):
+        answers(package, tmp_path / "words.csv")
+
+
 def test_the_command_ends_with_a_message_and_a_code(package, tmp_path, capsys):
     assert main([str(package), "--input", str(tmp_path / "nowhere.csv"), "--trust-code"]) == 6
     assert "there is no file" in capsys.readouterr().err
