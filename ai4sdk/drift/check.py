@@ -21,6 +21,7 @@ from ai4sdk.drift.verdict import Verdict, counted, judge, p_value
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.runs.files import write_text
 from ai4sdk.worker.inputs import Batch, as_arrays, read_inputs
+from ai4sdk.worker.startup import quick_imports
 
 if TYPE_CHECKING:
     from ai4sdk.worker.model import Model
@@ -81,8 +82,6 @@ def check(
     each = itertools.chain([first], batches)
     model = None
     if reference.outputs:
-        from ai4sdk.worker.startup import quick_imports
-
         with quick_imports():
             from ai4sdk.worker.model import load_model
 

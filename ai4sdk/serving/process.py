@@ -17,6 +17,7 @@ from typing import Any
 
 from ai4sdk.serving.messages import Frames, pack, pack_responses, requests_of
 from ai4sdk.serving.shared import Slab
+from ai4sdk.worker.startup import quick_imports
 
 __all__ = ["main"]
 
@@ -85,8 +86,6 @@ def _load(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[Any,
 
 
 def _loaded(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[Any, Any, dict[str, Any]]:
-    from ai4sdk.worker.startup import quick_imports
-
     with quick_imports():
         import torch
         from PIL import Image

@@ -253,10 +253,10 @@ def _stacked(samples: Any, known: Description) -> Array:
 
 def _cast(samples: Array, dtype: np.dtype[Any], first: int = 1) -> Array:
     """Bring samples, the first of which has a number, to the type the module takes, if its numbers reach that far."""
+    if samples.dtype == dtype:
+        return samples
     with np.errstate(over="ignore", invalid="ignore"):  # told below
-        cast = samples.astype(dtype, copy=False)
-    if cast is samples:
-        return cast
+        cast = samples.astype(dtype)
     lost = np.isfinite(samples) & ~np.isfinite(cast) if dtype.kind == "f" else cast != samples
     if lost.any():
         number = first + int(np.argwhere(lost)[0][0])
