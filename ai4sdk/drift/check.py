@@ -20,6 +20,7 @@ from ai4sdk.drift.reference import Reference, read_reference
 from ai4sdk.drift.verdict import Verdict, counted, judge, p_value
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.runs.files import write_text
+from ai4sdk.worker.allocation import keep_memory
 from ai4sdk.worker.inputs import Batch, as_arrays, read_inputs
 from ai4sdk.worker.startup import quick_imports
 
@@ -210,6 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--trust-code", action="store_true")
     given = parser.parse_args(argv)
+    keep_memory()
     try:
         trust = True if given.trust_code else None
         verdict, reference, inputs, outputs = check(given.run, given.data, alpha=given.alpha, trust_code=trust)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from ai4sdk.errors import Ai4Error, EnvironmentFault, RunFailed
 from ai4sdk.serving.exports import keep_export, kept_export
-from ai4sdk.worker.calling import call_module, main_tensor
+from ai4sdk.serving.layout import lay_out
+from ai4sdk.worker.calling import as_array, call_module, float_type, main_tensor, moved
 from ai4sdk.worker.model import Model
 
 __all__ = ["Chosen", "Engine", "choose"]
@@ -58,6 +59,8 @@ class Chosen:
     why_not: str | None = None
     rows: int | None = None
     """Samples that are best computed at once; nothing where the more, the better."""
+    channels_last: bool = False
+    """Whether torch has the weights of convolutions with the channels last; see `ai4sdk.serving.layout`."""
 
 
 def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
@@ -86,8 +89,9 @@ def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
     modules: dict[int, _OnnxModule] = {}
     seconds: dict[tuple[str, int], float] = {}
     why_not = None
+    channels_last = wanted != "onnx" and _laid_out(model, array)
     if wanted != "onnx":
-        inputs = torch.from_numpy(array).to(model.device)
+        inputs = _inputs(model, array)
         ways["torch", 1] = lambda: main_tensor(_call(model, inputs))
     if wanted != "torch":
         try:
@@ -117,7 +121,7 @@ def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
         model.description = model.description.model_copy(update={"call": "forward"})
     told = {f"{name} {of}": round(took, 6) for (name, of), took in seconds.items()}
     rows = _rows(model, array) if seconds[engine, count] > _WORTH else None
-    return Chosen(engine, count, told, why_not, rows)
+    return Chosen(engine, count, told, why_not, rows, channels_last and engine == "torch")
 
 
 class _OnnxModule(nn.Module):
@@ -149,16 +153,38 @@ class _Forward(nn.Module):
         return main_tensor(call_module(self.module, inputs, self._call))
 
 
+def _inputs(model: Model, array: NDArray[Any]) -> Tensor:
+    inputs: Tensor = moved(torch.from_numpy(array), model.device, float_type(model.module))
+    return inputs
+
+
 def _call(model: Model, inputs: Tensor) -> Any:
     with torch.no_grad():
         return call_module(model.module, inputs, model.description.call)
+
+
+def _laid_out(model: Model, array: NDArray[Any]) -> bool:
+    if model.device.type != "cpu":
+        return False
+    parts = [_inputs(model, part) for part in (array[:1], array)]
+    torch.set_num_threads(1)
+    return lay_out(
+        model.module,
+        lambda: [main_tensor(_call(model, part)) for part in parts],
+        lambda found, exact: _alike(as_array(found), as_array(exact)),
+        lambda: _timed(lambda: _call(model, parts[1])),
+    )
+
+
+def _alike(found: NDArray[Any], exact: NDArray[Any]) -> bool:
+    return found.shape == exact.shape and np.allclose(found, exact, rtol=_TOLERANCE, atol=_TOLERANCE)
 
 
 def _rows(model: Model, array: NDArray[Any]) -> int:
     """Return how many samples at once take least time each: large ones leave the processor's caches together."""
     took: dict[int, float] = {}
     for rows in _SIZES:
-        inputs = torch.from_numpy(np.resize(array, (rows, *array.shape[1:]))).to(model.device)
+        inputs = _inputs(model, np.resize(array, (rows, *array.shape[1:])))
         took[rows] = _timed(lambda inputs=inputs: _call(model, inputs)) / rows  # type: ignore[misc]
     best = min(took.values())
     return max(rows for rows, seconds in took.items() if seconds <= best * _AS_GOOD)
@@ -187,13 +213,12 @@ def _computed(model: Model, graph: bytes, array: NDArray[Any], threads: int) -> 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        made = _OnnxModule(session, array.dtype)
-        answers = [(made.run(part), _call(model, torch.from_numpy(part))) for part in (array[:1], array)]
+        made = _OnnxModule(session, _inputs(model, array[:1]).numpy().dtype)
+        answers = [(made.run(part), _call(model, _inputs(model, part))) for part in (array[:1], array)]
     except Exception as error:
         raise _not_computed(error) from error
     for found, expected in answers:
-        exact = main_tensor(expected).detach().numpy()
-        if found.shape != exact.shape or not np.allclose(found, exact, rtol=_TOLERANCE, atol=_TOLERANCE):
+        if not _alike(found, as_array(main_tensor(expected))):
             raise RunFailed("the module answers otherwise when ONNX Runtime computes it", hint="serving.engine=torch")
     return made
 
@@ -227,7 +252,7 @@ def _graph(model: Model, array: NDArray[Any]) -> bytes:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _Forward(model).eval(),
-                (torch.from_numpy(array),),
+                (_inputs(model, array),),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("samples", min=1)},),
                 input_names=["input"],

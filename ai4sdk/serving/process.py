@@ -17,6 +17,7 @@ from typing import Any
 
 from ai4sdk.serving.messages import Frames, pack, pack_responses, requests_of
 from ai4sdk.serving.shared import Slab
+from ai4sdk.worker.allocation import keep_memory
 from ai4sdk.worker.startup import quick_imports
 
 __all__ = ["main"]
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # the front's: it lets requests end, and closes the socket
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level="INFO", stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    keep_memory()
     connection = socket.socket(fileno=int(argv[0]))
     shared = Slab(int(argv[1])).view()
     with contextlib.suppress(Exception):  # whatever it is, it is told when a model is to be loaded

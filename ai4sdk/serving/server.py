@@ -406,7 +406,8 @@ def _engine_of(chosen: Mapping[str, Any] | None) -> str:
         return ""
     count = chosen["threads"]
     why = f" ({chosen['why_not']})" if chosen["why_not"] else ""
-    return f", computed by {chosen['engine']}{why} with {count} thread{'s' if count > 1 else ''}"
+    layout = ", channels last" if chosen["channels_last"] else ""
+    return f", computed by {chosen['engine']}{why} with {count} thread{'s' if count > 1 else ''}{layout}"
 
 
 class _Uvicorn(uvicorn.Server):

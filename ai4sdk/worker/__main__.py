@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ai4sdk.errors import EnvironmentFault
 from ai4sdk.runs.files import read_json, write_json
 from ai4sdk.runs.layout import RunPaths
+from ai4sdk.worker.allocation import keep_memory
 from ai4sdk.worker.signals import StopRequest
 from ai4sdk.worker.startup import quick_imports
 
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     stop = StopRequest()
     stop.listen()
     faulthandler.enable()
+    keep_memory()
     paths = RunPaths(Path(arguments[0]).resolve())
     start_logging()
     log.info("task %s of %s, process %d", arguments[1], paths.id, os.getpid())

@@ -17,7 +17,7 @@ from ai4sdk.errors import DataError, NotFound
 from ai4sdk.worker.calling import as_array, call_module, float_type, main_tensor, moved
 from ai4sdk.worker.description import Description, read_description
 from ai4sdk.worker.loading import fill_module, find_package, first_line, make_module
-from ai4sdk.worker.prediction import Prediction, join, predict_classes, predict_values
+from ai4sdk.worker.prediction import Prediction, predict_classes, predict_values
 
 if TYPE_CHECKING:
     from ai4sdk.data.preprocessing import Preprocessing
@@ -90,14 +90,14 @@ class Model:
         DataError
             If a sample is not what the model takes; it is named, with what was expected.
         """
-        parts = [
-            self._predict(array[start : start + batch_size])
+        outputs = [
+            self._compute(array[start : start + batch_size])
             for array in self._arrays(inputs, batch_size)
             for start in range(0, len(array), batch_size)
         ]
-        if not parts:
+        if not outputs:
             raise DataError("there is no sample to predict for")
-        return join(parts)
+        return self.read(outputs[0] if len(outputs) == 1 else np.concatenate(outputs))
 
     def prepare(self, inputs: Any) -> Array:
         """Return samples as the module takes them; see `__call__`."""
@@ -127,13 +127,13 @@ class Model:
             raise DataError(f"samples of shape {array.shape[1:]} do not fit: the model takes {_shape_text(expected)}")
         return array
 
-    def _predict(self, array: Array) -> Prediction:
-        """Compute one batch."""
+    def _compute(self, array: Array) -> Array:
+        """Return what the module answers to one batch."""
         inputs = moved(torch.from_numpy(np.ascontiguousarray(array)), self.device, float_type(self.module))
         with self._lock, torch.no_grad():
             answer = call_module(self.module, inputs, self.description.call)
         outputs = as_array(main_tensor(answer))
-        return self.read(outputs[None] if outputs.ndim == 0 else outputs)
+        return outputs[None] if outputs.ndim == 0 else outputs
 
     def read(self, outputs: Array) -> Prediction:
         """Read what the module answered."""

@@ -16,6 +16,7 @@ from typing import IO, Any, Literal
 
 from ai4sdk.data.formats import NOUNS, told_by_name
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
+from ai4sdk.worker.allocation import keep_memory
 from ai4sdk.worker.inputs import Batch, as_arrays, read_inputs
 from ai4sdk.worker.model import BATCH_SIZE, Model, load_model
 from ai4sdk.worker.startup import quick_imports
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--format", choices=["json", "csv"])
     parser.add_argument("--trust-code", action="store_true")
     given = parser.parse_args(argv)
+    keep_memory()
     try:
         predict(
             given.run,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ai4sdk.worker.description import PackageTask
 from ai4sdk.worker.scores import OutputKind, class_names_for, finite_or_none, probabilities_of
 
-__all__ = ["Prediction", "join", "predict_classes", "predict_values"]
+__all__ = ["Prediction", "predict_classes", "predict_values"]
 
 Array = NDArray[Any]
 
@@ -132,23 +132,6 @@ def predict_values(task: PackageTask, outputs: Array, names: Sequence[str] | Non
     width = outputs.shape[1] if outputs.ndim == 2 else 1
     fitting = tuple(names) if names is not None and len(names) == width else ()
     return Prediction(task, outputs, output_names=fitting)
-
-
-def join(parts: Sequence[Prediction]) -> Prediction:
-    """Put the predictions of several batches together; at least one."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    labels = [part.labels for part in parts if part.labels is not None]
-    chances = [part.probabilities for part in parts if part.probabilities is not None]
-    return Prediction(
-        first.task,
-        np.concatenate([part.outputs for part in parts]),
-        np.concatenate(labels) if labels else None,
-        np.concatenate(chances) if chances else None,
-        max((part.class_names for part in parts), key=len),
-        first.output_names,
-    )
 
 
 def _number(value: Any) -> float | None:

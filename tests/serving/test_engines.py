@@ -76,6 +76,14 @@ def test_what_cannot_be_exported_is_told_or_left_to_torch(faulty):
     assert "cannot be computed by ONNX Runtime" in chosen.why_not
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_module_of_another_precision_is_measured_with_what_it_takes(model, dtype):
+    model.module.to(dtype)
+    expected = model(X)
+    assert choose(model, list(X[:3]), "torch", 1).engine == "torch"
+    assert np.array_equal(model(X).outputs, expected.outputs)
+
+
 @pytest.mark.slow
 def test_another_answer_is_refused(model, monkeypatch):
     exact = engines._OnnxModule.run

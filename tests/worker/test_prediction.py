@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ai4sdk.worker.prediction import join, predict_classes, predict_values
+from ai4sdk.worker.prediction import predict_classes, predict_values
 
 
 def test_one_output_makes_two_classes():
@@ -42,16 +42,6 @@ def test_arrays_become_lists():
     assert found.to_records() == [{"prediction": [[1.5, None]]}, {"prediction": [[2.0, 3.0]]}]
     json.dumps(found.to_records(), allow_nan=False)
     assert predict_values("other", np.array([3, 4]), None).to_records() == [{"prediction": 3}, {"prediction": 4}]
-
-
-def test_batches_are_joined():
-    one, two = (predict_classes(np.array([number]), "labels", None) for number in (1, 3))
-    found = join([one, two])
-    assert found.labels.tolist() == ["1", "3"]
-    assert found.class_names == ("0", "1", "2", "3")
-    logits = [predict_classes(np.eye(3)[[number]], "logits", None) for number in range(3)]
-    assert join(logits).probabilities.shape == (3, 3)
-    assert len(join(logits)) == 3
 
 
 def test_a_prediction_shows_its_first_values():

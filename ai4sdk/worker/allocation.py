@@ -1,0 +1,34 @@
+"""Keep the memory that a step of a network gave back, for the next step.
+
+Each step makes and frees the same large arrays. glibc may hand each of them back to the system, which has to zero every
+page of them when the next step asks for them again; whether it does depends on how the heap happens to lie, so that of
+two processes alike one computes at half the speed of the other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+__all__ = ["keep_memory"]
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Of ``mallopt`` in glibc's malloc.h."""
+_KEPT = 1 << 30
+"""Bytes: an array that is no larger is taken from the heap, of which so much may lie free at its end."""
+_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+
+
+def keep_memory() -> None:
+    """Have this process keep what it frees; nothing where the environment says otherwise, or there is no glibc.
+
+    What is kept is what one step needs at once: the most that the process ever uses stays the same.
+    """
+    if any(name in os.environ for name in _SETTINGS):
+        return
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    set_option(_MMAP_THRESHOLD, _KEPT)
+    set_option(_TRIM_THRESHOLD, _KEPT)
