@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,8 @@ class Answering:
         self._served = served
         self.observe: Callable[[Any, Prediction], object] | None = None
         """Told of the samples and the prediction of each batch that was computed; must not wait."""
+        self.rows: int | None = None
+        """Samples up to which requests are joined: large ones leave the processor's caches if more are; none for any."""
 
     def answer(self, requests: Sequence[Request]) -> tuple[list[Response], Facts]:
         """Answer requests, in their order. What is wrong with one of them is told to that one."""
@@ -80,8 +82,9 @@ class Answering:
                 answers[place] = _defect(request, error)
             else:
                 groups.setdefault(_likeness(question.samples), []).append((place, question))
-        for members in groups.values():
-            self._answer_alike([(place, requests[place], question) for place, question in members], answers, facts)
+        for group in groups.values():
+            for members in _portions(group, self.rows):
+                self._answer_alike([(place, requests[place], question) for place, question in members], answers, facts)
         return [answers[place] for place in range(len(requests))], facts
 
     def _answer_alike(
@@ -153,6 +156,21 @@ def _likeness(samples: Any) -> Hashable:
     if isinstance(samples, np.ndarray):
         return "array", samples.shape[1:], samples.dtype.str
     return "list", type(samples[0]).__name__
+
+
+def _portions(group: list[tuple[int, Question]], rows: int | None) -> Iterator[list[tuple[int, Question]]]:
+    """Divide requests into portions of at most so many samples, unless one request alone has more."""
+    portion: list[tuple[int, Question]] = []
+    size = 0
+    for place, question in group:
+        count = len(question.samples)
+        if portion and rows is not None and size + count > rows:
+            yield portion
+            portion, size = [], 0
+        portion.append((place, question))
+        size += count
+    if portion:
+        yield portion
 
 
 def _joined(samples: Sequence[Any]) -> Any:

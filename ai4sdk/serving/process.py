@@ -120,6 +120,7 @@ def _loaded(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[An
         from ai4sdk.serving.engines import choose
 
         chosen = choose(model, samples, settings["engine"], settings["threads"])
+        answering.rows = chosen.rows
         rows = chosen.rows or BATCH_SIZE
         tried = warm_up(answering, package)
     watch, unwatched = _watch(settings, package, descriptors)

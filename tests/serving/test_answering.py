@@ -62,6 +62,16 @@ def test_requests_of_any_protocol_are_computed_together(model):
     assert json.loads(responses[2].body)["outputs"][0]["data"] == [15]
 
 
+def test_requests_are_joined_up_to_as_many_samples_as_are_best_computed_at_once(model):
+    model.answering.rows = 3
+    sizes = [1, 2, 1, 5, 1, 1, 1, 1]
+    asked = [request(*[[float(number), 1.0]] * size) for number, size in enumerate(sizes)]
+    responses, facts = model.answering.answer(asked)
+    assert model.calls == [3, 1, 5, 3, 1]
+    assert (facts.samples, facts.calls) == (13, 5)
+    assert [values(response) for response in responses] == [[number + 1] * size for number, size in enumerate(sizes)]
+
+
 def test_only_the_guilty_one_fails(model):
     asked = [
         request([1.0, 2.0]),
