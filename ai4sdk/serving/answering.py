@@ -64,7 +64,7 @@ class Answering:
         self.observe: Callable[[Any, Prediction], object] | None = None
         """Told of the samples and the prediction of each batch that was computed; must not wait."""
         self.rows: int | None = None
-        """Samples up to which requests are joined: large ones leave the processor's caches if more are; none for any."""
+        """Samples up to which requests are joined, as large ones leave the processor's caches; none for any number."""
 
     def answer(self, requests: Sequence[Request]) -> tuple[list[Response], Facts]:
         """Answer requests, in their order. What is wrong with one of them is told to that one."""
