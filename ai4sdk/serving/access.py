@@ -11,6 +11,8 @@ import orjson
 __all__ = ["AccessLog"]
 
 _EVERY = 0.2
+_MOST = 50
+"""Lines that are written at once: while more are, no request is answered."""
 
 
 class AccessLog:
@@ -38,12 +40,16 @@ class AccessLog:
             What is said of it.
         """
         self._lines.append((time, line))
-        if self._due is None:
+        if len(self._lines) >= _MOST:
+            self.flush()
+        elif self._due is None:
             self._due = asyncio.get_running_loop().call_later(_EVERY, self.flush)
 
     def flush(self) -> None:
         """Write what is there. A stream that takes no more (a full disk, a closed pipe) loses lines, nothing else."""
-        self._due = None
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
         lines, self._lines = self._lines, []
         text = b"".join(
             orjson.dumps({"time": _text(time), **line}, option=orjson.OPT_APPEND_NEWLINE) for time, line in lines

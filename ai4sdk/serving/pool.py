@@ -280,7 +280,7 @@ class Pool:
             if member is None:
                 return
             busy = bool(member.batches)
-            if busy and not self._retried and len(self._waiting) < self._enough:
+            if busy and not self._retried and len(self._waiting) < self._enough_for(member):
                 # What it computes now is soon done; until then more may come.
                 return
             if not busy and (pause := self._pause()) > 0:
@@ -299,11 +299,11 @@ class Pool:
     def _most(self) -> int:
         return self.settings.batch_size if self.facts.get("batches", True) else 1
 
-    @property
-    def _enough(self) -> int:
-        """How many requests are worth a batch that lies ready while another is computed."""
+    def _enough_for(self, member: _Member) -> int:
+        """How many requests are worth a batch that lies ready while another is computed: no fewer than that has."""
         engine = self.facts.get("engine") or {}
-        return min(self._most, engine.get("rows") or self._most)
+        computed = next(iter(member.batches.values()))
+        return min(self._most, engine.get("rows") or self._most, len(computed))
 
     def _pause(self) -> float:
         """Return how long the oldest that waits may still wait for others."""

@@ -42,8 +42,9 @@ def told(server, samples):
 def test_drift_is_told_wherever_one_looks(project, start, tmp_path):
     events = tmp_path / "drift.jsonl"
     server = start(
-        next((project / "runs").glob("*quickstart*")), f"serving.drift_events={events}", "serving.drift.window=200"
-    ).ready()
+        next((project / "runs").glob("*quickstart*")), f"serving.drift_events={events}", "serving.drift.window=200",
+        "serving.drift.load=1.0",
+    ).ready()  # fmt: skip
     assert "watched for drift" in server.log
     like = rows_of(0, 1000)
     for at in range(0, 1000, 50):
