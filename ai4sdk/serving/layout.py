@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["lay_out"]
+
+log = logging.getLogger(__name__)
 
 _FASTER = 1.05
 
@@ -50,8 +53,8 @@ def lay_out(
         found = answers()
         if all(map(alike, found, exact)) and timed() * _FASTER < before:
             return True
-    except Exception:  # noqa: BLE001 - the user's code may raise anything; as its weights lay before, it does not
-        pass
+    except Exception as error:  # noqa: BLE001 - the user's code may raise anything; as its weights lay, it did not
+        log.info("convolutions stay as they lie: %s: %s", type(error).__name__, error)
     for weight, data in zip(weights, lay, strict=True):
         weight.data = data
     return False

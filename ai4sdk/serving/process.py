@@ -17,7 +17,7 @@ from typing import Any
 
 from ai4sdk.serving.messages import Frames, pack, pack_responses, requests_of
 from ai4sdk.serving.shared import Slab
-from ai4sdk.worker.allocation import keep_memory
+from ai4sdk.worker.allocation import give_back_memory, keep_memory
 from ai4sdk.worker.startup import quick_imports
 
 __all__ = ["main"]
@@ -123,6 +123,7 @@ def _loaded(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[An
         answering.rows = chosen.rows
         rows = chosen.rows or BATCH_SIZE
         tried = warm_up(answering, package)
+    give_back_memory()
     watch, unwatched = _watch(settings, package, descriptors)
     if watch is not None:
         answering.observe = watch.feed

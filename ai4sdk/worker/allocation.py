@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+from typing import Any
 
-__all__ = ["keep_memory"]
+__all__ = ["give_back_memory", "keep_memory"]
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Of ``mallopt`` in glibc's malloc.h."""
 _KEPT = 1 << 30
 """Bytes: an array that is no larger is taken from the heap, of which so much may lie free at its end."""
+_KEPT_BY_OLD = 1 << 25
+"""The largest array for which glibc before 2.35 agrees to it."""
 _SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
@@ -24,11 +27,22 @@ def keep_memory() -> None:
 
     What is kept is what one step needs at once: the most that the process ever uses stays the same.
     """
-    if any(name in os.environ for name in _SETTINGS):
+    set_option = _function("mallopt")
+    if set_option is None or any(name in os.environ for name in _SETTINGS):
         return
+    # With the second one alone glibc would ask the system for each array of 128 kB.
+    if set_option(_MMAP_THRESHOLD, _KEPT) or set_option(_MMAP_THRESHOLD, _KEPT_BY_OLD):
+        set_option(_TRIM_THRESHOLD, _KEPT)
+
+
+def give_back_memory() -> None:
+    """Give back what is free now: what was needed once, to load a model."""
+    if (trim := _function("malloc_trim")) is not None:
+        trim(0)
+
+
+def _function(name: str) -> Any:
     try:
-        set_option = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # another C library
-        return
-    set_option(_MMAP_THRESHOLD, _KEPT)
-    set_option(_TRIM_THRESHOLD, _KEPT)
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import subprocess
 import sys
 import time
@@ -109,6 +110,28 @@ def test_a_function_runs_like_a_training_but_imports_nothing_heavy(calls, capsys
     assert "called a function" in capsys.readouterr().err
     assert main(["logs"]) == 0
     assert "task call" in capsys.readouterr().out
+
+
+BATCHES = """
+import resource
+import numpy
+
+def faults():
+    for batch in range(20):
+        tensors = [numpy.ones(size * 2**20, dtype=numpy.uint8) for size in (2, 2, 2, 50)]
+        del tensors
+        if batch == 0:
+            warm = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - warm
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators keep memory in ways of their own")
+def test_a_task_keeps_the_memory_of_a_batch_for_the_next(calls):
+    (calls / "mine.py").write_text(BATCHES)
+    (calls / "configs/call.yaml").write_text("name: call\nfunction: {_target_: mine.faults}\ntracking: {kind: none}\n")
+    assert ai4sdk.run("call").scores["value"] < 1000
 
 
 @pytest.mark.slow

@@ -27,8 +27,7 @@ class LocalBackend:
         ``-P`` keeps the current folder off the import path: a worker sees the plan's snapshot, not the files as they
         are by then. OpenMP threads that wait are put to sleep: where they spin, runs side by side slow each other down
         many times over. Processes of one task share its cores. The hash seed is the same for all plans: a process
-        forked for a plan could not change it, and results must not depend on how a plan is started. glibc's malloc
-        keeps what a batch freed for the next one.
+        forked for a plan could not change it, and results must not depend on how a plan is started.
         """
         backend = plan.job["backend"]
         tasks = [

@@ -20,13 +20,8 @@ from ai4sdk.processes import die_with_parent, signal_group
 
 __all__ = ["FROM_THE_START", "Forked", "Spare", "drop_spare", "fork_spare", "take_spare"]
 
-FROM_THE_START = {
-    "PYTHONHASHSEED": "0",
-    "PYTHONUNBUFFERED": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
-    "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20),
-}
-"""Variables that every worker has and that Python or the C library reads when a process starts."""
+FROM_THE_START = {"PYTHONHASHSEED": "0", "PYTHONUNBUFFERED": "1"}
+"""Variables that every worker has and that Python reads when it starts."""
 
 _READ_AT_IMPORT = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 """Variables that are read when a numerical library is imported, which a spare has not done."""
