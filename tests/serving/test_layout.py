@@ -30,7 +30,11 @@ class Counting(Viewing):
 def laid_out(module, *seconds):
     times = iter(seconds)
     with torch.no_grad():
-        return lay_out(module, lambda: [module(X[:1]), module(X)], torch.allclose, lambda: next(times))
+        return lay_out(module, lambda: [module(X[:1]), module(X)], alike, lambda: next(times))
+
+
+def alike(found, exact):
+    return found.shape == exact.shape and torch.allclose(found, exact, atol=1e-4)
 
 
 def is_last(module):
@@ -47,7 +51,7 @@ def test_channels_are_last_where_that_is_faster(network):
     exact = network(X)
     assert laid_out(network, 0.02, 0.01)
     assert is_last(network)
-    assert torch.allclose(network(X), exact, atol=1e-6)
+    assert alike(network(X), exact)
 
 
 @torch.no_grad()
