@@ -47,7 +47,9 @@ def download(asked: Mapping[str, Any]) -> Path:
         if (written := getattr(tracking, field)) is not None:
             os.environ[f"MLFLOW_TRACKING_{field.upper()}"] = resolve_secret(written)
     if uri.startswith("sqlite:///") and not (runs / "mlflow.db").is_file() and tracking.uri is None:
-        raise NotFound(f"there is no MLflow store in {runs}", hint="tracking.uri=https://…")
+        told = os.environ.get("MLFLOW_TRACKING_URI")  # configs alone decide, so that a plan says what is served
+        hint = f"tracking.uri={told}, if MLFLOW_TRACKING_URI is meant" if told else "tracking.uri=https://…"
+        raise NotFound(f"there is no MLflow store in {runs}", hint=hint)
 
     import mlflow
     from mlflow.exceptions import MlflowException

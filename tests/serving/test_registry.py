@@ -37,14 +37,40 @@ def test_an_alias_is_served_and_followed(start, tmp_path):
     assert server.ask("/v2/models/digits/infer", {"inputs": [tensor]}).status == 200
 
 
+def told(folder, source, **env):
+    argv = [sys.executable, "-m", "ai4sdk", "serve", source, "serving.port=0"]
+    done = subprocess.run(
+        argv, cwd=folder, env=os.environ | env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 6, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    """Make a project whose registry has a model without versions."""
+    folder = tmp_path_factory.mktemp("empty")
+    (folder / ".ai4sdk").touch()
+    (folder / "runs").mkdir()
+    make = "import mlflow; mlflow.MlflowClient('sqlite:///runs/mlflow.db').create_registered_model('digits')"
+    subprocess.run([sys.executable, "-c", make], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [("models:/nothing@champion", "nothing"), ("models:/digits/99", "99"), ("models:/digits@nobody", "nobody")],
 )
-def test_what_is_not_there_is_told(tmp_path, source, words):
+def test_what_is_not_there_is_told(empty, source, words):
+    said = told(empty, source)
+    assert f"MLflow has no {source}: " in said
+    assert words in said.partition(f"MLflow has no {source}: ")[2]
+
+
+def test_without_a_store_it_is_told_how_to_name_one(tmp_path):
     (tmp_path / ".ai4sdk").touch()
-    argv = [sys.executable, "-m", "ai4sdk", "serve", source, "serving.port=0"]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 6, done.stderr
-    assert "MLflow" in done.stderr
-    assert "Traceback" not in done.stderr
+    address = "http://127.0.0.1:5055"
+    said = told(tmp_path, "models:/digits@champion", MLFLOW_TRACKING_URI=address)
+    assert "there is no MLflow store" in said
+    assert f"tracking.uri={address}, if MLFLOW_TRACKING_URI is meant" in said
