@@ -53,8 +53,9 @@ def empty(tmp_path_factory):
     folder = tmp_path_factory.mktemp("empty")
     (folder / ".ai4sdk").touch()
     (folder / "runs").mkdir()
-    make = "import mlflow; mlflow.MlflowClient('sqlite:///runs/mlflow.db').create_registered_model('digits')"
-    subprocess.run([sys.executable, "-c", make], cwd=folder, check=True, capture_output=True)
+    make = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1], sys.argv[1]).create_registered_model('digits')"
+    store = f"sqlite:///{folder}/runs/mlflow.db"
+    subprocess.run([sys.executable, "-c", make, store], cwd=folder, check=True, capture_output=True)
     return folder
 
 
