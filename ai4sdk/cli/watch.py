@@ -16,6 +16,7 @@ from ai4sdk.cli.closing import closing_lines
 from ai4sdk.cli.interrupts import interrupts_stop
 from ai4sdk.errors import RunFailed
 from ai4sdk.planning.plan import Plan
+from ai4sdk.runs.files import read_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState
 from ai4sdk.runs.store import read_progress
@@ -65,13 +66,23 @@ def watch(run: RunPaths, plan: Plan) -> int:
 
 def _wait_for_records(run: RunPaths, display: _Live | _Lines) -> None:
     """Give the last records a moment to reach MLflow; a dead server must not hold the user."""
-    deadline = time.monotonic() + 10.0
-    while run.tracking.exists() and time.monotonic() < deadline:
-        ledger = read_ledger(run.tracking)
-        if ledger.finished or ledger.last_error:
+    if not run.tracking.exists() and not _is_recorded(run):
+        return
+    since = time.monotonic()
+    # A short run may end before what sends its records has begun to.
+    while time.monotonic() < since + (10.0 if run.tracking.exists() else 5.0):
+        if run.tracking.exists() and ((ledger := read_ledger(run.tracking)).finished or ledger.last_error):
             return
         display.note_once("sending the last records")
         time.sleep(INTERVAL)
+
+
+def _is_recorded(run: RunPaths) -> bool:
+    """Tell whether this machine sends the run's records."""
+    try:
+        return bool(read_json(run.submission).get("sidecars"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _standing(run: RunPaths, looking: Watch) -> Standing:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ai4sdk.cli import watch
 from ai4sdk.cli.watch import _Lines, round_text
+from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State
 
@@ -41,3 +45,14 @@ def test_lines_tell_each_round_once_and_whom_one_waits_for(tmp_path: Path, capsy
         "training  round 1 of 5",
         "training  round 1 of 5, 2 of 3 sites  val_loss 0.5",
     ]
+
+
+def test_records_that_begin_late_are_waited_for(tmp_path, monkeypatch):
+    run = RunPaths(tmp_path / "one")
+    run.root.mkdir()
+    write_json(run.submission, {"sidecars": [{"name": "tracking"}]})
+    monkeypatch.setattr(watch, "read_ledger", lambda _: SimpleNamespace(finished=True, last_error=None))
+    late = threading.Timer(0.5, run.tracking.touch)
+    late.start()
+    watch._wait_for_records(run, SimpleNamespace(note_once=lambda _: None))
+    assert run.tracking.exists()
