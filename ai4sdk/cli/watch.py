@@ -71,7 +71,8 @@ def _wait_for_records(run: RunPaths, display: _Live | _Lines) -> None:
     since = time.monotonic()
     # A short run may end before what sends its records has begun to.
     while time.monotonic() < since + (10.0 if run.tracking.exists() else 5.0):
-        if run.tracking.exists() and ((ledger := read_ledger(run.tracking)).finished or ledger.last_error):
+        ledger = read_ledger(run.tracking)
+        if ledger.finished or ledger.last_error:
             return
         display.note_once("sending the last records")
         time.sleep(INTERVAL)

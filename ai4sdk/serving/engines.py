@@ -89,8 +89,10 @@ def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
     modules: dict[int, _OnnxModule] = {}
     seconds: dict[tuple[str, int], float] = {}
     why_not = None
-    channels_last = wanted != "onnx" and _laid_out(model, array)
+    channels_last = False
+    torch.set_num_threads(1)
     if wanted != "onnx":
+        channels_last = _laid_out(model, array)
         inputs = _inputs(model, array)
         ways["torch", 1] = lambda: main_tensor(_call(model, inputs))
     if wanted != "torch":
@@ -101,7 +103,6 @@ def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
             if wanted == "onnx":
                 raise
             why_not = error.message
-    torch.set_num_threads(1)
     for way, compute in ways.items():
         seconds[way] = _timed(compute)
     engine, count = min(seconds, key=lambda way: seconds[way])
@@ -167,7 +168,6 @@ def _laid_out(model: Model, array: NDArray[Any]) -> bool:
     if model.device.type != "cpu":
         return False
     parts = [_inputs(model, part) for part in (array[:1], array)]
-    torch.set_num_threads(1)
     return lay_out(
         model.module,
         lambda: [main_tensor(_call(model, part)) for part in parts],

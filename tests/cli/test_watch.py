@@ -14,6 +14,7 @@ from ai4sdk.cli.watch import _Lines, round_text
 from ai4sdk.runs.files import write_json
 from ai4sdk.runs.layout import RunPaths
 from ai4sdk.runs.state import RunState, State
+from ai4sdk.tracking.ledger import Ledger, read_ledger, write_ledger
 
 BEGUN: dict[str, Any] = {"phase": "fit", "round": 0, "rounds": 5}
 WAITS = {**BEGUN, "waits_for": {"there": ["north"], "needed": 2}}
@@ -47,12 +48,11 @@ def test_lines_tell_each_round_once_and_whom_one_waits_for(tmp_path: Path, capsy
     ]
 
 
-def test_records_that_begin_late_are_waited_for(tmp_path, monkeypatch):
+def test_records_that_begin_late_are_waited_for(tmp_path):
     run = RunPaths(tmp_path / "one")
     run.root.mkdir()
     write_json(run.submission, {"sidecars": [{"name": "tracking"}]})
-    monkeypatch.setattr(watch, "read_ledger", lambda _: SimpleNamespace(finished=True, last_error=None))
-    late = threading.Timer(0.5, run.tracking.touch)
+    late = threading.Timer(0.5, write_ledger, (run.tracking, Ledger(finished="succeeded/1/1")))
     late.start()
     watch._wait_for_records(run, SimpleNamespace(note_once=lambda _: None))
-    assert run.tracking.exists()
+    assert read_ledger(run.tracking).finished
