@@ -16,12 +16,13 @@ from itertools import islice
 from typing import BinaryIO, cast
 
 from ai4sdk.data.columns import Column, Table
+from ai4sdk.data.notation import Notation
 from ai4sdk.data.source import SPLITS, Source
 from ai4sdk.data.storage import Entry
 from ai4sdk.errors import DataError
 from ai4sdk.spec.dataset import CsvOptions
 
-__all__ = ["EMPTY", "parse_number", "read_csv_names", "read_csv_table"]
+__all__ = ["EMPTY", "is_row", "read_csv_names", "read_csv_table"]
 
 EMPTY = frozenset({"", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None", "<NA>", "#N/A", "#NA"})
 """Texts of an empty cell."""
@@ -29,24 +30,6 @@ EMPTY = frozenset({"", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None",
 _TRUTH = {"true": 1.0, "false": 0.0}
 _CHUNK = 4096
 """Rows that are turned into columns at a time."""
-
-
-def parse_number(text: str, decimal: str = ".") -> float | None:
-    """Read a number as CSV files write it.
-
-    Returns
-    -------
-    float or None
-        Nothing where the text is no number.
-    """
-    if decimal != ".":
-        text = text.replace(".", "?").replace(decimal, ".")
-    if "_" in text:  # Python's own grouping of digits; in data it is a name
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 def read_csv_names(source: Source, options: CsvOptions) -> list[str]:
@@ -106,8 +89,8 @@ class _Gathered:
         self.places = [(index, name) for index, name in enumerate(names) if name in wanted]
         self.columns = {name: Column(name, "text" if name in text else "number") for _, name in self.places}
         self.codes: dict[str, dict[str, int]] = {name: {} for _, name in self.places}
-        self.options = options
-        self.empty = EMPTY | {value.strip() for value in options.na_values}
+        self.notation = Notation.of(options)
+        self.empty = EMPTY.union(self.notation.na_values)
         self.turned: set[str] = set()
         self.lines = array("L")
         self.files: list[tuple[int, str]] = []
@@ -146,8 +129,7 @@ class _Gathered:
 
     def _append_numbers(self, column: Column, cells: Sequence[str]) -> bool:
         """Append cells as numbers, or nothing if one is none."""
-        decimal = self.options.decimal
-        if decimal == "." and not self.options.na_values:
+        if self.notation == Notation():
             try:
                 numbers = array("d", map(float, cells))
             except ValueError:
@@ -158,7 +140,7 @@ class _Gathered:
                     return True
         numbers = array("d")
         for cell in map(str.strip, cells):
-            number = float("nan") if cell in self.empty else parse_number(cell, decimal)
+            number = float("nan") if cell in self.empty else self.notation.number(cell)
             if number is None:
                 return False
             numbers.append(number)
@@ -229,7 +211,7 @@ def _gather(
     return gathered
 
 
-def _is_row(row: list[str]) -> bool:
+def is_row(row: list[str]) -> bool:
     """Tell a row from a blank line."""
     return len(row) > 1 or bool(row and row[0].strip())
 
@@ -249,7 +231,7 @@ class _Reading:
         name = (entry.name or source.location.name).lower()
         self.zipped = name.endswith(".gz")
         self.sep = options.sep or ("\t" if name.endswith((".tsv", ".tsv.gz")) else ",")
-        first = next((row for rows, _, _ in self._raw_chunks(1) for row in rows if _is_row(row)), None)
+        first = next((row for rows, _, _ in self._raw_chunks(1) for row in rows if is_row(row)), None)
         if first is None:
             raise DataError(f"{self.shown} is empty", hint="check dataset.uri")
         self.names = self._named(first)
@@ -276,7 +258,7 @@ class _Reading:
         line = start
         for row in rows:
             line += 1 + sum(map(_line_ends, row))
-            if not _is_row(row):
+            if not is_row(row):
                 continue
             if skip:
                 skip -= 1

@@ -19,6 +19,7 @@ from ai4sdk.data.columns import Column
 from ai4sdk.data.fetch import local_source
 from ai4sdk.data.fingerprint import fingerprint_source, require
 from ai4sdk.data.loaders import RAW_BYTES, RAW_SAMPLES, Data, SplitData, check_batches, label_tensor, prepared
+from ai4sdk.data.notation import Notation
 from ai4sdk.data.preprocessing import Preprocessing, files_rules, fit_array, fit_table
 from ai4sdk.data.readers import Files, Samples, chosen, encoded, read_arrays, some_cells
 from ai4sdk.data.source import Source, find_source
@@ -113,7 +114,12 @@ def _from_files(
         preprocessing, inputs = preprocessing or files_rules(found.how, decided, found.files.names), None
     elif isinstance(found, TableStudy):
         preprocessing = preprocessing or fit_table(
-            found, standardize=dataset.standardize, missing=dataset.missing, task=decided, label=dataset.label
+            found,
+            standardize=dataset.standardize,
+            missing=dataset.missing,
+            task=decided,
+            label=dataset.label,
+            notation=Notation.of(dataset.options),
         )
         inputs, raw = encoded(found, preprocessing), some_cells(found, RAW_SAMPLES)
     else:

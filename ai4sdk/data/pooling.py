@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ai4sdk.data.notation import Notation
 from ai4sdk.data.preprocessing import ColumnRule, Preprocessing
 from ai4sdk.errors import DataError
 
-__all__ = ["listed", "pooled"]
+__all__ = ["listed", "pooled", "with_common_notation"]
 
 Moments = tuple[int, NDArray[np.float64], NDArray[np.float64]]
 """Number of samples; mean and variance of each input, before it was scaled."""
@@ -30,7 +31,7 @@ def pooled(each: Mapping[str, tuple[Preprocessing, NDArray[Any]]]) -> Preprocess
     Returns
     -------
     Preprocessing
-        That of the first where all are the same.
+        That of the first where all are the same; texts are read as the files of all allow.
 
     Raises
     ------
@@ -38,6 +39,7 @@ def pooled(each: Mapping[str, tuple[Preprocessing, NDArray[Any]]]) -> Preprocess
         If datasets have other columns, kinds of columns, categories or classes.
     """
     (first, (one, _)), *others = each.items()
+    one = with_common_notation([rules for rules, _ in each.values()])
     for name, (other, _) in others:
         if difference := _difference(one, other):
             what, ours, theirs = difference
@@ -64,6 +66,12 @@ def pooled(each: Mapping[str, tuple[Preprocessing, NDArray[Any]]]) -> Preprocess
         columns.append(_column(rules, [n for n, *_ in moments], float(mean[place]), float(std[place])))
         place += rule.width
     return replace(one, columns=tuple(columns))
+
+
+def with_common_notation(each: Sequence[Preprocessing]) -> Preprocessing:
+    """Return the first of several, which reads texts as the files of all allow."""
+    notation = Notation.common(rules.notation for rules in each)
+    return each[0] if each[0].notation == notation else replace(each[0], notation=notation)
 
 
 def _difference(one: Preprocessing, other: Preprocessing) -> tuple[str, str, str] | None:

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai4sdk.data.columns import Column, number_name
-from ai4sdk.data.csvfile import EMPTY, parse_number
+from ai4sdk.data.csvfile import EMPTY
 from ai4sdk.data.media import read_samples
+from ai4sdk.data.notation import Notation
 from ai4sdk.data.source import nearest
 from ai4sdk.data.study import TableStudy
 from ai4sdk.errors import DataError
@@ -90,6 +91,9 @@ class Preprocessing:
         Name of what is predicted.
     class_names
         Names of the classes, in the order of their numbers.
+    notation
+        For tables, how cells that are texts are read. It is not compared: sites whose files are written otherwise
+        train alike.
     """
 
     kind: Literal["table", "array", "images", "audio"]
@@ -103,6 +107,7 @@ class Preprocessing:
     audio: Audio | None = None
     label: str | None = None
     class_names: tuple[str, ...] | None = None
+    notation: Notation = field(default=Notation(), compare=False)
     _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
@@ -178,7 +183,7 @@ class Preprocessing:
             made[self.kind] = self.media.model_dump()
         if self.label is not None:
             made["label"] = self.label
-        return made
+        return made | self.notation.to_json()
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
@@ -210,6 +215,7 @@ class Preprocessing:
                 images=Images.model_validate(value["images"]) if "images" in value else None,
                 audio=Audio.model_validate(value["audio"]) if "audio" in value else None,
                 label=value.get("label"),
+                notation=Notation.from_json(value),
                 **lists,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -249,7 +255,7 @@ class Preprocessing:
                 lengths = {len(inputs[name]) for name in names}
                 if len(lengths) > 1:
                     raise DataError("the columns are not of one length", hint="give one cell a sample in each")
-                return {rule.name: _column(rule, list(inputs[rule.name])) for rule in self.columns}
+                return {rule.name: _column(rule, list(inputs[rule.name]), self.notation) for rule in self.columns}
         if isinstance(inputs, np.ndarray):
             inputs = inputs.tolist() if inputs.ndim == 2 else [inputs.tolist()]
         if not isinstance(inputs, Sequence) or isinstance(inputs, str | bytes):
@@ -260,7 +266,10 @@ class Preprocessing:
         if inputs and not isinstance(inputs[0], Mapping | list | tuple | np.ndarray):
             inputs = [inputs]
         rows = [self._row(sample, place, names) for place, sample in enumerate(inputs, start=1)]
-        return {rule.name: _column(rule, [row[index] for row in rows]) for index, rule in enumerate(self.columns)}
+        return {
+            rule.name: _column(rule, [row[index] for row in rows], self.notation)
+            for index, rule in enumerate(self.columns)
+        }
 
     def _row(self, sample: Any, place: int, names: list[str]) -> list[Any]:
         if isinstance(sample, Mapping):
@@ -324,7 +333,9 @@ def files_rules(how: Images | Audio, task: str, class_names: tuple[str, ...] | N
     return Preprocessing("audio", how.shape, task, audio=how, class_names=class_names)
 
 
-def fit_table(found: TableStudy, *, standardize: bool, missing: str, task: str, label: str | None) -> Preprocessing:
+def fit_table(
+    found: TableStudy, *, standardize: bool, missing: str, task: str, label: str | None, notation: Notation
+) -> Preprocessing:
     """Measure a table's training split.
 
     Parameters
@@ -339,6 +350,8 @@ def fit_table(found: TableStudy, *, standardize: bool, missing: str, task: str, 
         What is predicted.
     label
         The column to predict.
+    notation
+        How the table's files are written.
 
     Returns
     -------
@@ -361,7 +374,7 @@ def fit_table(found: TableStudy, *, standardize: bool, missing: str, task: str, 
             rules.append(_fit_number(column, training, standardize=standardize, missing=missing))
     names = found.labels.names if found.labels else None
     width = sum(rule.width for rule in rules)
-    return Preprocessing("table", (width,), task, tuple(rules), label=label, class_names=names)
+    return Preprocessing("table", (width,), task, tuple(rules), label=label, class_names=names, notation=notation)
 
 
 def fit_array(
@@ -444,23 +457,29 @@ def _numbers(rule: ColumnRule, cells: Column) -> NDArray[np.float64]:
     return (numbers - rule.mean) / rule.std
 
 
-def _column(rule: ColumnRule, cells: list[Any]) -> Column:
+def _column(rule: ColumnRule, cells: list[Any], notation: Notation) -> Column:
     """Read cells as a user gives them: numbers, texts, truth values, or nothing."""
     column = Column(rule.name, rule.kind)
     codes: dict[str, int] = {}
     for place, cell in enumerate(cells):
         if hasattr(cell, "item") and not isinstance(cell, str):
             cell = cell.item()
-        blank = cell is None or cell != cell or (isinstance(cell, str) and cell.strip() in EMPTY - set(rule.categories))
+        blank = (
+            cell is None
+            or cell != cell
+            or (isinstance(cell, str) and cell.strip() in EMPTY - set(rule.categories))
+            or notation.is_missing(cell)
+        )
         if rule.kind == "text":
             text = "" if blank else _as_text(cell)
             column.codes.append(-1 if blank else codes.setdefault(text, len(codes)))
         else:
-            number = float("nan") if blank else _as_number(cell, rule)
+            number = float("nan") if blank else _as_number(cell, rule, notation)
             if number is None or number in (float("inf"), float("-inf")):
+                written = f", with {notation.decimal!r} before the fraction" if notation.decimal != "." else ""
                 raise DataError(
                     f"sample {place + 1}, column {rule.name!r}: {cell!r} is no number",
-                    hint="give a number" if rule.kind == "number" else "give true or false",
+                    hint=f"give a number{written}" if rule.kind == "number" else "give true or false",
                 )
             column.numbers.append(number)
     column.texts = list(codes)
@@ -473,12 +492,12 @@ def _as_text(cell: Any) -> str:
     return str(cell).strip()
 
 
-def _as_number(cell: Any, rule: ColumnRule) -> float | None:
+def _as_number(cell: Any, rule: ColumnRule, notation: Notation) -> float | None:
     if isinstance(cell, str):
         text = cell.strip().lower()
         if rule.kind == "bool" and text in ("true", "false"):
             return float(text == "true")
-        return parse_number(text)
+        return notation.number(text)
     return float(cell) if isinstance(cell, int | float) else None
 
 

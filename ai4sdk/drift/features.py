@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ai4sdk.data.columns import number_name
-from ai4sdk.data.csvfile import EMPTY, parse_number
+from ai4sdk.data.csvfile import EMPTY
 from ai4sdk.data.media import read_samples
+from ai4sdk.data.notation import Notation
 from ai4sdk.data.source import nearest
 from ai4sdk.drift.sketch import Values
 from ai4sdk.errors import DataError
@@ -66,6 +67,8 @@ class Form:
         For pictures, size and mode.
     audio
         For recordings, rate and length.
+    notation
+        For tables, how cells that are texts are read.
     """
 
     kind: Literal["table", "array", "images", "audio"]
@@ -75,6 +78,7 @@ class Form:
     names: tuple[str, ...] = ()
     images: Images | None = None
     audio: Audio | None = None
+    notation: Notation = field(default=Notation())
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a mapping for JSON; `from_json` makes an equal one."""
@@ -82,6 +86,7 @@ class Form:
         if self.kind == "table":
             made["columns"] = [{"name": name, "kind": kind} for name, kind in self.columns]
             made |= {"words": list(self.words)} if self.words else {}
+            made |= self.notation.to_json()
         if self.kind == "array":
             made["shape"] = list(self.shape)
             made |= {"names": list(self.names)} if self.names else {}
@@ -110,6 +115,7 @@ class Form:
                 tuple(str(name) for name in value.get("names", ())),
                 Images.model_validate(value["images"]) if kind == "images" else None,
                 Audio.model_validate(value["audio"]) if kind == "audio" else None,
+                Notation.from_json(value),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"the drift reference is damaged: its form of inputs: {error}") from error
@@ -134,7 +140,7 @@ def features_of_inputs(samples: Any, form: Form) -> Features:
         If a column is missing or the shape does not fit.
     """
     if form.kind == "table":
-        return _of_table(samples, form.columns, EMPTY.difference(form.words))
+        return _of_table(samples, form.columns, form.notation, EMPTY.difference(form.words))
     if form.images is not None:
         return _of_pictures(_ready(samples, form.images), form.images)
     if form.audio is not None:
@@ -175,13 +181,15 @@ def joined(parts: Sequence[Features]) -> Features:
 # Tables --------------------------------------------------------------------------------------------------------------
 
 
-def _of_table(samples: Any, columns: Sequence[tuple[str, str]], empty: AbstractSet[str] = EMPTY) -> Features:
+def _of_table(
+    samples: Any, columns: Sequence[tuple[str, str]], notation: Notation, empty: AbstractSet[str] = EMPTY
+) -> Features:
     names = [name for name, _ in columns]
     cells = _cells(samples, names)
     return {
-        name: [_as_text(cell, empty) for cell in cells[name]]
+        name: [_as_text(cell, notation, empty) for cell in cells[name]]
         if kind == "text"
-        else np.array([_as_number(cell) for cell in cells[name]], np.float64)
+        else np.array([_as_number(cell, notation) for cell in cells[name]], np.float64)
         for name, kind in columns
     }
 
@@ -224,20 +232,22 @@ def _require(name: str, sample: Mapping[str, Any], where: str) -> None:
         raise DataError(f"{where} has no column {name!r}", hint=nearest(name, [str(key) for key in sample]))
 
 
-def _as_text(cell: Any, empty: AbstractSet[str]) -> str | None:
+def _as_text(cell: Any, notation: Notation, empty: AbstractSet[str]) -> str | None:
     cell = _plain(cell)
-    if cell is None or (isinstance(cell, str) and cell.strip() in empty):
+    if cell is None or (isinstance(cell, str) and cell.strip() in empty) or notation.is_missing(cell):
         return None
     return number_name(cell) if isinstance(cell, float) and math.isfinite(cell) else str(cell).strip()
 
 
-def _as_number(cell: Any) -> float:
+def _as_number(cell: Any, notation: Notation) -> float:
     cell = _plain(cell)
+    if notation.is_missing(cell):
+        return float("nan")
     if isinstance(cell, str):
         text = cell.strip().lower()
         if text in ("true", "false"):
             return float(text == "true")
-        number = parse_number(text)
+        number = notation.number(text)
         return float("nan") if number is None else number
     try:
         return float(cell)
@@ -268,7 +278,7 @@ def _of_array(samples: Any, form: Form) -> Features:
             samples = [samples]
         first = samples[0] if isinstance(samples, Sequence) and len(samples) else None
         if isinstance(first, Mapping) or hasattr(samples, "columns"):
-            return _of_table(samples, [(name, "number") for name in form.names])
+            return _of_table(samples, [(name, "number") for name in form.names], Notation())
     hint = f"give numbers in the shape {form.shape}, such as numpy.save writes"
     if isinstance(samples, Sequence) and len(samples) and isinstance(samples[0], Mapping | str | bytes):
         kind = "records" if isinstance(samples[0], Mapping) else "texts or pictures"

@@ -16,6 +16,7 @@ from ai4sdk.data.columns import Column
 from ai4sdk.data.csvfile import EMPTY
 from ai4sdk.data.formats import NOUNS
 from ai4sdk.data.loaders import Data, SplitData
+from ai4sdk.data.notation import Notation
 from ai4sdk.data.readers import Files, Samples, UnreadableSample, chosen
 from ai4sdk.drift.features import MOST_PLACES, Features, Form, features_of_inputs, features_of_outputs, joined
 from ai4sdk.drift.reference import Reference, make_reference
@@ -115,7 +116,7 @@ def measure(
 def _inputs(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[Form | None, Features, str]:
     rules, training = data.preprocessing, _training_part(data)
     if isinstance(data.raw, Mapping):
-        return _of_columns(data.raw, training)
+        return _of_columns(data.raw, training, rules.notation if rules is not None else Notation())
     if rules is not None and rules.kind in NOUNS and isinstance(training, Files):
         form = Form(rules.kind, images=rules.images, audio=rules.audio)
         places = chosen(len(training), MOST_FILES)
@@ -142,11 +143,12 @@ def _inputs(data: Data, split: str, batches: Callable[[str], Any]) -> tuple[Form
     return _of_batches(data, split, batches)
 
 
-def _of_columns(columns: Mapping[str, Column], training: Any) -> tuple[Form, Features, str]:
+def _of_columns(columns: Mapping[str, Column], training: Any, notation: Notation) -> tuple[Form, Features, str]:
     words = sorted(
         {text for column in columns.values() if column.kind == "text" for text in EMPTY.intersection(column.texts)}
     )
-    form = Form("table", tuple((column.name, _kind(column)) for column in columns.values()), tuple(words))
+    kinds = tuple((column.name, _kind(column)) for column in columns.values())
+    form = Form("table", kinds, tuple(words), notation=notation)
     inputs: Features = {}
     for column in columns.values():
         if column.kind == "text":

@@ -10,7 +10,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from ai4sdk.data.loaders import Data, SplitData
 from ai4sdk.data.partition import class_counts, partition
-from ai4sdk.data.pooling import listed, pooled
+from ai4sdk.data.pooling import listed, pooled, with_common_notation
 from ai4sdk.data.preprocessing import Preprocessing
 from ai4sdk.data.readers import Samples
 from ai4sdk.errors import DataError
@@ -141,9 +141,11 @@ def gathered(each: Mapping[str, Data]) -> Data:
         for name in _SPLITS
         if any(name in own.parts for own in splits.values())
     }
-    alike = all(data.preprocessing == one.preprocessing for _, data in others)
+    rules = [data.preprocessing for data in each.values() if data.preprocessing is not None]
+    alike = len(rules) == len(each) and all(other == rules[0] for other in rules)
+    prepared = with_common_notation(rules) if alike else None
     whole = SplitData(parts, splits[first].loader, splits[first].collate)
-    return Data(whole, one.preprocessing if alike else None, one.task, one.class_names, one.column_names)
+    return Data(whole, prepared, one.task, one.class_names, one.column_names)
 
 
 def own_part_of(data: Data, site: str) -> SplitData:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from typing import Any
 
@@ -12,9 +11,11 @@ from ai4sdk.data.formats import NOUNS
 from ai4sdk.errors import DataError
 from ai4sdk.serving.contract import Contract
 from ai4sdk.serving.question import Refused, refused_data
-from ai4sdk.worker.inputs import samples_of_json
+from ai4sdk.worker.inputs import Batch, as_arrays, csv_records, samples_of_json
 
 __all__ = ["from_csv", "from_json"]
+
+_BODY = "the body"
 
 
 def from_json(value: Any, contract: Contract) -> Any:
@@ -26,7 +27,7 @@ def from_json(value: Any, contract: Contract) -> Any:
         For any other form.
     """
     try:
-        samples = samples_of_json(value, "the body")
+        samples = samples_of_json(value, _BODY)
     except DataError as error:
         raise refused_data(error) from None
     if contract.form == "table":
@@ -49,24 +50,24 @@ def from_csv(body: bytes | memoryview, contract: Contract) -> Any:
         raise Refused(415, f"the model takes {NOUNS[contract.form]}s, not CSV")
     try:
         text = bytes(body).decode("utf-8-sig")
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise Refused(400, f"the body is no CSV in UTF-8: {error}") from None
-    if len(rows) < 2:
-        raise Refused(400, "the body holds no rows below a header")
-    names = [name.strip() for name in rows[0]]
-    if len(set(names)) < len(names):
-        raise Refused(400, f"the header has two columns {next(name for name in names if names.count(name) > 1)!r}")
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(names):
-            raise Refused(400, f"row {number} has {len(row)} cells, the header {len(names)}")
-    if contract.form == "table":
-        return [dict(zip(names, row, strict=True)) for row in rows[1:]]
     try:
-        numbers = np.array([[float(cell) for cell in row] for row in rows[1:]])
-        return numbers.reshape(len(numbers), *contract.sample_shape)
-    except ValueError as error:
-        raise Refused(400, f"the rows are no samples of the shape {list(contract.sample_shape)}: {error}") from None
+        records = list(csv_records(io.StringIO(text, newline=""), _BODY, _separator(text, contract)))
+        if not records:
+            raise Refused(400, f"{_BODY} holds no rows below a header")
+        if contract.form == "table":
+            return records
+        return as_arrays(Batch(records, _BODY, cells=True), contract.sample_shape).samples
+    except DataError as error:
+        raise refused_data(error) from None
+
+
+def _separator(text: str, contract: Contract) -> str | None:
+    """Return a comma where it divides the header into the columns; nothing where the header is to be looked at."""
+    head = text.lstrip().partition("\n")[0]
+    names = {name.strip(' "\r') for name in head.split(",")}
+    return "," if "," in head and contract.columns and names.issuperset(contract.columns) else None
 
 
 def _as_array(samples: Any) -> Any:

@@ -54,6 +54,19 @@ def test_a_table(table: Write, tmp_path: Path) -> None:
     assert whole[:, 0].std(correction=0) == pytest.approx(1, abs=1e-5)
 
 
+def test_the_model_reads_texts_as_the_table_is_written(table: Write, tmp_path: Path) -> None:
+    lengths = [("n/k", "-9,0")[index // 4 % 2] if index % 4 == 0 else f"{index},5" for index in range(40)]
+    rows = "".join(f"{length};{'ab'[index % 2]}\n" for index, length in enumerate(lengths))
+    options = {"sep": ";", "decimal": ",", "na_values": ["n/k", "-9"]}
+    data = load(table("length;kind\n" + rows, label="kind", missing="mean", options=options), tmp_path)
+    assert data.preprocessing is not None
+    prepared = data.preprocessing.transform([{"length": length} for length in lengths])
+    seen = torch.cat([x for split in ("train", "val", "test") for x, _ in batches(data, split)])
+    assert sorted(seen.flatten().tolist()) == sorted(prepared.flatten().tolist())
+    empty = data.preprocessing.transform([{"length": None}, {"length": -9}])
+    assert prepared[0] == prepared[4] == empty[0] == empty[1]
+
+
 def test_batches_hold_what_transform_makes_of_the_records(table: Write, tmp_path: Path) -> None:
     still = {"shuffle": False}
     by_time = {"method": "time", "column": "length"}

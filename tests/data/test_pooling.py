@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sounds import folders_of_tones
 
 from ai4sdk.data.module import Data, load_data
+from ai4sdk.data.notation import Notation
 from ai4sdk.data.pooling import pooled
 from ai4sdk.data.preprocessing import Preprocessing
 from ai4sdk.errors import DataError
@@ -141,6 +142,20 @@ def test_recordings_that_are_read_otherwise_are_named(tmp_path: Path) -> None:
     assert pooled({"one": one, "other": one}) is one[0]
     with pytest.raises(DataError, match=r"differ in how files are read: rate=4000 .* and rate=8000 "):
         pooled({"one": one, "other": other})
+
+
+def test_texts_are_read_as_the_files_of_all_are_written(tmp_path: Path, table: Callable[..., FileDataset]) -> None:
+    text = "x;y\n1;no\n2;yes\n"
+    written = [
+        {"sep": ";", "na_values": ["-9"], "decimal": ","},
+        {"sep": ";", "na_values": ["?", "-9"], "decimal": ","},
+    ]
+    each = {
+        str(place): measured(table(text, f"{place}.csv", options=options, **WHOLE), tmp_path)
+        for place, options in enumerate([*written, {"sep": ";"}])
+    }
+    assert pooled({name: each[name] for name in "01"}).notation == Notation(",", ("-9", "?"))
+    assert pooled(each).notation == Notation(".", ("-9", "?"))
 
 
 def test_other_texts_of_a_column_are_named(tmp_path: Path, table: Callable[..., FileDataset]) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from ai4sdk.data.notation import Notation
 from ai4sdk.data.preprocessing import ColumnRule, Preprocessing
 from ai4sdk.errors import DataError
 from ai4sdk.spec import Images
@@ -52,7 +53,11 @@ def preprocessings(draw: st.DrawFn) -> Preprocessing:
     classes = draw(st.none() | st.lists(names, min_size=1, max_size=4).map(tuple))
     if kind == "table":
         columns = tuple(draw(st.lists(rules(), min_size=1, max_size=5)))
-        return Preprocessing("table", (len(columns),), task, columns, label=draw(names), class_names=classes)
+        notation = Notation(draw(st.sampled_from([".", ","])), tuple(draw(st.lists(names, max_size=2))))
+        label = draw(names)
+        return Preprocessing(
+            "table", (len(columns),), task, columns, label=label, class_names=classes, notation=notation
+        )
     if kind == "array":
         width = draw(st.integers(1, 5))
         some = st.lists(finite, min_size=width, max_size=width).map(tuple)
@@ -65,7 +70,8 @@ def preprocessings(draw: st.DrawFn) -> Preprocessing:
 @given(preprocessings())
 def test_json_keeps_everything(made: Preprocessing) -> None:
     text = json.dumps(made.to_json(), allow_nan=False)
-    assert Preprocessing.from_json(json.loads(text)) == made
+    found = Preprocessing.from_json(json.loads(text))
+    assert (found, found.notation) == (made, made.notation)
 
 
 @pytest.mark.parametrize("damage", [{"format": 99}, {"kind": None, "shape": None}, {"columns": [{"nme": "x"}]}])
@@ -163,6 +169,24 @@ def test_empty_cells_become_what_training_measured() -> None:
         ),
     )
     assert made.transform([{"a": None, "b": None}, {"a": "NA", "b": ""}]).tolist() == [[1.0, 0.0, 1.0]] * 2
+
+
+def test_cells_are_read_as_the_files_of_the_training_were_written() -> None:
+    made = Preprocessing(
+        "table",
+        (3,),
+        columns=(
+            ColumnRule("a", "number", fill=4.0),
+            ColumnRule("b", "text", categories=("x", "y"), fill="y"),
+        ),
+        notation=Notation(",", ("-9,5", "none yet")),
+    )
+    empty = [["-9,5", "none yet"], [" -9,50 ", None], [-9.5, "-9,5"], [None, ""]]
+    assert made.transform(empty).tolist() == [[4.0, 0.0, 1.0]] * 4
+    assert made.transform([["1,5", "x"], [1.5, "x"]]).tolist() == [[1.5, 1.0, 0.0]] * 2
+    with pytest.raises(DataError, match=r"'1\.5' is no number") as told:
+        made.transform([["1.5", "x"]])
+    assert "with ',' before the fraction" in str(told.value)
 
 
 def test_a_category_that_looks_empty_stays_a_category() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sounds import sound_file, tone
 
+from ai4sdk.data.notation import Notation
 from ai4sdk.drift.compare import compare
 from ai4sdk.drift.features import MOST_PLACES, Form, features_of_inputs, features_of_outputs, joined
 from ai4sdk.drift.sketch import sketch
@@ -52,6 +53,9 @@ def test_cells_of_pandas_numpy_and_strangers_are_values_or_missing():
 
 def test_words_that_are_values_of_the_training_are_no_empty_cells():
     assert features_of_inputs([{"colour": "None"}], Form("table", (("colour", "text"),)))["colour"] == [None]
+    written = Form("table", (("age", "number"), ("colour", "text")), notation=Notation(",", ("-999",)))
+    read = features_of_inputs([{"age": "4,5", "colour": "-999"}, {"age": -999, "colour": "x"}], written)
+    assert (read["age"][0], np.isnan(read["age"][1]), read["colour"]) == (4.5, True, [None, "x"])
     known = Form("table", (("colour", "text"),), words=("None",))
     assert features_of_inputs([{"colour": "None"}, {"colour": ""}], known)["colour"] == ["None", None]
 
@@ -195,6 +199,7 @@ def test_batches_are_put_together():
         Form("images", images=Images(size=[4, 6], mode="L")),
         Form("audio", audio=Audio(rate=8000, seconds=0.1)),
         Form("table", (("a", "text"),), words=("NA",)),
+        Form("table", (("a", "number"),), notation=Notation(",", ("-999",))),
     ],
 )
 def test_json_gives_a_form_back(form):

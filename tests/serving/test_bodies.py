@@ -54,6 +54,8 @@ def test_tables_come_as_mlflow_sends_them(body):
 def test_csv_has_a_header(protocol):
     records = protocol.decode(asked(b'\xef\xbb\xbfp, q\r\n1,2\r\n3,"4"\r\n', "text/csv; charset=utf-8"), TABLE).samples
     assert records == [{"p": "1", "q": "2"}, {"p": "3", "q": "4"}]
+    assert protocol.decode(asked(b"p,q,a|b|c\n1,2,3\n", "text/csv"), TABLE).samples[0]["q"] == "2"
+    assert protocol.decode(asked(b"p;q\n1,5;\n", "text/csv"), TABLE).samples == [{"p": "1,5", "q": ""}]
     rows = protocol.decode(asked(b"a,b,c,d\n1,2,3,4\n", "text/csv"), ARRAY).samples
     assert np.array_equal(rows, [[1, 2, 3, 4]])
 
@@ -68,10 +70,11 @@ def test_csv_has_a_header(protocol):
         (asked(b"\xff\xfe", "text/csv"), TABLE, 400, "no CSV"),
         (asked(b"p,q", "text/csv"), TABLE, 400, "no rows"),
         (asked(b"p,p\n1,2", "text/csv"), TABLE, 400, "two columns 'p'"),
-        (asked(b"p,q\n1", "text/csv"), TABLE, 400, "row 2 has 1 cells"),
+        (asked(b"p,q\n1", "text/csv"), TABLE, 400, "line 2 has 1 cells"),
         (asked(b'p,q\n"1,2', "text/csv"), TABLE, 400, "no CSV"),
-        (asked(b"a\nx", "text/csv"), ARRAY, 400, "no samples of the shape"),
-        (asked(b"a,b\n1,2", "text/csv"), ARRAY, 400, "no samples of the shape"),
+        (asked(b'p,"q\n1,2', "text/csv"), TABLE, 400, "no CSV"),
+        (asked(b"a,b,c,d\n1,2,3,x", "text/csv"), ARRAY, 400, "could not convert"),
+        (asked(b"a,b\n1,2", "text/csv"), ARRAY, 400, r"has 2 cells; the model takes arrays of the shape \(4,\)"),
         (asked(b"a\n1", "text/csv"), PICTURES, 415, "takes pictures"),
         (asked({"inputs": [[[0.5]]]}), PICTURES, 400, "takes pictures"),
         (asked({"inputs": [[[256]]]}), PICTURES, 400, "from 0 to 255"),
