@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from ai4sdk.backends.kubernetes.manifests import to_yaml
-from ai4sdk.backends.oscar.image import write_context
+from ai4sdk.backends.oscar.image import require_new, write_context
 from ai4sdk.backends.oscar.manifests import Kind, manifest, unsaid
+from ai4sdk.backends.oscar.wheel import make_wheel
 from ai4sdk.cli.oscar_options import package_of, parser_for, read
 from ai4sdk.errors import NotFound
 
@@ -46,15 +48,20 @@ def image(command: str, argv: Sequence[str]) -> int:
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="a new folder")
     parser.add_argument("--base", metavar="IMAGE", help="image to begin with (default: Python of this version, slim)")
-    parser.add_argument("--wheel", metavar="FILE", help="wheel of ai4sdk to install; by default from the index")
+    parser.add_argument("--wheel", metavar="FILE", help="wheel of ai4sdk (default: made of what it was installed from)")
     request = read(command, parser, argv, names=["RUN"], more=1)
     package, args = package_of(request), request.args
-    wheel = Path(args.wheel) if args.wheel else None
-    if wheel is not None and not wheel.is_file():
-        raise NotFound(f"there is no wheel {wheel}", hint="pip wheel --no-deps ai4sdk")
+    if args.wheel and not Path(args.wheel).is_file():
+        raise NotFound(f"there is no wheel {args.wheel}", hint="pip wheel --no-deps ai4sdk")
     base = args.base or f"docker.io/library/python:{sys.version_info.major}.{sys.version_info.minor}-slim"
     trusted = package.served.trusted
-    for path in write_context(Path(args.out), package.folder, request.options, base=base, wheel=wheel, trusted=trusted):
+    require_new(Path(args.out))
+    with tempfile.TemporaryDirectory() as made:
+        wheel = Path(args.wheel) if args.wheel else make_wheel(Path(made))
+        written = write_context(
+            Path(args.out), package.folder, request.options, base=base, wheel=wheel, trusted=trusted
+        )
+    for path in written:
         print(path)
     if "@sha256:" not in base:
         print("note: a tag may be another image tomorrow; --base NAME@sha256:… builds the same then", file=sys.stderr)

@@ -19,7 +19,7 @@ import pytest
 
 from ai4sdk.backends.oscar.client import STAND_IN
 from ai4sdk.backends.oscar.standin.server import serving
-from ai4sdk.cli import main
+from ai4sdk.cli import main, oscar_image
 from ai4sdk.cli.oscar_service import _public
 
 WEIGHTS = "5eed" * 16
@@ -163,6 +163,26 @@ def test_a_file_is_put_where_a_service_is_started_for_it(oscar: Callable[..., An
     assert oscar("invoke", "pond", "--input", "row.json", "--upload")[1].startswith("fish/in/row.json is there")
     until(lambda: "Succeeded" in oscar("jobs", "pond")[1])
     assert Path(STAND_IN, "buckets/fish/out/results/row.json.json").read_text() == "[2]"
+
+
+def test_an_image_has_the_wheel_that_is_named_or_made(
+    oscar: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make_wheel(folder: Path) -> Path:
+        made = folder / "ai4sdk-0.1.0-py3-none-any.whl"
+        made.write_text("a wheel")
+        return made
+
+    monkeypatch.setattr(oscar_image, "make_wheel", make_wheel)
+    assert oscar("image", "package", "--out", "image")[0] == 0
+    assert Path("image/ai4sdk-0.1.0-py3-none-any.whl").read_text() == "a wheel"
+    monkeypatch.setattr(oscar_image, "make_wheel", lambda folder: pytest.fail("there is no need"))
+    status, _, err = oscar("image", "package", "--out", "image")
+    assert (status, "has something in it" in err) == (2, True)
+    Path("ours.whl").write_text("ours")
+    assert oscar("image", "package", "--out", "other", "--wheel", "ours.whl")[0] == 0
+    assert Path("other/ours.whl").read_text() == "ours"
+    assert oscar("image", "package", "--out", "third", "--wheel", "nowhere.whl")[0] == 6
 
 
 def test_a_definition_is_written_for_other_clients(oscar: Callable[..., Any]) -> None:

@@ -16,7 +16,7 @@ from ai4sdk.errors import EnvironmentFault, UsageError
 from ai4sdk.runs.files import read_json
 from ai4sdk.spec.oscar import Expose, OscarBackend
 
-__all__ = ["Installed", "containerfile", "installed", "write_context"]
+__all__ = ["Installed", "containerfile", "installed", "require_new", "write_context"]
 
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 """Where PyTorch's wheels without CUDA are; their versions end in ``+cpu``."""
@@ -138,6 +138,18 @@ def containerfile(options: OscarBackend, have: Installed, *, base: str, wheel: s
     )
 
 
+def require_new(folder: Path) -> None:
+    """Refuse a folder that has something in it.
+
+    Raises
+    ------
+    UsageError
+        If it has.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UsageError(f"{folder} has something in it", hint="--out NEW-FOLDER")
+
+
 def write_context(
     folder: Path, package: Path, options: OscarBackend, *, base: str, wheel: Path | None, trusted: bool
 ) -> list[Path]:
@@ -153,8 +165,7 @@ def write_context(
     have = installed(_packages(package), gpu=options.enable_gpu)
     text = containerfile(options, have, base=base, wheel=wheel.name if wheel else "", trusted=trusted)
     try:
-        if folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder} has something in it", hint="--out NEW-FOLDER")
+        require_new(folder)
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copytree(package, folder / "package", copy_function=shutil.copyfile)
         for path in (folder / "package").rglob("*"):  # whoever made the package, everybody in the container reads it
