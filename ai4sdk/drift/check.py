@@ -22,7 +22,7 @@ from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.runs.files import write_text
 from ai4sdk.worker.allocation import keep_memory
 from ai4sdk.worker.inputs import Batch, as_arrays, read_inputs
-from ai4sdk.worker.startup import quick_imports
+from ai4sdk.worker.startup import load_to_predict
 
 if TYPE_CHECKING:
     from ai4sdk.worker.model import Model
@@ -81,12 +81,7 @@ def check(
     if first is None:
         raise DataError("there is no sample to check", hint="check the data")
     each = itertools.chain([first], batches)
-    model = None
-    if reference.outputs:
-        with quick_imports():
-            from ai4sdk.worker.model import load_model
-
-            model = load_model(source, trust_code=trust_code)
+    model = load_to_predict(source, trust_code) if reference.outputs else None
     found = _Measured()
     shape = _shape_of_rows(reference.form, model)
     for batch in each:

@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
     keep_memory()
     connection = socket.socket(fileno=int(argv[0]))
     shared = Slab(int(argv[1])).view()
-    with contextlib.suppress(Exception):  # whatever it is, it is told when a model is to be loaded
+    # Whatever fails is told when a model is to be loaded.
+    with contextlib.suppress(Exception), quick_imports(compiler=False):
         importlib.import_module("ai4sdk.worker.model")
     frames, buffer = Frames(), bytearray(_READ)
     answering = watch = None
@@ -88,7 +89,7 @@ def _load(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[Any,
 
 
 def _loaded(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[Any, Any, dict[str, Any]]:
-    with quick_imports():
+    with quick_imports(compiler=False):
         import torch
         from PIL import Image
 
@@ -96,8 +97,9 @@ def _loaded(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[An
         from ai4sdk.serving.contract import contract_of
         from ai4sdk.serving.question import Served
         from ai4sdk.serving.warmup import golden_samples, warm_up
+        from ai4sdk.worker.inputs import BATCH_SIZE
         from ai4sdk.worker.loading import find_package
-        from ai4sdk.worker.model import BATCH_SIZE, load_model
+        from ai4sdk.worker.model import load_model
 
     torch.set_num_threads(1)  # what is best is measured later
     torch.set_grad_enabled(False)

@@ -11,16 +11,20 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import numpy as np
 
+from ai4sdk.data.csvfile import is_row
 from ai4sdk.data.formats import PICTURES, RECORDINGS, told_by_content, told_by_name
 from ai4sdk.errors import DataError, NotFound
 
-__all__ = ["Batch", "as_arrays", "read_inputs", "samples_of_json"]
+__all__ = ["BATCH_SIZE", "Batch", "as_arrays", "csv_records", "read_inputs", "samples_of_json"]
+
+BATCH_SIZE = 64
+"""Samples that a model is given at once, where nobody says."""
 
 TABLES = frozenset({".csv", ".tsv"})
 ARRAYS = frozenset({".npy", ".npz"})
@@ -201,7 +205,7 @@ def _read_text(file: IO[bytes], form: Form, source: str, batch_size: int, separa
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
         if form == "csv":
-            yield from _cut(_csv_records(text, source, separator), source, batch_size, cells=True)
+            yield from _cut(csv_records(text, source, separator), source, batch_size, cells=True)
         elif form == "lines":
             yield from _cut(_json_lines(text, source), source, batch_size)
         else:
@@ -244,32 +248,48 @@ def _json_lines(lines: Iterable[str], source: str) -> Iterator[Any]:
             raise DataError(f"{source}, line {number} is no JSON: {error}", hint="give one record a line") from error
 
 
-def _csv_records(text: IO[str], source: str, separator: str | None) -> Iterator[dict[str, str]]:
-    """Yield the rows of a CSV by column; cells stay text, the preprocessing knows what they are."""
-    head = text.readline()
+def csv_records(text: IO[str], source: str, separator: str | None = None) -> Iterator[dict[str, str]]:
+    """Yield the rows of a CSV by column; cells stay text, the preprocessing knows what they are.
+
+    Parameters
+    ----------
+    text
+        The file; its first line names the columns.
+    source
+        What to call it in an error.
+    separator
+        Character between cells; by default the one of ``,``, ``;``, tab and ``|`` that is most in the header. Where
+        none is, a row is one cell, whatever is in it.
+
+    Raises
+    ------
+    DataError
+        If there is no header, a name twice, or a row of another length, with its line.
+    """
+    blank, head = next(((number, line) for number, line in enumerate(text) if line.strip()), (0, ""))
     if separator is None:
-        # the separator that occurs most in the header; names of columns hardly ever hold one
-        separator = max(",;\t|", key=head.count) if any(mark in head for mark in ",;\t|") else ","
-    names = next(csv.reader([head], delimiter=separator), [])
-    if not names or not any(name.strip() for name in names):
-        raise DataError(f"{source} has no header", hint="the first line names the columns")
-    names = [name.strip() for name in names]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"{source} has two columns {twice!r}", hint="rename one of them")
-    reader = csv.reader(text, delimiter=separator)
+        # names of columns hardly ever hold one
+        separator = max(",;\t|", key=head.count) if any(mark in head for mark in ",;\t|") else "\t"
+    # Quotes, and blanks before a cell, mean what they mean to `ai4sdk.data.csvfile`.
+    reader = csv.reader(chain([head], text), delimiter=separator, skipinitialspace=True, strict=True)
     try:
+        names = [name.strip() for name in next(reader, [])]
+        if not any(names):
+            raise DataError(f"{source} has no header", hint="the first line names the columns")
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise DataError(f"{source} has two columns {twice!r}", hint="rename one of them")
         for row in reader:
-            if not row:
+            if not row or (len(names) > 1 and not is_row(row)):
                 continue
             if len(row) != len(names):
                 raise DataError(
-                    f"{source}, line {reader.line_num + 1} has {len(row)} cells, the header {len(names)}",
+                    f"{source}, line {blank + reader.line_num} has {len(row)} cells, the header {len(names)}",
                     hint="put quotes around cells that hold the separator",
                 )
             yield dict(zip(names, row, strict=True))
     except csv.Error as error:
-        raise DataError(f"{source}, line {reader.line_num + 1}: {error}") from error
+        raise DataError(f"{source}, line {blank + reader.line_num} is no CSV: {error}") from error
 
 
 def _read_arrays(path: Path, batch_size: int) -> Iterator[Batch]:

@@ -16,15 +16,14 @@ from torch import Tensor, nn
 from ai4sdk.errors import DataError, NotFound
 from ai4sdk.worker.calling import as_array, call_module, float_type, main_tensor, moved
 from ai4sdk.worker.description import Description, read_description
+from ai4sdk.worker.inputs import BATCH_SIZE
 from ai4sdk.worker.loading import fill_module, find_package, first_line, make_module
 from ai4sdk.worker.prediction import Prediction, predict_classes, predict_values
 
 if TYPE_CHECKING:
     from ai4sdk.data.preprocessing import Preprocessing
 
-__all__ = ["BATCH_SIZE", "Model", "load_model"]
-
-BATCH_SIZE = 64
+__all__ = ["Model", "load_model"]
 
 Array = NDArray[Any]
 

@@ -12,14 +12,16 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from ai4sdk.data.formats import NOUNS, told_by_name
 from ai4sdk.errors import Ai4Error, DataError, EnvironmentFault
 from ai4sdk.worker.allocation import keep_memory
-from ai4sdk.worker.inputs import Batch, as_arrays, read_inputs
-from ai4sdk.worker.model import BATCH_SIZE, Model, load_model
-from ai4sdk.worker.startup import quick_imports
+from ai4sdk.worker.inputs import BATCH_SIZE, Batch, as_arrays, read_inputs
+from ai4sdk.worker.startup import load_to_predict
+
+if TYPE_CHECKING:
+    from ai4sdk.worker.model import Model
 
 __all__ = ["located", "main", "predict"]
 
@@ -76,8 +78,7 @@ def predict(
     first = next(batches, None)  # wrong names are told before the model, and with it torch's start, is waited for
     if first is None:
         raise DataError("there is no sample to predict for", hint="check the input")
-    with quick_imports():  # the module's own
-        model = load_model(source, trust_code=trust_code)
+    model = load_to_predict(source, trust_code)
     known = model.description
     count = 0
     with _opened(output, stdout or sys.stdout) as file:

@@ -97,12 +97,27 @@ def test_csv_with_any_separator(tmp_path, mark):
 
 
 @pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("\n \na, b\n1, 2\n \n\n", [{"a": "1", "b": "2"}]),  # blank lines are no rows
+        ('a\n1,5\n""\n', [{"a": "1,5"}, {"a": ""}]),  # one column: a comma is in a cell, an empty cell is a row
+    ],
+)
+def test_csv_with_blanks_and_of_one_column(tmp_path, text, found):
+    (tmp_path / "x.csv").write_text(text)
+    assert samples(read(tmp_path / "x.csv")) == found
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("a,b\n1,2\n1,2,3\n", "line 3 has 3 cells, the header 2"),
         ("a,a\n1,2\n", "two columns 'a'"),
         ("", "no header"),
-        ("\n1,2\n", "no header"),
+        ("\n\n", "no header"),
+        ("\na,b\n1\n", "line 3 has 1 cells, the header 2"),
+        ('a,b\n"1,2\n', "line 2 is no CSV"),
+        ('"a,b\n1,2\n', "is no CSV"),
     ],
 )
 def test_a_broken_csv_is_told(tmp_path, text, words):

@@ -187,3 +187,28 @@ def test_the_command_in_a_process_of_its_own(package, as_run):
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)) == 3
     assert done.stderr == ""
+
+
+def imported(package, given):
+    """Return what the command says, and the names of what it imports."""
+    command = [sys.executable, "-X", "importtime", "-m", "ai4sdk.worker.predict", str(package), "--input", "-"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [*command, "--trust-code"], input=given, capture_output=True, text=True, env=env, timeout=300, check=False
+    )
+    names = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    return done, names
+
+
+@pytest.mark.slow
+def test_what_is_not_needed_to_predict_is_not_imported(package):
+    done, names = imported(package, CSV)
+    assert done.returncode == 0, done.stderr
+    assert {"torch", "pytorch_lightning"} <= names
+    assert not {"torch._dynamo", "scipy.signal", "pandas", "mlflow"} & names
+
+
+def test_an_input_that_cannot_be_read_is_told_before_torch_is_waited_for(package):
+    done, names = imported(package, "age\tage\n1\t2\n[")
+    assert done.returncode == DataError.exit_code, done.stderr
+    assert "torch" not in names

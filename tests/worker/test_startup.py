@@ -58,3 +58,55 @@ with quick_imports():
 print(gc.isenabled())
 """
     assert said(program) == ["False", "True True False", "False"]
+
+
+@pytest.mark.slow
+def test_who_only_predicts_has_the_compiler_once_it_is_asked_for_and_lightning_knows_what_is_compiled() -> None:
+    program = """
+with quick_imports(compiler=False):
+    import ai4sdk.worker.model
+print("torch._dynamo" in sys.modules)
+import torch
+from lightning_fabric.wrappers import _unwrap_compiled
+from pytorch_lightning.trainer.connectors.logger_connector.result import _ResultCollection
+from pytorch_lightning.utilities.compile import OptimizedModule
+net = torch.nn.Linear(1, 1)
+print(isinstance(net, OptimizedModule), "torch._dynamo" in sys.modules)
+compiled = torch.compile(net, backend="eager")
+found = type(sys.modules["torch._dynamo"]).__name__
+print(isinstance(net, OptimizedModule), isinstance(compiled, OptimizedModule), found)
+print(_unwrap_compiled(compiled)[0] is net)
+print(compiled(torch.ones(2, 1)).shape == (2, 1), list(_ResultCollection(True).valid_items()))
+print(not any(type(finder).__module__.startswith("ai4sdk") for finder in sys.meta_path))
+"""
+    assert said(program) == ["False", "False False", "False True module", "True", "True []", "True"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import torch._dynamo; torch._dynamo.reset()",
+        "from torch._dynamo import reset; reset()",
+        "import torch._dynamo.config as config; config.verbose",
+        "from torch._dynamo import config; config.verbose",
+        "from torch._dynamo.eval_frame import OptimizedModule; OptimizedModule(torch.nn.ReLU(), lambda f: f)",
+        "torch.compiler.disable(torch.nn.ReLU())",
+        "torch.compiler.disable(lambda: None, reason='why not')",
+        "torch._dynamo.disable()(len)",
+    ],
+)
+def test_whoever_asks_for_the_compiler_meanwhile_has_it_and_each_part_of_it_once(line: str) -> None:
+    program = f"""
+import collections
+runs = collections.Counter()
+import torch
+sys.addaudithook(lambda event, given: runs.update([given[0].co_filename]) if event == "exec" else None)
+with quick_imports(compiler=False):
+    {line}
+from torch._dynamo import config, eval_frame
+print(type(sys.modules["torch._dynamo"]).__name__, config is sys.modules["torch._dynamo.config"])
+print(eval_frame.__spec__.name, eval_frame.__spec__.loader.__class__.__name__, torch._dynamo.eval_frame is eval_frame)
+print(max(count for file, count in runs.items() if "_dynamo" in str(file)))
+"""
+    assert said(program) == ["module True", "torch._dynamo.eval_frame SourceFileLoader True", "1"]
