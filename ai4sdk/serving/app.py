@@ -165,7 +165,7 @@ class App:
         model = (route.model or self.models.only or "") if route and route.kind in ("infer", "deepaas") else ""
         if model and self.models.get(model) is None and model not in self.models.modules:
             model = ""  # a name that a stranger made up is no label
-        self._metrics.request(model, route.protocol if route else "", answer.status, seconds)
+        self._metrics.request(model, route.protocol if route else "", answer, seconds)
         if self._log is not None:
             client = scope["client"][0] if scope.get("client") else None
             asked = {"id": request_id.decode(), "client": client, "method": scope["method"], "path": path}
@@ -212,7 +212,7 @@ class App:
             self._open -= 1
         model = (route.model or self.models.only or "") if answer.status != 404 else ""
         seconds = time.perf_counter() - started
-        self._metrics.request(model, "grpc", answer.status, seconds)
+        self._metrics.request(model, "grpc", answer, seconds)
         if self._log is not None:
             known = request_id if _REQUEST_ID.fullmatch(request_id.encode()) else self._new_id()
             asked = {"id": known, "client": client, "method": "gRPC", "path": called}
@@ -445,7 +445,7 @@ def _heads(headers: list[tuple[bytes, bytes]]) -> _Heads:
 
 def _outcome(answer: Response, seconds: float, size: int) -> dict[str, Any]:
     """Return what the access log says of an answer, beside who asked for what."""
-    return {"status": answer.status, "ms": round(seconds * 1000, 3), "in": size, "out": len(answer.body)}
+    return {"status": answer.status, "ms": round(seconds * 1000, 3), "in": size, "out": len(answer.body), **answer.by}
 
 
 async def _discard(receive: Receive) -> None:
@@ -463,6 +463,8 @@ async def _send(send: Send, answer: Response, request_id: bytes, method: str, *,
         (b"x-request-id", request_id),
     ]
     headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+    if answer.by:
+        headers.append((b"x-model-version", answer.by["version"].encode()))
     if close:  # what else comes of this request is not read
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

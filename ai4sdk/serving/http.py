@@ -9,6 +9,37 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["HttpProtocol"]
 
+_CONTINUE = b"HTTP/1.1 100 "
+
+
+class _Whole:
+    """Sends the head of an answer with the beginning of its body: in one call of the system and one packet, not two."""
+
+    __slots__ = ("_head", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head: bytes | None = None  # empty once it is sent
+
+    def write(self, data: bytes) -> None:
+        """Keep the head, which uvicorn writes first, until what follows it."""
+        if self._head:
+            self._transport.writelines((self._head, data))
+            self._head = b""
+        elif self._head is None and not data.startswith(_CONTINUE):
+            self._head = data
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is kept, and close."""
+        if self._head:
+            self.write(b"")
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
 
 class HttpProtocol(HttpToolsProtocol):
     """Closes a connection whose first request, or the rest of a head that began, does not come in time."""
@@ -37,6 +68,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._watch.cancel()
             self._watch = None
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope["method"] != "HEAD":  # which is answered with a head alone
+            self.cycle.transport = _Whole(self.cycle.transport)  # type: ignore[assignment]
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Keep the connection of a client that has said all it had to, until it is answered."""

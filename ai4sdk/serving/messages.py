@@ -68,12 +68,15 @@ class Response:
         What is answered.
     headers
         Headers of the protocol's own.
+    by
+        Whose answer it is: ``model``, ``version`` and ``run``, as far as they are known; empty for the server's own.
     """
 
     status: int
     content_type: str
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    by: Mapping[str, str] = field(default_factory=dict)
 
 
 def pack(head: Any, bodies: Iterable[bytes | memoryview] = ()) -> list[bytes | memoryview]:

@@ -8,6 +8,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from ai4sdk.serving.messages import Response
+
 __all__ = ["CONTENT_TYPE", "Drift", "Metrics", "PoolMetrics"]
 
 Drift = dict[str, dict[str, dict[str, Any]]]
@@ -51,12 +53,15 @@ class Metrics:
         self._registry = CollectorRegistry()
         of: dict[str, Any] = {"labelnames": ("model", "version"), "registry": self._registry}
         self._requests = Counter(
-            "ai4sdk_requests", "Requests by outcome", ("model", "protocol", "status"), registry=self._registry
+            "ai4sdk_requests",
+            "Requests by outcome",
+            ("model", "version", "protocol", "status"),
+            registry=self._registry,
         )
         self._seconds = Histogram(
             "ai4sdk_request_seconds",
             "Time from a request's head to its answer",
-            ("model", "protocol"),
+            ("model", "version", "protocol"),
             buckets=_SECONDS,
             registry=self._registry,
         )
@@ -70,8 +75,8 @@ class Metrics:
         self._ready = Gauge("ai4sdk_ready", "1 where every model can answer", registry=self._registry)
         self._open = Gauge("ai4sdk_open_requests", "Requests that wait or are computed", registry=self._registry)
         self._drift: dict[str, Gauge] = {}
-        self._known: dict[tuple[str, str, int], Any] = {}
-        self._timed: dict[tuple[str, str], Any] = {}
+        self._known: dict[tuple[str, str, str, int], Any] = {}
+        self._timed: dict[tuple[str, str, str], Any] = {}
         self.further: Callable[[], Iterable[str]] = tuple
         """Lines of figures that others keep."""
 
@@ -80,16 +85,16 @@ class Metrics:
         self._ready.set_function(lambda: float(ready()))
         self._open.set_function(lambda: float(waiting()))
 
-    def request(self, model: str, protocol: str, status: int, seconds: float) -> None:
-        """Count a request."""
-        key = (model, protocol, status)
-        counter = self._known.get(key)
+    def request(self, model: str, protocol: str, answer: Response, seconds: float) -> None:
+        """Count a request, to the version that answered it if one did."""
+        whose = (model, answer.by.get("version", ""), protocol)
+        counter = self._known.get((*whose, answer.status))
         if counter is None:
-            counter = self._known[key] = self._requests.labels(model, protocol, str(status))
+            counter = self._known[*whose, answer.status] = self._requests.labels(*whose, str(answer.status))
         counter.inc()
-        timer = self._timed.get((model, protocol))
+        timer = self._timed.get(whose)
         if timer is None:
-            timer = self._timed[model, protocol] = self._seconds.labels(model, protocol)
+            timer = self._timed[whose] = self._seconds.labels(*whose)
         timer.observe(seconds)
 
     def text(self, drift: Drift) -> bytes:

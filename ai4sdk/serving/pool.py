@@ -125,6 +125,7 @@ class Pool:
         self.settings = settings
         self.facts: dict[str, Any] = {}
         """What the model's process said of it when it was ready."""
+        self._by = {"model": settings.name, "version": settings.version}
         self._observer = observer
         self._members: list[_Member] = []
         # One process watches for drift. While it is being started again, what is handed over waits in the socket.
@@ -182,9 +183,10 @@ class Pool:
         self._open += 1
         self._soon()
         try:
-            return await waiting.answer
+            answer = await waiting.answer
         finally:
             self._open -= 1
+        return Response(answer.status, answer.content_type, answer.body, answer.headers, self._by)
 
     async def drift(self) -> dict[str, Any]:
         """Return what is known of drift, see `ai4sdk.drift.watch.DriftWatch.snapshot`; else why nothing is."""
@@ -260,6 +262,8 @@ class Pool:
             kind = {2: UsageError, 3: DataError, 6: NotFound, 7: EnvironmentFault}.get(facts["exit_code"], RunFailed)
             raise kind(facts["error"], hint=facts["hint"])
         self.facts = facts
+        if run := facts["description"]["run"]:
+            self._by = {**self._by, "run": run}
         member.ready = True
         self._soon()
 

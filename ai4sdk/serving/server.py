@@ -271,7 +271,7 @@ class _Server:
                 allow_origins=serving.origins,
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=["*"],
-                expose_headers=["x-request-id", HEADER_LENGTH],
+                expose_headers=["x-request-id", "x-model-version", HEADER_LENGTH],
             )
         config = uvicorn.Config(
             application,

@@ -44,5 +44,5 @@ class DriftWatching(Section):
     queue: int = Field(default=256, ge=1, le=100_000)
     """Batches that may wait; further ones are dropped and counted."""
 
-    load: float = Field(default=0.05, gt=0.0, le=1.0)
+    load: float = Field(default=0.02, gt=0.0, le=1.0)
     """Largest part of a core that watching takes; where that is not enough batches are dropped."""

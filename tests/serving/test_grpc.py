@@ -127,7 +127,7 @@ def test_triton_s_client_infers(start, faulty):
         with pytest.raises(InferenceServerException, match="token"):
             client.infer("faulty", [given])
     metrics = server.ask("/metrics", Authorization="Bearer grpc-token").body.decode()
-    assert 'ai4sdk_requests_total{model="faulty",protocol="grpc",status="500"} 1.0' in metrics
+    assert 'ai4sdk_requests_total{model="faulty",protocol="grpc",status="500",version="1"} 1.0' in metrics
     assert 'protocol="grpc",status="401"' in metrics
     server._wait_for('"id":"grpc-7"')
     (line,) = (json.loads(line) for line in server.log.splitlines() if '"grpc-7"' in line)

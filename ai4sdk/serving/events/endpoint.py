@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import logging
@@ -11,11 +12,13 @@ from typing import Any
 from ai4sdk.serving.events.counters import Counters
 from ai4sdk.serving.events.notices import arrivals
 
-__all__ = ["Endpoint"]
+__all__ = ["SLOW", "Endpoint"]
 
 log = logging.getLogger("ai4sdk.serving.events")
 
 _LARGEST = 2**20
+SLOW = 15.0
+"""Seconds in which a request has to be here."""
 Message = MutableMapping[str, Any]
 
 
@@ -68,30 +71,36 @@ class Endpoint:
 
     async def _take(self, bucket: str, prefix: str, scope: Message, receive: Any, send: Any) -> None:
         if self._token is not None and not _shows(scope["headers"], self._token):
-            self._counters.notifications_refused += 1
-            await _answer(send, 401, {"error": "a bearer token is needed"}, more=[(b"www-authenticate", b"Bearer")])
+            await self._refuse(send, 401, "a bearer token is needed", [(b"www-authenticate", b"Bearer")])
             return
         body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return
-            body += message.get("body", b"")
-            if len(body) > _LARGEST:
-                self._counters.notifications_refused += 1
-                await _answer(send, 413, {"error": f"an event has at most {_LARGEST} bytes"})
-                return
-            if not message.get("more_body"):
-                break
+        try:
+            async with asyncio.timeout(SLOW):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return
+                    body += message.get("body", b"")
+                    if len(body) > _LARGEST or not message.get("more_body"):
+                        break
+        except TimeoutError:
+            await self._refuse(send, 408, f"an event is here within {SLOW:g} s")
+            return
+        if len(body) > _LARGEST:
+            await self._refuse(send, 413, f"an event has at most {_LARGEST} bytes")
+            return
         try:
             keys = arrivals(bytes(body), bucket, prefix)
         except ValueError as error:
-            self._counters.notifications_refused += 1
             log.warning("a notification is refused: %s", error)
-            await _answer(send, 400, {"error": str(error)})
+            await self._refuse(send, 400, str(error))
             return
         self._counters.notifications += 1
         await _answer(send, 200, {"wanted": self._offer(keys)})
+
+    async def _refuse(self, send: Any, status: int, why: str, more: Iterable[tuple[bytes, bytes]] = ()) -> None:
+        self._counters.notifications_refused += 1
+        await _answer(send, status, {"error": why}, more=more)
 
 
 def _shows(headers: Iterable[tuple[bytes, bytes]], token: str) -> bool:
@@ -110,6 +119,11 @@ async def _answer(
     more: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:
     data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
-    headers = [(b"content-type", kind.encode()), (b"content-length", str(len(data)).encode()), *more]
+    headers = [
+        (b"content-type", kind.encode()),
+        (b"content-length", str(len(data)).encode()),
+        (b"connection", b"close"),  # or what a client still sends would keep its place, and others out
+        *more,
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": data})

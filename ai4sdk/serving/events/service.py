@@ -16,7 +16,7 @@ from ai4sdk.errors import EnvironmentFault, RunFailed, RunInterrupted
 from ai4sdk.runs.files import write_text
 from ai4sdk.serving.events.claims import Claims
 from ai4sdk.serving.events.counters import Counters
-from ai4sdk.serving.events.endpoint import Endpoint
+from ai4sdk.serving.events.endpoint import SLOW, Endpoint
 from ai4sdk.serving.events.ledger import Ledger
 from ai4sdk.serving.events.loop import Loop
 from ai4sdk.serving.events.pruning import Pruning
@@ -30,6 +30,9 @@ from ai4sdk.spec.serving_events import EventsEndpoint, ServingEvents
 __all__ = ["EventServer", "serve_events"]
 
 log = logging.getLogger("ai4sdk.serving.events")
+
+_CONNECTIONS = 256
+"""Clients at once: stores that notify, and monitors. Further ones are told to come again."""
 
 
 class EventServer:
@@ -153,6 +156,8 @@ async def _listening(listen: EventsEndpoint | None, endpoint: Endpoint) -> Async
         return
     try:
         import uvicorn
+
+        from ai4sdk.serving.http import HttpProtocol
     except ImportError:
         raise EnvironmentFault("listening needs the package uvicorn", hint="pip install 'ai4sdk[serving]'") from None
     host, _, port = listen.address.rpartition(":")
@@ -165,13 +170,23 @@ async def _listening(listen: EventsEndpoint | None, endpoint: Endpoint) -> Async
             hint="stop what listens there, or change serving.events.listen.address",
         ) from error
 
+    class Protocol(HttpProtocol):
+        slow = SLOW
+
     class Server(uvicorn.Server):
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             yield  # signals are ours
 
     config = uvicorn.Config(
-        endpoint, lifespan="off", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=2
+        endpoint,
+        http=Protocol,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        ws="none",
+        limit_concurrency=_CONNECTIONS,
+        timeout_graceful_shutdown=2,
     )
     server = Server(config)
     task = asyncio.ensure_future(server.serve([sock]))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from ai4sdk.data.notation import parse_number
 from ai4sdk.serving.contract import PROBABILITIES, Contract
 from ai4sdk.serving.deepaas.agent import BrokenJson, in_body
 from ai4sdk.serving.deepaas.arguments import Argument
@@ -76,7 +77,14 @@ def _question(call: Call, contract: Contract) -> Question:
         raise Refused(422, f"{DATA}: Missing data for required field: give {DATA}, or each column.")
     if missing := [name for name in contract.columns if name not in record]:
         raise Refused(422, f"{missing[0]}: Missing data for required field.")
-    return Question([record])
+    numbers = {spec.name for spec in contract.inputs if spec.datatype == "FP64"}
+    return Question([{name: _number(value) if name in numbers else value for name, value in record.items()}])
+
+
+def _number(value: Any) -> Any:
+    """Read a number in a query or form, as everybody writes it there, whatever the model's files are written like."""
+    number = parse_number(value) if isinstance(value, str) else None
+    return value if number is None else number
 
 
 def _values(call: Call, arguments: list[Argument]) -> dict[str, Any]:

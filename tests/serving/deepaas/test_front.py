@@ -63,7 +63,8 @@ def test_a_module_and_a_package_are_served_side_by_side(endpoint):
     assert server.ask("/v2/models/fish/train/", b"", method="POST").status == 501
     assert json.loads(server.ask("/").body)["modules"] == {"water": {"ready": True}}
     assert (
-        'ai4sdk_requests_total{model="water",protocol="deepaas",status="200"}' in server.ask("/metrics").body.decode()
+        'ai4sdk_requests_total{model="water",protocol="deepaas",status="200",version=""}'
+        in server.ask("/metrics").body.decode()
     )
     swagger = json.loads(server.ask("/swagger.json").body)
     assert {"/v2/models/fish/predict/", "/v2/models/water/predict/"} <= set(swagger["paths"])

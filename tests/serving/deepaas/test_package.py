@@ -77,7 +77,12 @@ def samples(request, contract):
     ],
 )
 def test_a_record_comes_as_an_argument_a_column(request_):
-    assert samples(request_, TABLE) == [{"p": "1", "q": "x"}]
+    assert samples(request_, TABLE) == [{"p": 1.0, "q": "x"}]
+
+
+@pytest.mark.parametrize(("text", "cell"), [("1.50", 1.5), ("1,5", "1,5"), ("", ""), ("x", "x")])
+def test_a_number_is_written_with_a_point_or_as_the_model_reads_it(text, cell):
+    assert samples(asked(query=f"p={text}&q=2"), TABLE) == [{"p": cell, "q": "2"}]
 
 
 @pytest.mark.parametrize(

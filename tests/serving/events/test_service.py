@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -19,6 +20,8 @@ from rclone import free_port, serve
 
 from ai4sdk.data.storage import locate
 from ai4sdk.errors import ConfigError, DataError, EnvironmentFault, RunFailed, UsageError
+from ai4sdk.serving.events import endpoint as endpoints
+from ai4sdk.serving.events import service
 from ai4sdk.serving.events.counters import Counters
 from ai4sdk.serving.events.endpoint import Endpoint
 from ai4sdk.serving.events.names import result_name
@@ -27,7 +30,7 @@ from ai4sdk.serving.events.stores.base import Store
 from ai4sdk.serving.events.stores.opening import open_store
 from ai4sdk.serving.messages import JSON, Request, Response
 from ai4sdk.spec import Storage
-from ai4sdk.spec.serving_events import ServingEvents
+from ai4sdk.spec.serving_events import EventsEndpoint, ServingEvents
 
 
 async def length(request: Request) -> Response:
@@ -299,9 +302,39 @@ def test_a_folders_server_tells_how_it_goes(tmp_path):
     assert "ai4sdk_events_done_total 1\n" in found
 
 
-def test_a_port_that_is_taken(tmp_path):
-    import socket
+def test_clients_that_say_nothing_keep_nobody_out_for_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "_CONNECTIONS", 4)
+    monkeypatch.setattr(endpoints, "SLOW", 1.0)
+    monkeypatch.setattr(service, "SLOW", 1.0)
+    app, offered, counters = endpoint("right")
+    begun = b"POST /events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer right\r\nContent-Length: 9\r\n\r\n{"
+    port = free_port()
 
+    def status(data: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(data)
+            answer = b"".join(iter(lambda: client.recv(100), b""))  # until the server closes, though more might come
+            return answer[9:12]
+
+    async def meet() -> None:
+        health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+        async with service._listening(EventsEndpoint(address=f"127.0.0.1:{port}"), app):
+            assert await asyncio.to_thread(status, health) == b"200"
+            slow = [asyncio.ensure_future(asyncio.to_thread(status, begun)) for _ in range(3)]
+            await asyncio.sleep(0.3)
+            silent = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(3)]
+            assert await asyncio.to_thread(status, health) == b"503"
+            assert await asyncio.gather(*slow) == [b"408"] * 3
+            for each in silent:
+                with each:
+                    assert await asyncio.to_thread(each.recv, 100) == b""
+            assert await asyncio.to_thread(status, health) == b"200"
+
+    asyncio.run(meet())
+    assert (offered, counters.notifications_refused) == ([], 3)
+
+
+def test_a_port_that_is_taken(tmp_path):
     (tmp_path / "in").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
