@@ -1,7 +1,8 @@
 """Requests a second of one small network behind several servers, one after the other in turns, in one run.
 
 Needs wrk (``apt-get install wrk``). Peers that do not fit into this environment are given by the Python of theirs:
-``--mlserver PYTHON`` (``pip install mlserver torch``), ``--litserve PYTHON`` (``pip install litserve``).
+``--mlserver PYTHON`` (``pip install mlserver torch "uvloop<0.22"``: its processes that infer end at once with later
+ones), ``--litserve PYTHON`` (``pip install litserve``).
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def contenders_of(arguments: argparse.Namespace, folder: Path, run: Path) -> lis
     tensor = {"name": "input", "datatype": "FP32", "shape": [1, 64], "data": golden["inputs"][0]}
     v2.write_text(json.dumps({"inputs": [tensor]}))
     env = {"NETWORK": str(network), "PYTHONPATH": str(HERE)}
-    ports = [free_port() for _ in range(5)]
+    ports = [free_port() for _ in range(4)]
     ours = [sys.executable, "-m", "ai4sdk", "serve", str(run), f"serving.port={ports[0]}"]
     fast = [sys.executable, "-m", "uvicorn", "with_fastapi:app", "--port", str(ports[1]), "--log-level", "warning"]
     found = [
@@ -126,12 +127,12 @@ def contenders_of(arguments: argparse.Namespace, folder: Path, run: Path) -> lis
         Contender("ai4sdk V2", ours, "/v2/models/digits/infer", v2, "/health/ready", folder, ports[0]),
         Contender(
             "ai4sdk ONNX",
-            [*ours[:-1], f"serving.port={ports[4]}", "serving.engine=onnx"],
+            [*ours[:-1], f"serving.port={ports[3]}", "serving.engine=onnx"],
             "/v2/models/digits/infer",
             v2,
             "/health/ready",
             folder,
-            ports[4],
+            ports[3],
         ),
         Contender("FastAPI", fast, "/predict", rows, "/docs", folder, ports[1], env),
     ]
@@ -139,20 +140,27 @@ def contenders_of(arguments: argparse.Namespace, folder: Path, run: Path) -> lis
         argv = [arguments.litserve, str(HERE / "with_litserve.py"), str(ports[2])]
         found.append(Contender("LitServe", argv, "/predict", rows, "/health", folder, ports[2], env))
     if arguments.mlserver:
-        place = folder / "mlserver"
-        place.mkdir()
-        model = {
-            "name": "digits",
-            "implementation": "with_mlserver.Digits",
-            "max_batch_size": 16,
-            "max_batch_time": 0.001,
-        }
-        (place / "model-settings.json").write_text(json.dumps(model))
-        settings = {"http_port": ports[3], "grpc_port": free_port(), "metrics_port": free_port(), "parallel_workers": 0}
-        (place / "settings.json").write_text(json.dumps(settings))
-        argv = [str(Path(arguments.mlserver).parent / "mlserver"), "start", str(place)]
         path = "/v2/models/digits"
-        found.append(Contender("MLServer V2", argv, f"{path}/infer", v2, f"{path}/ready", folder, ports[3], env))
+        # As it comes, with a process that infers beside the one that listens; and in one process.
+        for name, workers in (("MLServer V2", 1), ("MLServer one", 0)):
+            place, port = folder / f"mlserver{workers}", free_port()
+            place.mkdir()
+            model = {
+                "name": "digits",
+                "implementation": "with_mlserver.Digits",
+                "max_batch_size": 16,
+                "max_batch_time": 0.001,
+            }
+            (place / "model-settings.json").write_text(json.dumps(model))
+            settings = {
+                "http_port": port,
+                "grpc_port": free_port(),
+                "metrics_port": free_port(),
+                "parallel_workers": workers,
+            }
+            (place / "settings.json").write_text(json.dumps(settings))
+            argv = [str(Path(arguments.mlserver).parent / "mlserver"), "start", str(place)]
+            found.append(Contender(name, argv, f"{path}/infer", v2, f"{path}/ready", folder, port, env))
     return found
 
 
