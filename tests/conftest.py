@@ -14,6 +14,7 @@ import textwrap
 import time
 import urllib.request
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,58 @@ from ai4sdk.testing.project import write_project
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell has begun the tests with `&`
     signal.signal(signal.SIGINT, signal.default_int_handler)  # or programs that they interrupt would ignore it, too
+
+
+def _unit(nodeid: str) -> str:
+    """Return what of the tests goes to one process as a whole: a file, whose tests share servers; or one guide."""
+    return nodeid if nodeid.startswith("tests/docs/") else nodeid.partition("::")[0]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes longest: guides, then files by their slow tests; no process is left with a long one then."""
+    tests = Counter(_unit(item.nodeid) for item in items)
+    slow = Counter(_unit(item.nodeid) for item in items if item.get_closest_marker("slow"))
+
+    def weight(item: pytest.Item) -> tuple[bool, int, int]:
+        unit = _unit(item.nodeid)
+        is_guide = unit == item.nodeid and unit in slow
+        return is_guide, slow[unit], tests[unit]
+
+    items.sort(key=weight, reverse=True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give processes of ``--dist loadfile`` whole files, and guides one by one, in the order above."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Units(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _unit(nodeid)
+
+    config.option.loadscopereorder = False
+    return Units(config, log)
+
+
+_STORES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_mlflow_found_it() -> Iterator[None]:
+    """Leave the process as it was: MLflow puts its store into the environment, and models' code on the path for good.
+
+    Programs of later tests would inherit the one; to later tests the other would be code that the user has anyway.
+    """
+    before, path = {name: os.environ.get(name) for name in _STORES}, list(sys.path)
+    yield
+    sys.path[:] = path
+    for name, value in before.items():
+        if value is not None:
+            os.environ[name] = value
+        else:
+            os.environ.pop(name, None)
 
 
 @pytest.fixture

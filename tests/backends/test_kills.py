@@ -58,9 +58,12 @@ JOB = (
 
 def kill_somebody(run: ai4sdk.Run, rng: random.Random) -> bool:
     """Kill the worker, or now and then its supervisor; return whether there was anybody to kill."""
+    status = run.status
+    if status.state is not State.RUNNING:  # until it runs, the supervisor that is named is that of the attempt before
+        return False
     started = [event["pid"] for event in run.events() if event["event"] == "task started"]
-    victims = [pid for pid in (*started[-1:], run.status.pid) if pid and Path(f"/proc/{pid}").exists()]
-    if not victims or run.state.ended:
+    victims = [pid for pid in (*started[-1:], status.pid) if pid and Path(f"/proc/{pid}").exists()]
+    if not victims:
         return False
     os.kill(victims[0] if rng.random() < 0.75 else victims[-1], signal.SIGKILL)
     return True
