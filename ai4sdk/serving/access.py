@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from datetime import UTC, datetime
 from typing import IO, Any
 
@@ -62,4 +63,10 @@ class AccessLog:
 
 
 def _text(time: float) -> str:
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="milliseconds")
+    second, rest = divmod(time, 1)
+    return f"{_second(second)}.{int(rest * 1000):03d}+00:00"
+
+
+@functools.lru_cache(maxsize=2)
+def _second(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%S")

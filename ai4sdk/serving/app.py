@@ -18,6 +18,7 @@ from ai4sdk.serving.access import AccessLog
 from ai4sdk.serving.deepaas.api import Api
 from ai4sdk.serving.deepaas.messages import HttpRequest
 from ai4sdk.serving.guard import Guard
+from ai4sdk.serving.http import WHOLE
 from ai4sdk.serving.messages import HEADER_LENGTH, JSON, Request, Response
 from ai4sdk.serving.metrics import CONTENT_TYPE, Drift, Metrics
 from ai4sdk.serving.models import Models, Name
@@ -141,7 +142,7 @@ class App:
                     answer = denied
                 elif route is not None and route.kind == "infer" and scope["method"] == "POST":
                     self._check(route)
-                    body = await self._body(heads, receive)
+                    body = await self._body(heads, receive, scope.get(WHOLE, False))
                     size.bytes = len(body)
                     request = Request(route.protocol, "infer", heads.content_type, body, heads.parameters)
                     # Who answers is told now, not before: while the body came, another may have taken over.
@@ -306,10 +307,10 @@ class App:
         if heads.length > self._limits.body:
             raise Refused(413, f"the body has {heads.length} bytes; at most {self._limits.body} are taken")
 
-    async def _body(self, heads: _Heads, receive: Receive) -> bytes:
+    async def _body(self, heads: _Heads, receive: Receive, whole: bool) -> bytes:
         limit = self._limits.body
         self._check_size(heads)
-        message = await self._part(receive)
+        message = await self._part(receive, whole=whole)
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
             if len(body) > limit:
@@ -325,13 +326,19 @@ class App:
                 raise Refused(413, f"the body has more than the {limit} bytes that are taken")
         return b"".join(parts)
 
-    async def _part(self, receive: Receive, until: float | None = None) -> MutableMapping[str, Any]:
-        left = self._limits.slow if until is None else until - time.monotonic()
-        try:
-            async with asyncio.timeout(max(left, 0)):
-                message = await receive()
-        except TimeoutError:
-            raise Refused(408, f"the body did not come within {self._limits.slow:g} s") from None
+    async def _part(
+        self, receive: Receive, until: float | None = None, *, whole: bool = False
+    ) -> MutableMapping[str, Any]:
+        """Return the next part of a body; of one that is there as a whole, which is not waited for, the only one."""
+        if whole:
+            message = await receive()
+        else:
+            left = self._limits.slow if until is None else until - time.monotonic()
+            try:
+                async with asyncio.timeout(max(left, 0)):
+                    message = await receive()
+            except TimeoutError:
+                raise Refused(408, f"the body did not come within {self._limits.slow:g} s") from None
         if message["type"] == "http.disconnect":
             raise Refused(400, "the client went away")
         return message

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
 __all__ = [
     "HEADER_LENGTH",
     "JSON",
@@ -28,6 +30,8 @@ HEADER_LENGTH = "inference-header-content-length"
 _HEAD = struct.Struct("<IQ")
 _ENCODE = json.JSONEncoder(separators=(",", ":")).encode
 _DECODE = json.JSONDecoder().decode
+_OFTEN = (b'["ask",', b'["answer",')
+"""How heads begin that come with every request. Others are read as Python wrote them: they may hold NaN."""
 _MOST_HEAD = 1 << 26
 
 
@@ -81,9 +85,11 @@ class Response:
 
 def pack(head: Any, bodies: Iterable[bytes | memoryview] = ()) -> list[bytes | memoryview]:
     """Return the pieces of a frame: lengths, a head in JSON, bodies one after the other."""
-    bodies = list(bodies)
-    text = _ENCODE(head).encode()
-    return [_HEAD.pack(len(text), sum(map(len, bodies))) + text, *bodies]
+    return _framed(_ENCODE(head).encode(), list(bodies))
+
+
+def _framed(head: bytes, bodies: Sequence[bytes | memoryview]) -> list[bytes | memoryview]:
+    return [_HEAD.pack(len(head), sum(map(len, bodies))) + head, *bodies]
 
 
 def pack_requests(
@@ -102,11 +108,11 @@ def pack_requests(
     """
     places = [None] * len(requests) if places is None else places
     heads = [
-        [each.protocol, each.operation, each.content_type, len(each.body), {**each.parameters}, place]
+        (each.protocol, each.operation, each.content_type, len(each.body), each.parameters, place)
         for each, place in zip(requests, places, strict=True)
     ]
     bodies = [each.body for each, place in zip(requests, places, strict=True) if place is None]
-    return pack(["ask", number, heads], bodies)
+    return _framed(orjson.dumps(("ask", number, heads)), bodies)
 
 
 def requests_of(
@@ -126,8 +132,8 @@ def requests_of(
 
 def pack_responses(number: int, responses: Sequence[Response], facts: Mapping[str, Any]) -> list[bytes | memoryview]:
     """Return the frame of several responses, with what was measured of them."""
-    heads = [[each.status, each.content_type, len(each.body), {**each.headers}] for each in responses]
-    return pack(["answer", number, heads, facts], [each.body for each in responses])
+    heads = [(each.status, each.content_type, len(each.body), each.headers) for each in responses]
+    return _framed(orjson.dumps(("answer", number, heads, facts)), [each.body for each in responses])
 
 
 def responses_of(heads: Iterable[Sequence[Any]], body: memoryview) -> Iterator[Response]:
@@ -162,7 +168,8 @@ class Frames:
         while len(view):
             view = self._into_body(view) if self._body is not None else self._into_head(view)
             if self._body is not None and self._filled == len(self._body):
-                head, body = _DECODE(self._head[_HEAD.size :].decode()), memoryview(self._body)
+                text, body = bytes(self._head[_HEAD.size :]), memoryview(self._body)
+                head = orjson.loads(text) if text.startswith(_OFTEN) else _DECODE(text.decode())
                 self._head, self._body, self._filled = bytearray(), None, 0
                 yield head, body
 

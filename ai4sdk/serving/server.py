@@ -28,7 +28,7 @@ from ai4sdk.serving.deepaas.front import Front
 from ai4sdk.serving.deepaas.modules import environment_of, module_of
 from ai4sdk.serving.deepaas.served import ServedModule
 from ai4sdk.serving.guard import Guard, Provider
-from ai4sdk.serving.http import HttpProtocol
+from ai4sdk.serving.http import BehindProxies, HttpProtocol
 from ai4sdk.serving.link import Spawned
 from ai4sdk.serving.messages import HEADER_LENGTH
 from ai4sdk.serving.metrics import Metrics, PoolMetrics
@@ -274,7 +274,9 @@ class _Server:
                 expose_headers=["x-request-id", "x-model-version", HEADER_LENGTH],
             )
         config = uvicorn.Config(
-            application,
+            BehindProxies(application),
+            interface="asgi3",
+            proxy_headers=False,
             http=HttpProtocol,
             ws="none",
             lifespan="off",

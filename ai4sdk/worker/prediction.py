@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -58,11 +58,13 @@ class Prediction:
 
     def __getitem__(self, rows: slice) -> Prediction:
         """Return the predictions of some of the samples."""
-        return replace(
-            self,
-            outputs=self.outputs[rows],
-            labels=None if self.labels is None else self.labels[rows],
-            probabilities=None if self.probabilities is None else self.probabilities[rows],
+        return Prediction(
+            self.task,
+            self.outputs[rows],
+            None if self.labels is None else self.labels[rows],
+            None if self.probabilities is None else self.probabilities[rows],
+            self.class_names,
+            self.output_names,
         )
 
     def to_records(self) -> list[dict[str, Any]]:
@@ -122,7 +124,7 @@ def predict_classes(outputs: Array, kind: OutputKind, names: Sequence[str] | Non
     chances = probabilities_of(outputs, kind)
     every = class_names_for(chances.shape[1], names)
     finite = np.isfinite(chances).all(axis=1)
-    best = np.where(finite, np.nan_to_num(chances).argmax(axis=1), -1)
+    best = np.where(finite, chances.argmax(axis=1), -1).tolist()  # of a row with NaN argmax is of no account
     labels = np.array([every[number] if number >= 0 else "" for number in best], dtype=np.str_)
     return Prediction("classification", outputs, labels, chances, tuple(every))
 

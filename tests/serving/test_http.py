@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import uvicorn
 
-from ai4sdk.serving.http import HttpProtocol
+from ai4sdk.serving.http import BehindProxies, HttpProtocol
 
 
 class Transport(asyncio.Transport):
@@ -115,3 +115,36 @@ def test_a_head_without_its_body_is_sent_before_the_connection_is_closed(fails):
     assert len(writes) == 1
     assert writes[0].startswith(b"HTTP/1.1 200 OK\r\n")
     assert transport.is_closed
+
+
+@pytest.mark.parametrize(
+    ("address", "headers", "client", "scheme"),
+    [
+        ("127.0.0.1", [], "127.0.0.1", "http"),
+        ("127.0.0.1", [(b"x-forwarded-for", b"203.0.113.9")], "203.0.113.9", "http"),
+        ("127.0.0.1", [(b"accept", b"*/*"), (b"x-forwarded-proto", b"https")], "127.0.0.1", "https"),
+        ("198.51.100.7", [(b"x-forwarded-for", b"203.0.113.9")], "198.51.100.7", "http"),
+    ],
+)
+def test_what_a_proxy_says_of_a_client_is_believed_if_it_is_this_machine_s(address, headers, client, scheme):
+    seen = {}
+
+    async def app(scope, receive, send):
+        seen.update(scope)
+
+    scope = {"type": "http", "client": (address, 4711), "scheme": "http", "headers": headers}
+    asyncio.run(BehindProxies(app)(scope, None, None))
+    assert (seen["client"][0], seen["scheme"]) == (client, scheme)
+
+
+def test_other_proxies_are_believed_where_that_is_said(monkeypatch):
+    seen = {}
+
+    async def app(scope, receive, send):
+        seen.update(scope)
+
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", "198.51.100.0/24")
+    headers = [(b"x-forwarded-for", b"203.0.113.9")]
+    scope = {"type": "http", "client": ("198.51.100.7", 4711), "scheme": "http", "headers": headers}
+    asyncio.run(BehindProxies(app)(scope, None, None))
+    assert seen["client"][0] == "203.0.113.9"

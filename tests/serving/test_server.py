@@ -150,12 +150,13 @@ def test_what_is_not_finite_is_null_and_counted(server):
 
 
 def test_a_request_keeps_its_id_and_is_logged(server):
-    answer = server.ask("/predict", body(), x_request_id="trace-7")
+    answer = server.ask("/predict", body(), x_request_id="trace-7", x_forwarded_for="203.0.113.9")
     assert answer.headers["x-request-id"] == "trace-7"
     assert server.ask("/predict", body(), x_request_id="a bad id").headers["x-request-id"] != "a bad id"
     time.sleep(0.6)
     line = next(json.loads(line) for line in server.log.splitlines() if '"trace-7"' in line)
     assert (line["method"], line["path"], line["status"]) == ("POST", "/predict", 200)
+    assert line["client"] == "203.0.113.9", "what a proxy on this machine says of its client is believed"
     assert line["ms"] > 0
     assert (line["model"], line["version"]) == ("faulty", "1")
     assert answer.headers["x-model-version"] == "1"
