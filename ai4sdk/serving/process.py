@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
                 assert answering is not None
                 started = time.perf_counter()
                 responses, facts = answering.answer(list(requests_of(head[2], body, shared)))
-                told = {**asdict(facts), "seconds": time.perf_counter() - started}
+                told = {**vars(facts), "seconds": time.perf_counter() - started}
                 _send(connection, pack_responses(head[1], responses, told))
         count = connection.recv_into(buffer)
     return 0

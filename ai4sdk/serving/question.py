@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -24,8 +24,7 @@ class Served:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """The samples of a request.
 
     Parameters
@@ -37,7 +36,7 @@ class Question:
     """
 
     samples: Any
-    wanted: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Mapping[str, Any] = {}
 
 
 def loads(body: bytes | memoryview) -> Any:

@@ -8,9 +8,8 @@ from ai4sdk.serving.messages import Frames, Request, Response, pack_requests, pa
 
 texts = st.text(max_size=20)
 requests = st.builds(Request, texts, texts, texts, st.binary(max_size=300), st.dictionaries(texts, texts, max_size=3))
-responses = st.builds(
-    Response, st.integers(100, 599), texts, st.binary(max_size=300), st.dictionaries(texts, texts, max_size=3)
-)
+heads = st.dictionaries(texts, texts, max_size=3)
+responses = st.builds(Response, st.integers(100, 599), texts, st.binary(max_size=300), heads, st.just({}))
 
 
 def cut(data, sizes):

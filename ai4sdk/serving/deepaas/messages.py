@@ -57,6 +57,6 @@ def answer_json(value: Any, status: int = 200) -> Response:
     return Response(status, JSON_TEXT if status == 200 else JSON, json.dumps(value).encode())
 
 
-def complaint(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+def complaint(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
     """Return an answer that says why there is no better one."""
     return Response(status, JSON_TEXT, json.dumps({"message": message}).encode(), headers or {})
