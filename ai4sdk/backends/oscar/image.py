@@ -89,19 +89,21 @@ def installed(packages: Mapping[str, str] = MappingProxyType({}), *, gpu: bool =
     """
     given = {_plain(name): version for name, version in packages.items()}
     roots = _needed(importlib.metadata.distribution(ROOT).requires or ())
-    asked = {_plain(name) for name in (*roots, _FOR_DRIFT)}.difference(_NOT_FOR_ANSWERS).union(given) - {ROOT}
+    extras = dict(roots)
+    asked = {*extras, _FOR_DRIFT}.difference(_NOT_FOR_ANSWERS).union(given) - {ROOT}
     found: dict[str, str] = {}
-    waiting = list(asked)
+    waiting = [(name, extras.get(name, frozenset())) for name in asked]
+    seen = set(waiting)
     while waiting:
-        name = _plain(waiting.pop())
-        if name in found:
-            continue
+        name, wanted_extras = waiting.pop()
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # for another platform
         found[name] = distribution.version
-        waiting += _needed(distribution.requires or ())
+        further = set(_needed(distribution.requires or (), wanted_extras)) - seen
+        seen |= further
+        waiting += further
     found |= {name: version for name, version in given.items() if name != ROOT}
     lines = {name: f"{name}=={_built(name, version, gpu)}" for name, version in sorted(found.items())}
     wanted = tuple(line for name, line in lines.items() if name in asked)
@@ -195,14 +197,17 @@ def _packages(package: Path) -> dict[str, str]:
     return {str(name): str(version) for name, version in found.items()}
 
 
-def _needed(requirements: Iterable[str]) -> list[str]:
-    """Return the names of what is needed without extras."""
-    names = []
+def _needed(requirements: Iterable[str], extras: frozenset[str] = frozenset()) -> list[tuple[str, frozenset[str]]]:
+    """Return the names of what is needed with some extras, and the extras of these, such as ``fsspec[http]``'s."""
+    needed = []
     for text in requirements:
         requirement, _, marker = text.partition(";")
-        if "extra ==" not in marker.replace('"', "'").replace("extra=", "extra ="):
-            names.append(re.split(r"[\s\[<>=!~(;]", requirement.strip(), maxsplit=1)[0])
-    return names
+        asked = {_plain(name) for name in re.findall(r"extra\s*==\s*[\"']([^\"']+)", marker)}
+        if not asked or asked & extras:
+            name, listed = re.fullmatch(r"([\w.-]+)\s*(?:\[([^\]]*)\])?.*", requirement.strip()).groups()  # type: ignore[union-attr]
+            of_its_own = frozenset(_plain(each.strip()) for each in (listed or "").split(",") if each.strip())
+            needed.append((_plain(name), of_its_own))
+    return needed
 
 
 def _plain(name: str) -> str:

@@ -54,6 +54,12 @@ def test_what_answers_has_its_version_and_what_trains_is_left_out() -> None:
     assert set(have.wanted) < set(have.constraints)
 
 
+def test_what_extras_of_what_is_needed_bring_has_its_version_too() -> None:
+    names = {one.partition("==")[0] for one in installed().constraints}
+    assert {"aiohttp", "multidict", "yarl"} <= names  # PyTorch Lightning needs fsspec[http]
+    assert not {"s3fs", "botocore", "paramiko"} & names, "other extras of fsspec's"
+
+
 def test_what_the_code_of_the_model_needs_is_there_in_the_version_it_was_made_with() -> None:
     have = installed({"ai4sdk": "0.0.9", "pandas": "2.9.9", "of-theirs": "1.0", "Scikit_Learn": "1.0"})
     assert {"pandas==2.9.9", "of-theirs==1.0", "scikit-learn==1.0"} <= set(have.wanted)
