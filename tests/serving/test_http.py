@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import uvicorn
 
-from ai4sdk.serving.http import BehindProxies, HttpProtocol
+from ai4sdk.serving.http import WHOLE, BehindProxies, HttpProtocol
 
 
 class Transport(asyncio.Transport):
@@ -148,3 +148,36 @@ def test_other_proxies_are_believed_where_that_is_said(monkeypatch):
     scope = {"type": "http", "client": ("198.51.100.7", 4711), "scheme": "http", "headers": headers}
     asyncio.run(BehindProxies(app)(scope, None, None))
     assert seen["client"][0] == "203.0.113.9"
+
+
+def test_a_body_is_known_to_be_whole_only_once_it_is():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(scope.get(WHOLE, False))
+        await echo(scope, receive, send)
+
+    answered(request(body=b"cod"), app)
+    answered(request(body=b"")[:-4] + b"\r\n\r\n", app)
+    answered(request(body=b"salmon")[:-3], app)
+    assert seen == [True, True, False]
+
+
+def test_a_second_head_that_is_never_whole_ends_its_connection():
+    async def talk():
+        config = uvicorn.Config(echo, http=HttpProtocol, lifespan="off", ws="none", log_config=None)
+        config.load()
+        transport, protocol = (
+            Transport(),
+            HttpProtocol(config=config, server_state=uvicorn.server.ServerState(), app_state={}),
+        )
+        protocol.slow = 0.05
+        protocol.connection_made(transport)
+        protocol.data_received(request(body=b"cod"))
+        await asyncio.sleep(0.2)
+        kept = not transport.is_closed
+        protocol.data_received(b"POST / HTT")
+        await asyncio.sleep(0.2)
+        return kept, transport.is_closed
+
+    assert asyncio.run(talk()) == (True, True)
