@@ -89,19 +89,18 @@ def installed(packages: Mapping[str, str] = MappingProxyType({}), *, gpu: bool =
     """
     given = {_plain(name): version for name, version in packages.items()}
     roots = _needed(importlib.metadata.distribution(ROOT).requires or ())
-    extras = dict(roots)
-    asked = {*extras, _FOR_DRIFT}.difference(_NOT_FOR_ANSWERS).union(given) - {ROOT}
+    asked = {_FOR_DRIFT, *(name for name, _ in roots)}.difference(_NOT_FOR_ANSWERS).union(given) - {ROOT}
     found: dict[str, str] = {}
-    waiting = [(name, extras.get(name, frozenset())) for name in asked]
+    waiting = [root for root in roots if root[0] in asked] + [(name, frozenset()) for name in asked]
     seen = set(waiting)
     while waiting:
-        name, wanted_extras = waiting.pop()
+        name, extras = waiting.pop()
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             continue  # for another platform
         found[name] = distribution.version
-        further = set(_needed(distribution.requires or (), wanted_extras)) - seen
+        further = set(_needed(distribution.requires or (), extras)) - seen
         seen |= further
         waiting += further
     found |= {name: version for name, version in given.items() if name != ROOT}
