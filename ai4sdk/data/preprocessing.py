@@ -461,13 +461,14 @@ def _column(rule: ColumnRule, cells: list[Any], notation: Notation) -> Column:
     """Read cells as a user gives them: numbers, texts, truth values, or nothing."""
     column = Column(rule.name, rule.kind)
     codes: dict[str, int] = {}
+    empty = EMPTY.difference(rule.categories)
     for place, cell in enumerate(cells):
         if hasattr(cell, "item") and not isinstance(cell, str):
             cell = cell.item()
         blank = (
             cell is None
             or cell != cell
-            or (isinstance(cell, str) and cell.strip() in EMPTY - set(rule.categories))
+            or (isinstance(cell, str) and cell.strip() in empty)
             or notation.is_missing(cell)
         )
         if rule.kind == "text":
