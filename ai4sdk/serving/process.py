@@ -18,7 +18,7 @@ from typing import Any
 from ai4sdk.serving.messages import Frames, pack, pack_responses, requests_of
 from ai4sdk.serving.shared import Slab
 from ai4sdk.worker.allocation import give_back_memory, keep_memory
-from ai4sdk.worker.startup import quick_imports
+from ai4sdk.worker.startup import load_to_predict, quick_imports
 
 __all__ = ["main"]
 
@@ -99,15 +99,13 @@ def _loaded(settings: Mapping[str, Any], descriptors: Sequence[int]) -> tuple[An
         from ai4sdk.serving.warmup import golden_samples, warm_up
         from ai4sdk.worker.inputs import BATCH_SIZE
         from ai4sdk.worker.loading import find_package
-        from ai4sdk.worker.model import load_model
 
     torch.set_num_threads(1)  # what is best is measured later
     torch.set_grad_enabled(False)
     Image.MAX_IMAGE_PIXELS = settings["pixels"] // 2  # Pillow refuses twice as many
     folder = Path(settings["folder"])
     started = time.perf_counter()
-    with quick_imports():  # the module's own
-        model = load_model(folder, device=settings["device"], trust_code=settings["trust_code"] or None)
+    model = load_to_predict(folder, settings["trust_code"] or None, device=settings["device"])
     contract = contract_of(model.description)
     rows = BATCH_SIZE
 

@@ -62,12 +62,12 @@ def quick_imports(*, compiler: bool = True) -> Iterator[None]:
             gc.enable()
 
 
-def load_to_predict(source: str | Path, trust_code: bool | None) -> Model:
+def load_to_predict(source: str | Path, trust_code: bool | None, *, device: str = "cpu") -> Model:
     """Load a model in a process of our own that only predicts; see `ai4sdk.worker.model.load_model`."""
     with quick_imports(compiler=False):
         from ai4sdk.worker.model import load_model
     with quick_imports():  # the module's own: it may want the compiler
-        return load_model(source, trust_code=trust_code)
+        return load_model(source, device=device, trust_code=trust_code)
 
 
 class _Placeholder(ModuleType):
