@@ -11,7 +11,7 @@ from ai4sdk.data.formats import NOUNS
 from ai4sdk.errors import DataError
 from ai4sdk.serving.contract import Contract
 from ai4sdk.serving.question import Refused, refused_data
-from ai4sdk.worker.inputs import Batch, as_arrays, csv_records, samples_of_json
+from ai4sdk.worker.inputs import Batch, as_arrays, columns_of, csv_records, samples_of_json
 
 __all__ = ["from_csv", "from_json"]
 
@@ -28,6 +28,8 @@ def from_json(value: Any, contract: Contract) -> Any:
     """
     try:
         samples = samples_of_json(value, _BODY)
+        if contract.form == "array":
+            samples = as_arrays(Batch(samples, _BODY, columns=columns_of(samples)), contract.sample_shape).samples
     except DataError as error:
         raise refused_data(error) from None
     if contract.form == "table":
@@ -58,7 +60,7 @@ def from_csv(body: bytes | memoryview, contract: Contract) -> Any:
             raise Refused(400, f"{_BODY} holds no rows below a header")
         if contract.form == "table":
             return records
-        return as_arrays(Batch(records, _BODY, cells=True), contract.sample_shape).samples
+        return as_arrays(Batch(records, _BODY, columns=columns_of(records)), contract.sample_shape).samples
     except DataError as error:
         raise refused_data(error) from None
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import reprlib
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from ai4sdk.data.csvfile import is_row
 from ai4sdk.data.formats import PICTURES, RECORDINGS, told_by_content, told_by_name
 from ai4sdk.errors import DataError, NotFound
 
-__all__ = ["BATCH_SIZE", "Batch", "as_arrays", "csv_records", "read_inputs", "samples_of_json"]
+__all__ = ["BATCH_SIZE", "Batch", "as_arrays", "columns_of", "csv_records", "read_inputs", "samples_of_json"]
 
 BATCH_SIZE = 64
 """Samples that a model is given at once, where nobody says."""
@@ -55,15 +56,15 @@ class Batch:
         Number of samples of that source before these.
     names
         For pictures and recordings their paths, one a sample; they are repeated in the answer.
-    cells
-        Whether they are the rows of a CSV: records of texts, by the names in its header.
+    columns
+        For records, the names in the first of the source, in its order.
     """
 
     samples: Any
     source: str
     start: int = 0
     names: Sequence[str] | None = None
-    cells: bool = False
+    columns: Sequence[str] | None = None
 
 
 def read_inputs(inputs: Sequence[str], *, stdin: IO[bytes], batch_size: int) -> Iterator[Batch]:
@@ -103,25 +104,45 @@ def read_inputs(inputs: Sequence[str], *, stdin: IO[bytes], batch_size: int) -> 
 
 
 def as_arrays(batch: Batch, shape: Sequence[int]) -> Batch:
-    """Take the rows of a CSV as arrays of a shape, for a model whose samples have no columns with names.
+    """Take records as arrays of a shape, for a model whose samples have no columns with names: by their order.
+
+    So a CSV or a DataFrame with a column for each number is taken.
 
     Raises
     ------
     DataError
-        If a row has another number of cells, or one that is no number.
+        If a record has another number of cells, other names than the first, or a cell that is no number.
     """
-    if not batch.cells:
+    if batch.columns is None:
         return batch
     rows, width = [], math.prod(shape)
     for number, record in enumerate(batch.samples, start=batch.start + 1):
         where = f"{batch.source}, record {number}"
+        if not isinstance(record, Mapping):
+            raise DataError(f"{where} is a {_kind_of(record)}, the first one a record", hint="give one form of samples")
         if len(record) != width:
-            raise DataError(f"{where} has {len(record)} cells; the model takes arrays of the shape {tuple(shape)}")
-        try:
-            rows.append([float(cell) for cell in record.values()])
-        except ValueError as error:
-            raise DataError(f"{where}: {error}", hint="give numbers below a header") from None
-    return replace(batch, samples=np.array(rows).reshape(len(rows), *shape), cells=False)
+            message = f"{where} has {len(record)} cells; the model takes arrays of the shape {tuple(shape)}"
+            raise DataError(message, hint=f"give CSV with a column for each number, or {FORMS}")
+        if missing := [name for name in batch.columns if name not in record]:
+            raise DataError(f"{where} lacks {missing[0]!r}, which the first one has", hint="give all the same columns")
+        rows.append([_number(record[name], f"{where}, {name!r}") for name in batch.columns])
+    return replace(batch, samples=np.array(rows).reshape(len(rows), *shape), columns=None)
+
+
+def columns_of(samples: Any) -> tuple[str, ...] | None:
+    """Return the names in the first of some samples, if it is a record."""
+    if isinstance(samples, list) and samples and isinstance(samples[0], Mapping):
+        return tuple(samples[0])
+    return None
+
+
+def _number(cell: Any, where: str) -> float:
+    try:
+        if isinstance(cell, bool):
+            raise TypeError("true or false")
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{where}: {reprlib.repr(cell)} is no number", hint="give numbers") from None
 
 
 def samples_of_json(value: Any, source: str) -> Any:
@@ -205,7 +226,7 @@ def _read_text(file: IO[bytes], form: Form, source: str, batch_size: int, separa
     text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
     try:
         if form == "csv":
-            yield from _cut(csv_records(text, source, separator), source, batch_size, cells=True)
+            yield from _cut(csv_records(text, source, separator), source, batch_size)
         elif form == "lines":
             yield from _cut(_json_lines(text, source), source, batch_size)
         else:
@@ -226,8 +247,9 @@ def _read_json(content: str, source: str, batch_size: int) -> Iterator[Batch]:
     except RecursionError as error:
         raise DataError(f"{source} is nested too deeply", hint=f"give {FORMS}") from error
     samples = samples_of_json(value, source)
+    columns = columns_of(samples)
     for start in range(0, len(samples), batch_size):
-        yield Batch(samples[start : start + batch_size], source, start)
+        yield Batch(samples[start : start + batch_size], source, start, columns=columns)
 
 
 def _is_json(line: str) -> bool:
@@ -337,10 +359,11 @@ def _read_media(paths: Sequence[Path], batch_size: int) -> Iterator[Batch]:
         yield Batch(names, names[0], start, names)
 
 
-def _cut(samples: Iterator[Any], source: str, batch_size: int, *, cells: bool = False) -> Iterator[Batch]:
-    start = 0
+def _cut(samples: Iterator[Any], source: str, batch_size: int) -> Iterator[Batch]:
+    start, columns = 0, None
     while batch := list(islice(samples, batch_size)):
-        yield Batch(batch, source, start, cells=cells)
+        columns = columns if start else columns_of(batch)
+        yield Batch(batch, source, start, columns=columns)
         start += len(batch)
 
 
@@ -350,6 +373,8 @@ def _split_records(body: Any, source: str) -> list[Any]:
         raise DataError(f"{source}: dataframe_split has no data", hint='give {"columns": […], "data": [[…], …]}')
     if columns is None:
         return rows
+    if not isinstance(columns, list) or len(set(map(str, columns))) < len(columns):
+        raise DataError(f"{source}: the columns of dataframe_split are no list of different names", hint="rename them")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(columns):
             raise DataError(f"{source}, record {number} has {len(row)} cells for {len(columns)} columns")

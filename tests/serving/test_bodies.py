@@ -50,6 +50,18 @@ def test_tables_come_as_mlflow_sends_them(body):
     assert mlflow.decode(asked(body), TABLE).samples == [{"p": 1, "q": 2}, {"p": 3, "q": 4}]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"dataframe_split": {"columns": [0, 1, 2, 3], "index": [0, 1], "data": ROWS}},
+        {"dataframe_records": [{"a": 1, "b": 2, "c": 3, "d": 4}, {"d": 8, "c": 7, "b": 6, "a": 5}]},
+        {"inputs": {"a": [1, 5], "b": [2, 6], "c": [3, 7], "d": [4, 8]}},
+    ],
+)
+def test_a_dataframe_is_taken_for_arrays_by_the_order_of_its_columns(body):
+    assert np.array_equal(mlflow.decode(asked(body), ARRAY).samples, ROWS)
+
+
 @pytest.mark.parametrize("protocol", [mlflow, natural])
 def test_csv_has_a_header(protocol):
     records = protocol.decode(asked(b'\xef\xbb\xbfp, q\r\n1,2\r\n3,"4"\r\n', "text/csv; charset=utf-8"), TABLE).samples
@@ -73,8 +85,16 @@ def test_csv_has_a_header(protocol):
         (asked(b"p,q\n1", "text/csv"), TABLE, 400, "line 2 has 1 cells"),
         (asked(b'p,q\n"1,2', "text/csv"), TABLE, 400, "no CSV"),
         (asked(b'p,"q\n1,2', "text/csv"), TABLE, 400, "no CSV"),
-        (asked(b"a,b,c,d\n1,2,3,x", "text/csv"), ARRAY, 400, "could not convert"),
+        (asked(b"a,b,c,d\n1,2,3,x", "text/csv"), ARRAY, 400, r"record 1, 'd': 'x' is no number"),
         (asked(b"a,b\n1,2", "text/csv"), ARRAY, 400, r"has 2 cells; the model takes arrays of the shape \(4,\)"),
+        (asked({"input": ROWS}), ARRAY, 400, r"has 1 cells; .* one of inputs, instances"),
+        (asked([{"a": 1, "b": True, "c": 3, "d": 4}]), ARRAY, 400, "'b': True is no number"),
+        (asked([{"a": 1, "b": None, "c": 3, "d": 4}]), ARRAY, 400, "'b': None is no number"),
+        (asked([{"a": 1, "b": [2], "c": 3, "d": 4}]), ARRAY, 400, r"'b': \[2\] is no number"),
+        (asked([dict.fromkeys("abcd", 1), dict.fromkeys("abce", 1)]), ARRAY, 400, "record 2 lacks 'd'"),
+        (asked([dict.fromkeys("abcd", 1), [1, 2, 3, 4]]), ARRAY, 400, "record 2 is a list, the first one a record"),
+        (asked({"dataframe_split": {"columns": ["p", "p"], "data": [[1, 2]]}}), TABLE, 400, "different names"),
+        (asked({"dataframe_split": {"columns": "pq", "data": [[1, 2]]}}), TABLE, 400, "different names"),
         (asked(b"a\n1", "text/csv"), PICTURES, 415, "takes pictures"),
         (asked({"inputs": [[[0.5]]]}), PICTURES, 400, "takes pictures"),
         (asked({"inputs": [[[256]]]}), PICTURES, 400, "from 0 to 255"),

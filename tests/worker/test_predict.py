@@ -158,8 +158,22 @@ def test_rows_of_a_csv_are_arrays_for_a_model_without_columns(make_package, tmp_
     with pytest.raises(DataError, match=r"wide\.csv, record 1 has 5 cells; the model takes arrays of the shape \(4,\)"):
         answers(package, tmp_path / "wide.csv")
     (tmp_path / "words.csv").write_text(header + "1,2,3,4\n1,2,three,4\n")
-    with pytest.raises(DataError, match=r"words\.csv, record 2: could not convert string to float: 'three'"):
+    with pytest.raises(DataError, match=r"words\.csv, record 2, 'c': 'three' is no number"):
         answers(package, tmp_path / "words.csv")
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
+def test_records_are_arrays_by_the_order_of_the_first_for_a_model_without_columns(make_package, tmp_path, name):
+    package, rows = make_package(), [[1, 0.5, -1, 2], [0, 0, 1, 3], [4, 1, 1, 1]]
+    np.save(tmp_path / "x.npy", np.array(rows))
+    records = [dict(zip("abcd", row, strict=True)) for row in rows]
+    records[2] = dict(reversed(records[2].items()))  # in a batch of its own
+    lines = [json.dumps(record) for record in records]
+    (tmp_path / name).write_text("\n".join(lines) if name.endswith("l") else f"[{','.join(lines)}]")
+    assert answers(package, tmp_path / name, batch_size=2) == answers(package, tmp_path / "x.npy")
+    (tmp_path / name).write_text(json.dumps({**records[0], "d": 10**400}))
+    with pytest.raises(DataError, match=r"record 1, 'd': 1000.*0000 is no number"):
+        answers(package, tmp_path / name)
 
 
 def test_the_command_ends_with_a_message_and_a_code(package, tmp_path, capsys):
