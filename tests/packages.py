@@ -64,6 +64,14 @@ def make_code(tmp_path):
 
 
 @pytest.fixture
+def writing(make_package, make_code):
+    """Return a package of a module that writes into what it is given, as ``x /= 255`` does."""
+    code = make_code("writing")
+    (code / "tinynets" / "parts.py").write_text("def scale(x):\n    x *= 3\n    return x\n")
+    return make_package("writing_package", code=code)
+
+
+@pytest.fixture
 def make_package(tmp_path, make_code):
     """Write a package of a fresh module."""
     from ai4sdk.worker.imports import open_code

@@ -94,7 +94,7 @@ def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
     if wanted != "onnx":
         channels_last = _laid_out(model, array)
         inputs = _inputs(model, array)
-        ways["torch", 1] = lambda: main_tensor(_call(model, inputs))
+        ways["torch", 1] = lambda: main_tensor(model.ask(inputs))
     if wanted != "torch":
         try:
             graph, modules[1] = _exported(model, array)
@@ -159,20 +159,15 @@ def _inputs(model: Model, array: NDArray[Any]) -> Tensor:
     return inputs
 
 
-def _call(model: Model, inputs: Tensor) -> Any:
-    with torch.no_grad():
-        return call_module(model.module, inputs, model.description.call)
-
-
 def _laid_out(model: Model, array: NDArray[Any]) -> bool:
     if model.device.type != "cpu":
         return False
     parts = [_inputs(model, part) for part in (array[:1], array)]
     return lay_out(
         model.module,
-        lambda: [main_tensor(_call(model, part)) for part in parts],
+        lambda: [main_tensor(model.ask(part)) for part in parts],
         lambda found, exact: _alike(as_array(found), as_array(exact)),
-        lambda: _timed(lambda: _call(model, parts[1])),
+        lambda: _timed(lambda: model.ask(parts[1])),
     )
 
 
@@ -185,7 +180,7 @@ def _rows(model: Model, array: NDArray[Any]) -> int:
     took: dict[int, float] = {}
     for rows in _SIZES:
         inputs = _inputs(model, np.resize(array, (rows, *array.shape[1:])))
-        took[rows] = _timed(lambda inputs=inputs: _call(model, inputs)) / rows  # type: ignore[misc]
+        took[rows] = _timed(lambda inputs=inputs: model.ask(inputs)) / rows  # type: ignore[misc]
     best = min(took.values())
     return max(rows for rows, seconds in took.items() if seconds <= best * _AS_GOOD)
 
@@ -214,7 +209,7 @@ def _computed(model: Model, graph: bytes, array: NDArray[Any], threads: int) -> 
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         made = _OnnxModule(session, _inputs(model, array[:1]).numpy().dtype)
-        answers = [(made.run(part), _call(model, _inputs(model, part))) for part in (array[:1], array)]
+        answers = [(made.run(part), model.ask(_inputs(model, part))) for part in (array[:1], array)]
     except Exception as error:
         raise _not_computed(error) from error
     for found, expected in answers:

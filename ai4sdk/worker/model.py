@@ -57,6 +57,7 @@ class Model:
         self.preprocessing = preprocessing
         self.source = source
         self._lock = threading.Lock()
+        self._writes: bool | None = None
 
     @property
     def task(self) -> str:
@@ -126,12 +127,24 @@ class Model:
             raise DataError(f"samples of shape {array.shape[1:]} do not fit: the model takes {_shape_text(expected)}")
         return array
 
+    def ask(self, inputs: Tensor) -> Any:
+        """Return what the module answers to tensors of the type and on the device that it takes.
+
+        They stay as they are, although many a module writes into what it is given (``x /= 255``): it gets a copy until
+        it is known not to.
+        """
+        with self._lock, torch.inference_mode(False), torch.no_grad():
+            given = inputs if self._writes is False and not inputs.is_inference() else inputs.clone()
+            version = given._version  # counts what is written, except of tensors that were made in inference mode
+            answer = call_module(self.module, given, self.description.call)
+            self._writes = bool(self._writes) or given._version != version
+        return answer
+
     def _compute(self, array: Array) -> Array:
         """Return what the module answers to one batch."""
-        inputs = moved(torch.from_numpy(np.ascontiguousarray(array)), self.device, float_type(self.module))
-        with self._lock, torch.no_grad():
-            answer = call_module(self.module, inputs, self.description.call)
-        outputs = as_array(main_tensor(answer))
+        # what is mapped from a file is not writable, and as such no tensor
+        inputs = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+        outputs = as_array(main_tensor(self.ask(moved(inputs, self.device, float_type(self.module)))))
         return outputs[None] if outputs.ndim == 0 else outputs
 
     def read(self, outputs: Array) -> Prediction:

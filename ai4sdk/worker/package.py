@@ -187,7 +187,8 @@ def _describe(
     raw = samples[: _golden_count(samples)]
     array = np.asarray(preprocessing.transform(raw) if preprocessing is not None else _module_input(raw, facts))
     device = next((weight.device for weight in module.parameters()), torch.device("cpu"))
-    inputs = moved(torch.from_numpy(np.ascontiguousarray(array)), device, float_type(module))
+    # A copy, as the module may write into it.
+    inputs = moved(torch.from_numpy(np.array(array, order="C")), device, float_type(module))
     try:
         call, answer = choose_call(module, inputs)
     except Undecided as error:

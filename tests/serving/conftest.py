@@ -12,9 +12,9 @@ import urllib.request
 from collections import namedtuple
 
 import pytest
-from packages import make_code, make_package
+from packages import make_code, make_package, writing
 
-__all__ = ["make_code", "make_package"]
+__all__ = ["make_code", "make_package", "writing"]
 
 Answer = namedtuple("Answer", "status headers body")
 

@@ -38,6 +38,16 @@ def test_onnx_runtime_answers_as_torch_does(model):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wanted", ["torch", "onnx"])
+def test_a_module_that_writes_into_its_input_is_measured_and_answers_alike(writing, wanted):
+    model = load_model(writing, trust_code=True)
+    expected, before = model(X).outputs, X.copy()
+    assert choose(model, list(X[:3]), wanted, 1).engine == wanted
+    assert np.allclose(model(X).outputs, expected, atol=1e-5)
+    assert np.array_equal(X, before)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("faster", ["torch 1", "onnx 1"])
 def test_the_faster_one_is_taken(model, monkeypatch, faster):
     ways = iter(["torch 1", "onnx 1"])  # in this order

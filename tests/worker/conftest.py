@@ -3,9 +3,9 @@
 import shutil
 
 import pytest
-from packages import make_code, make_package
+from packages import make_code, make_package, writing
 
-__all__ = ["make_code", "make_package"]
+__all__ = ["make_code", "make_package", "writing"]
 
 
 @pytest.fixture

@@ -232,6 +232,25 @@ def test_a_run_without_a_model_says_so(tmp_path):
         load_model(tmp_path / "r")
 
 
+def test_samples_stay_as_they_are_although_the_module_writes_into_them(writing):
+    requests, responses = (
+        json.loads((writing / "golden" / f"{name}.json").read_text()) for name in ("requests", "responses")
+    )
+    model = load_model(writing, trust_code=True)
+    for request, response in zip(requests, responses, strict=True):
+        samples = np.array(request["inputs"], np.float32)
+        for _ in range(3):
+            assert model(samples).to_records() == response["predictions"]
+        assert samples.tolist() == request["inputs"]
+
+
+def test_a_model_may_be_asked_in_inference_mode(model, writing):
+    for each in (model, load_model(writing, trust_code=True)):
+        plain = each(X).outputs
+        with torch.inference_mode():
+            assert np.array_equal(each(X).outputs, plain)
+
+
 def test_two_versions_of_a_module_are_not_mixed_up(make_package, make_code, as_run):
     versions = []
     for number, factor in enumerate((1.0, 100.0)):

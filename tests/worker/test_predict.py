@@ -162,6 +162,15 @@ def test_rows_of_a_csv_are_arrays_for_a_model_without_columns(make_package, tmp_
         answers(package, tmp_path / "words.csv")
 
 
+def test_a_file_that_is_mapped_is_no_trap_for_a_module_that_writes_into_its_input(
+    make_package, make_code, writing, tmp_path
+):
+    np.save(tmp_path / "x.npy", np.ones((5, 4), np.float32))
+    found = answers(writing, tmp_path / "x.npy")
+    assert found == answers(make_package(code=make_code(factor=3)), tmp_path / "x.npy")
+    assert np.array_equal(np.load(tmp_path / "x.npy"), np.ones((5, 4)))
+
+
 @pytest.mark.parametrize("name", ["x.json", "x.jsonl"])
 def test_records_are_arrays_by_the_order_of_the_first_for_a_model_without_columns(make_package, tmp_path, name):
     package, rows = make_package(), [[1, 0.5, -1, 2], [0, 0, 1, 3], [4, 1, 1, 1]]
