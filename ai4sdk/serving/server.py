@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -120,8 +121,11 @@ def open_socket(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (while")[0]  # Python repeats the address
+        at_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
         raise EnvironmentFault(
-            f"cannot listen at {host}:{port}: {error.strerror or error}", hint="serving.port=0 takes a free one"
+            f"cannot listen at {host}:{port}: {reason}",
+            hint="serving.port=0 takes a free one" if at_port else "serving.host is an address of this machine",
         ) from error
 
 

@@ -113,10 +113,10 @@ class Job(Section):
     @field_validator("module", "dataset")
     @classmethod
     def _trains_or_calls(cls, value: Any, info: ValidationInfo) -> Any:
-        if "function" not in info.data:  # it is wrong itself
+        if "function" not in info.data or "serving" not in info.data:  # it is wrong itself
             return value
-        function = info.data["function"]
-        serves = "serving" in info.data and (info.data["serving"].models or info.data["serving"].modules)
+        function, serving = info.data["function"], info.data["serving"]
+        serves = serving.models or serving.modules
         if function is None and value is None and not serves:
             raise PydanticCustomError("missing", "Field required")
         if function is not None and value is not None:

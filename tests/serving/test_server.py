@@ -405,11 +405,12 @@ def test_tokens_tls_and_browsers(start, faulty, tmp_path):
         (["config=quickstart", "nowhere"], 2, "both nowhere and config=quickstart"),
         (["serving.models.x=y"], 2, "ai4sdk serve config=NAME serving.models.x=y"),
         (["config=fish", "serving.portt=3"], 2, "serving.port"),
+        (["config=fish", "serving.port=70000"], 2, "1 problem in the config"),  # not also that nothing is to be trained
         (["config=fish", "serving.port=70000"], 2, "65535"),
         (["config=fish", "serving.models.fish.versions.old.weight=0", "serving.models.fish.versions.new.weight=0"], 2, "weight 0"),
         (["config=fish", "++serving.tls={certificate: no.pem, key: no.key}", "serving.port=0"], 7, "serving.tls cannot be used"),
         (["config=fish", "serving.tokens=['${secret:NO_SUCH_TOKEN}']", "serving.port=0"], 7, "NO_SUCH_TOKEN is not set"),
-        (["config=fish", "serving.host=192.0.2.7", "serving.port=0"], 7, "cannot listen at 192.0.2.7"),
+        (["config=fish", "serving.host=192.0.2.7", "serving.port=0"], 7, "cannot listen at 192.0.2.7:0: Cannot assign requested address\n  → serving.host"),
         (["config=fish", "serving.models.fish.versions.old.source=gone", "serving.port=0"], 6, "gone"),
         (["--trust-code", "config=fish"], 2, "serving.models.NAME.trust_code=true"),
     ],
