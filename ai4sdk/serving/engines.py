@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ai4sdk.errors import Ai4Error, EnvironmentFault, RunFailed
 from ai4sdk.serving.exports import keep_export, kept_export
 from ai4sdk.serving.layout import lay_out
-from ai4sdk.worker.calling import as_array, call_module, float_type, main_tensor, moved
+from ai4sdk.worker.calling import as_array, call_module, main_tensor
 from ai4sdk.worker.model import Model
 
 __all__ = ["Chosen", "Engine", "choose"]
@@ -93,7 +93,7 @@ def choose(model: Model, samples: Any, wanted: Engine, threads: int) -> Chosen:
     torch.set_num_threads(1)
     if wanted != "onnx":
         channels_last = _laid_out(model, array)
-        inputs = _inputs(model, array)
+        inputs = model.tensor(array)
         ways["torch", 1] = lambda: main_tensor(model.ask(inputs))
     if wanted != "torch":
         try:
@@ -154,15 +154,10 @@ class _Forward(nn.Module):
         return main_tensor(call_module(self.module, inputs, self._call))
 
 
-def _inputs(model: Model, array: NDArray[Any]) -> Tensor:
-    inputs: Tensor = moved(torch.from_numpy(array), model.device, float_type(model.module))
-    return inputs
-
-
 def _laid_out(model: Model, array: NDArray[Any]) -> bool:
     if model.device.type != "cpu":
         return False
-    parts = [_inputs(model, part) for part in (array[:1], array)]
+    parts = [model.tensor(part) for part in (array[:1], array)]
     return lay_out(
         model.module,
         lambda: [main_tensor(model.ask(part)) for part in parts],
@@ -179,7 +174,7 @@ def _rows(model: Model, array: NDArray[Any]) -> int:
     """Return how many samples at once take least time each: large ones leave the processor's caches together."""
     took: dict[int, float] = {}
     for rows in _SIZES:
-        inputs = _inputs(model, np.resize(array, (rows, *array.shape[1:])))
+        inputs = model.tensor(np.resize(array, (rows, *array.shape[1:])))
         took[rows] = _timed(lambda inputs=inputs: model.ask(inputs)) / rows  # type: ignore[misc]
     best = min(took.values())
     return max(rows for rows, seconds in took.items() if seconds <= best * _AS_GOOD)
@@ -208,8 +203,8 @@ def _computed(model: Model, graph: bytes, array: NDArray[Any], threads: int) -> 
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        made = _OnnxModule(session, _inputs(model, array[:1]).numpy().dtype)
-        answers = [(made.run(part), model.ask(_inputs(model, part))) for part in (array[:1], array)]
+        made = _OnnxModule(session, model.tensor(array[:1]).numpy().dtype)
+        answers = [(made.run(part), model.ask(model.tensor(part))) for part in (array[:1], array)]
     except Exception as error:
         raise _not_computed(error) from error
     for found, expected in answers:
@@ -247,7 +242,7 @@ def _graph(model: Model, array: NDArray[Any]) -> bytes:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _Forward(model).eval(),
-                (_inputs(model, array),),
+                (model.tensor(array),),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("samples", min=1)},),
                 input_names=["input"],

@@ -29,7 +29,7 @@ def from_json(value: Any, contract: Contract) -> Any:
     try:
         samples = samples_of_json(value, _BODY)
         if contract.form == "array":
-            samples = as_arrays(Batch(samples, _BODY, columns=columns_of(samples)), contract.sample_shape).samples
+            samples = _by_order(samples, contract)
     except DataError as error:
         raise refused_data(error) from None
     if contract.form == "table":
@@ -60,9 +60,14 @@ def from_csv(body: bytes | memoryview, contract: Contract) -> Any:
             raise Refused(400, f"{_BODY} holds no rows below a header")
         if contract.form == "table":
             return records
-        return as_arrays(Batch(records, _BODY, columns=columns_of(records)), contract.sample_shape).samples
+        return _by_order(records, contract)
     except DataError as error:
         raise refused_data(error) from None
+
+
+def _by_order(samples: Any, contract: Contract) -> Any:
+    """Return records as arrays, by the order of the first one's names; other samples as they are."""
+    return as_arrays(Batch(samples, _BODY, columns=columns_of(samples)), contract.sample_shape).samples
 
 
 def _separator(text: str, contract: Contract) -> str | None:

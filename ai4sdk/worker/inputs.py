@@ -246,10 +246,7 @@ def _read_json(content: str, source: str, batch_size: int) -> Iterator[Batch]:
         raise DataError(f"{source} is no JSON: {error}", hint=f"give {FORMS}") from error
     except RecursionError as error:
         raise DataError(f"{source} is nested too deeply", hint=f"give {FORMS}") from error
-    samples = samples_of_json(value, source)
-    columns = columns_of(samples)
-    for start in range(0, len(samples), batch_size):
-        yield Batch(samples[start : start + batch_size], source, start, columns=columns)
+    yield from _cut(iter(samples_of_json(value, source)), source, batch_size)
 
 
 def _is_json(line: str) -> bool:

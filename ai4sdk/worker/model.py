@@ -57,7 +57,7 @@ class Model:
         self.preprocessing = preprocessing
         self.source = source
         self._lock = threading.Lock()
-        self._writes: bool | None = None
+        self._writes: bool | None = None  # whether the module was seen to write into its input; not known yet
 
     @property
     def task(self) -> str:
@@ -128,7 +128,7 @@ class Model:
         return array
 
     def ask(self, inputs: Tensor) -> Any:
-        """Return what the module answers to tensors of the type and on the device that it takes.
+        """Return what the module answers to what `tensor` makes.
 
         They stay as they are, although many a module writes into what it is given (``x /= 255``): it gets a copy until
         it is known not to.
@@ -140,11 +140,16 @@ class Model:
             self._writes = bool(self._writes) or given._version != version
         return answer
 
+    def tensor(self, array: Array) -> Tensor:
+        """Return samples as the module takes them as a tensor of its type and on its device, copied only if need be."""
+        # what is mapped from a file is not writable, and as such no tensor
+        own = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+        tensor: Tensor = moved(own, self.device, float_type(self.module))
+        return tensor
+
     def _compute(self, array: Array) -> Array:
         """Return what the module answers to one batch."""
-        # what is mapped from a file is not writable, and as such no tensor
-        inputs = torch.from_numpy(np.require(array, requirements=["C", "W"]))
-        outputs = as_array(main_tensor(self.ask(moved(inputs, self.device, float_type(self.module)))))
+        outputs = as_array(main_tensor(self.ask(self.tensor(array))))
         return outputs[None] if outputs.ndim == 0 else outputs
 
     def read(self, outputs: Array) -> Prediction:

@@ -405,8 +405,8 @@ def test_tokens_tls_and_browsers(start, faulty, tmp_path):
         (["config=quickstart", "nowhere"], 2, "both nowhere and config=quickstart"),
         (["serving.models.x=y"], 2, "ai4sdk serve config=NAME serving.models.x=y"),
         (["config=fish", "serving.portt=3"], 2, "serving.port"),
-        (["config=fish", "serving.port=70000"], 2, "1 problem in the config"),  # not also that nothing is to be trained
-        (["config=fish", "serving.port=70000"], 2, "65535"),
+        # and not also that nothing is to be trained
+        (["config=fish", "serving.port=70000"], 2, "1 problem in the config:\ncommand line: serving.port=70000\n    serving.port must be at most 65535"),
         (["config=fish", "serving.models.fish.versions.old.weight=0", "serving.models.fish.versions.new.weight=0"], 2, "weight 0"),
         (["config=fish", "++serving.tls={certificate: no.pem, key: no.key}", "serving.port=0"], 7, "serving.tls cannot be used"),
         (["config=fish", "serving.tokens=['${secret:NO_SUCH_TOKEN}']", "serving.port=0"], 7, "NO_SUCH_TOKEN is not set"),
